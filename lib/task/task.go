@@ -1,0 +1,193 @@
+// Package task defines the record that the tools of bf exchange: one JSON
+// object per line that says everything a dump and a load need to copy one
+// chunk. It knows nothing of databases.
+//
+// A record names a source relation (the chunk), the row range to copy and the
+// hypertable it belongs to. Everything in it is a structured value: no field
+// is ever used as SQL text.
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Version is the major version of the record format. A reader refuses a record
+// of another major version and keeps the fields it does not know.
+const Version = 1
+
+// Name is a schema-qualified name of a relation, unquoted as the catalogs
+// spell it.
+type Name struct {
+	Schema string `json:"schema"`
+	Name   string `json:"name"`
+}
+
+// String returns schema.name as people write it. It is for messages: SQL is
+// built with quoted identifiers (package pg).
+func (n Name) String() string { return n.Schema + "." + n.Name }
+
+// IsZero reports whether the name is absent.
+func (n Name) IsZero() bool { return n == Name{} }
+
+// Slice is the extent of a chunk in one dimension of its hypertable: From is
+// inclusive, Until exclusive. Both are TimescaleDB's internal 64-bit integers
+// (microseconds since 1970 in UTC for times, the value itself for integers,
+// the partitioning hash for hash dimensions), kept as strings because they do
+// not survive a float64.
+type Slice struct {
+	Column string `json:"column"`
+	From   string `json:"from"`
+	Until  string `json:"until"`
+	// Hash is set for a closed (hash-partitioned) dimension.
+	Hash bool `json:"hash,omitempty"`
+}
+
+// Range is the row range to copy, on the hypertable's primary dimension: From
+// is inclusive, Until exclusive, in the same internal integers as Slice.
+type Range struct {
+	Column string `json:"column"`
+	From   string `json:"from"`
+	Until  string `json:"until"`
+	// Partial is set when the range does not cover the whole chunk.
+	Partial bool `json:"partial,omitempty"`
+	// FromText and UntilText are the same bounds as people read them, for
+	// example "2016-01-02 00:00:00+00"; nothing is computed from them.
+	FromText  string `json:"from_text,omitempty"`
+	UntilText string `json:"until_text,omitempty"`
+}
+
+// Task is one task record: a chunk of the source, the rows of it to copy and
+// the hypertable they go to.
+type Task struct {
+	V int `json:"v"`
+	// Task is the task's number in __backfill.task on the target; zero in a
+	// plan that is not recorded yet.
+	Task int64 `json:"task,omitempty"`
+	// Hypertable is the hypertable on the source. The target's has the same
+	// name unless View is set.
+	Hypertable Name `json:"hypertable"`
+	// View is the user view of the continuous aggregate whose materialization
+	// hypertable this is. The two sides may use other names and ids for the
+	// hypertable behind it: it is mapped by the view.
+	View *Name `json:"view,omitempty"`
+	// Chunk is the chunk on the source.
+	Chunk Name `json:"chunk"`
+	// Slices has one entry per dimension, the primary dimension first.
+	Slices []Slice `json:"slices"`
+	Range  Range   `json:"range"`
+	// Snapshot is an exported snapshot of the source to read in; empty for a
+	// new one per chunk.
+	Snapshot string `json:"snapshot,omitempty"`
+	// Bytes is about what travels (compressed relations as they are), Rows an
+	// estimate; both are for ordering and progress only.
+	Bytes int64 `json:"bytes,omitempty"`
+	Rows  int64 `json:"rows,omitempty"`
+
+	// Extra keeps the fields that this version does not know, so that a
+	// filter passes them on.
+	Extra map[string]json.RawMessage `json:"-"`
+}
+
+// Target says which relation of the target the task writes to, as its users
+// name it: the view for a continuous aggregate, else the hypertable.
+func (t *Task) Target() Name {
+	if t.View != nil {
+		return *t.View
+	}
+	return t.Hypertable
+}
+
+// String names the task in messages.
+func (t *Task) String() string {
+	if t.Task == 0 {
+		return "chunk " + t.Chunk.String()
+	}
+	return fmt.Sprintf("task %d (chunk %s)", t.Task, t.Chunk)
+}
+
+// SameWork reports whether two records ask for the same rows of the same chunk
+// to go to the same place; it says in words what differs first.
+func (t *Task) SameWork(o *Task) (string, bool) {
+	switch {
+	case t.Chunk != o.Chunk:
+		return fmt.Sprintf("chunk is %s, staged as %s", t.Chunk, o.Chunk), false
+	case t.Hypertable != o.Hypertable:
+		return fmt.Sprintf("hypertable is %s, staged as %s", t.Hypertable, o.Hypertable), false
+	case (t.View == nil) != (o.View == nil) || t.View != nil && *t.View != *o.View:
+		return fmt.Sprintf("continuous aggregate is %v, staged as %v", t.View, o.View), false
+	case t.Range.Column != o.Range.Column || t.Range.From != o.Range.From || t.Range.Until != o.Range.Until || t.Range.Partial != o.Range.Partial:
+		return fmt.Sprintf("row range is [%s, %s), staged as [%s, %s)", t.Range.From, t.Range.Until, o.Range.From, o.Range.Until), false
+	case len(t.Slices) != len(o.Slices):
+		return fmt.Sprintf("%d dimension slices, staged with %d", len(t.Slices), len(o.Slices)), false
+	}
+	for i, s := range t.Slices {
+		if s != o.Slices[i] {
+			return fmt.Sprintf("slice of dimension %q is [%s, %s), staged as [%s, %s)", s.Column, s.From, s.Until, o.Slices[i].From, o.Slices[i].Until), false
+		}
+	}
+	return "", true
+}
+
+// Validate checks that a record read from outside is complete: version, names,
+// integer bounds in order. It does not look at any database.
+func (t *Task) Validate() error {
+	if t.V != Version {
+		if t.V == 0 {
+			return errors.New(`no version: not a bf task record (field "v" is missing)`)
+		}
+		return fmt.Errorf("record version %d: this bf reads version %d", t.V, Version)
+	}
+	if t.Chunk.Schema == "" || t.Chunk.Name == "" {
+		return errors.New("no chunk: schema and name are required")
+	}
+	if t.Hypertable.Schema == "" || t.Hypertable.Name == "" {
+		return errors.New("no hypertable: schema and name are required")
+	}
+	if t.View != nil && (t.View.Schema == "" || t.View.Name == "") {
+		return errors.New("view without schema and name")
+	}
+	for _, s := range []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, t.Range.Column} {
+		if strings.ContainsRune(s, 0) {
+			return errors.New("name with a NUL byte")
+		}
+	}
+	if t.Task < 0 {
+		return fmt.Errorf("task number %d is negative", t.Task)
+	}
+	if len(t.Slices) == 0 {
+		return errors.New("no dimension slices")
+	}
+	for _, s := range t.Slices {
+		if s.Column == "" || strings.ContainsRune(s.Column, 0) {
+			return errors.New("dimension slice without a column")
+		}
+		if err := checkBounds(s.From, s.Until); err != nil {
+			return fmt.Errorf("slice of dimension %q: %w", s.Column, err)
+		}
+	}
+	if t.Range.Column != t.Slices[0].Column {
+		return fmt.Errorf("row range is on %q, the primary dimension is %q", t.Range.Column, t.Slices[0].Column)
+	}
+	if err := checkBounds(t.Range.From, t.Range.Until); err != nil {
+		return fmt.Errorf("row range: %w", err)
+	}
+	return nil
+}
+
+func checkBounds(from, until string) error {
+	lo, err := Bound(from)
+	if err != nil {
+		return err
+	}
+	hi, err := Bound(until)
+	if err != nil {
+		return err
+	}
+	if lo > hi {
+		return fmt.Errorf("from %s is after until %s", from, until)
+	}
+	return nil
+}
