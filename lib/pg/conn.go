@@ -1,0 +1,173 @@
+// Package pg connects to the two servers and moves COPY data in and out of
+// them. It knows PostgreSQL's protocol, identifiers and errors, and nothing of
+// TimescaleDB.
+package pg
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Side names the server a connection or an error belongs to.
+type Side string
+
+// The two sides of a backfill.
+const (
+	Source Side = "source"
+	Target Side = "target"
+)
+
+// Conn is a connection to one side.
+type Conn struct {
+	*pgx.Conn
+	Side Side
+	tap  *tap
+	addr string
+}
+
+// Options are what a tool says about its connections.
+type Options struct {
+	// Application is shown in pg_stat_activity.
+	Application string
+	// Log is told about each attempt to connect that is tried again; nil for
+	// nobody.
+	Log func(format string, args ...any)
+}
+
+//go:embed settings.sql
+var settingsSQL string
+
+// How long a server may stay unreachable before connecting gives up, and how
+// long one attempt may take when the connection string does not say.
+const (
+	connectFor     = 15 * time.Second
+	connectTimeout = 10 * time.Second
+)
+
+// Connect opens a connection to side. The connection string is what libpq
+// takes (URI or key=value, passfile, service file, sslmode). The session gets
+// the settings that make values, times and identifiers read the same on both
+// sides (settings.sql). A server that is starting, out of connections or not
+// listening yet is tried again for some seconds.
+//
+// The error names the side and never contains the password.
+func Connect(ctx context.Context, side Side, connString string, o Options) (*Conn, error) {
+	cfg, err := pgx.ParseConfig(connString)
+	if err != nil {
+		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
+	}
+	c := &Conn{Side: side, addr: address(cfg)}
+	if o.Application != "" {
+		cfg.RuntimeParams["application_name"] = o.Application
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = connectTimeout
+	}
+	// A peer that vanished without a word must not hold a lane for ever: the
+	// probes find it within a minute and never hit a healthy long COPY.
+	dialer := &net.Dialer{
+		Timeout:         cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second, Count: 4},
+		Control:         userTimeout,
+	}
+	cfg.DialFunc = dialer.DialContext
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		c.tap = newTap(r)
+		return pgproto3.NewFrontend(c.tap, w)
+	}
+	deadline := time.Now().Add(connectFor)
+	for wait := 250 * time.Millisecond; ; wait *= 2 {
+		c.Conn, err = pgx.ConnectConfig(ctx, cfg)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || !transient(err) || time.Now().Add(wait).After(deadline) {
+			return nil, &Error{Side: side, Object: "connect to " + c.addr, Err: connectError(err), Hint: connectHint(err)}
+		}
+		if o.Log != nil {
+			o.Log("%s: connect to %s: %v; trying again in %v", side, c.addr, connectError(err), wait)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
+	if _, err := c.Exec(ctx, settingsSQL); err != nil {
+		c.Close()
+		return nil, c.Wrap(err, "session settings")
+	}
+	if side == Source {
+		// Nothing bf does to a source writes: let the server hold us to it.
+		if _, err := c.Exec(ctx, "set default_transaction_read_only = on"); err != nil {
+			c.Close()
+			return nil, c.Wrap(err, "session settings")
+		}
+	}
+	return c, nil
+}
+
+// Close ends the connection, politely when the server still listens.
+func (c *Conn) Close() {
+	if c == nil || c.Conn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = c.Conn.Close(ctx)
+}
+
+// Lost reports whether the connection is beyond use: the lane has to end.
+func (c *Conn) Lost() bool { return c.Conn.IsClosed() }
+
+// Ident quotes an identifier, schema-qualified when two parts are given.
+func Ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+// Idents quotes a list of column names, separated by commas.
+func Idents(names []string) string {
+	q := make([]string, len(names))
+	for i, n := range names {
+		q[i] = Ident(n)
+	}
+	return strings.Join(q, ", ")
+}
+
+// Literal quotes a string constant for the places of SQL that take no
+// parameters. standard_conforming_strings is on (settings.sql).
+func Literal(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"
+}
+
+func address(cfg *pgx.ConnConfig) string {
+	if strings.HasPrefix(cfg.Host, "/") {
+		return fmt.Sprintf("%s (port %d, database %q, user %q)", cfg.Host, cfg.Port, cfg.Database, cfg.User)
+	}
+	return fmt.Sprintf("%s (database %q, user %q)", net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port)), cfg.Database, cfg.User)
+}
+
+// transient reports whether connecting may work a moment later.
+func transient(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "57P03", "53300", "57P01", "57P02": // starting up, too many connections, shutting down, crashed
+			return true
+		}
+		return false
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENOENT) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

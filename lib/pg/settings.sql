@@ -1,0 +1,30 @@
+-- Settings of every session of bf. Values, times and identifiers must read the
+-- same on both sides whatever the role, the database or PGOPTIONS say, and no
+-- timeout of the application may hit a long COPY. Settings that the server
+-- does not know (older versions) are left out. lock_timeout is finite: a chunk
+-- that cannot be locked fails and is tried again, instead of queueing the
+-- application behind us.
+select count(set_config(s.name, v.value, false))
+from (values
+    ('search_path', 'pg_catalog, pg_temp'),
+    ('timezone', 'UTC'),
+    ('datestyle', 'ISO, YMD'),
+    ('intervalstyle', 'postgres'),
+    ('extra_float_digits', '3'),
+    ('bytea_output', 'hex'),
+    ('xmloption', 'content'),
+    ('client_encoding', 'UTF8'),
+    ('standard_conforming_strings', 'on'),
+    ('default_transaction_isolation', 'read committed'),
+    ('default_transaction_read_only', 'off'),
+    ('default_transaction_deferrable', 'off'),
+    ('row_security', 'off'),
+    ('statement_timeout', '0'),
+    ('transaction_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '0'),
+    ('idle_session_timeout', '0'),
+    ('lock_timeout', '10s'),
+    ('client_connection_check_interval', '10s'),
+    ('jit', 'off')
+) v(name, value)
+join pg_catalog.pg_settings s on lower(s.name) = v.name

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package pg
+
+import "syscall"
+
+// userTimeout needs TCP_USER_TIMEOUT, which only Linux has; elsewhere the
+// kernel's retransmission limit applies.
+func userTimeout(string, string, syscall.RawConn) error { return nil }
