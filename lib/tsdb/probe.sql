@@ -1,0 +1,24 @@
+-- What this server is and can do, asked once per connection. Catalog columns
+-- are probed instead of comparing version strings: they moved between minor
+-- releases (chunk.relid replaced schema and table name, the link to the
+-- compressed relation moved to compression_settings, "dropped" went away).
+-- The internal functions live in _timescaledb_functions since 2.12; the old
+-- names still exist there but warn at each call.
+select current_setting('server_version_num')::int                            as postgres,
+       e.extversion                                                           as timescaledb,
+       en.nspname                                                             as extension_schema,
+       case when to_regprocedure('_timescaledb_functions.create_chunk(regclass,jsonb,name,name,regclass)') is not null
+            then '_timescaledb_functions' else '_timescaledb_internal' end    as functions,
+       coalesce(current_setting('timescaledb.license', true), '')             as license,
+       r.rolsuper                                                             as superuser,
+       (select system_identifier::text from pg_control_system())
+           || '/' || (select oid from pg_database where datname = current_database()) as identity,
+       array(select c.relname || '.' || a.attname
+             from pg_class c
+             join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+             where c.relnamespace = to_regnamespace('_timescaledb_catalog')
+               and c.relname in ('chunk', 'compression_settings', 'hypertable', 'continuous_agg')) as columns
+from pg_extension e
+join pg_namespace en on en.oid = e.extnamespace
+join pg_roles r on r.rolname = current_user
+where e.extname = 'timescaledb'

@@ -1,0 +1,177 @@
+package tsdb
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+)
+
+func jsonString(s string) string {
+	b, _ := json.Marshal(s)
+	return string(b)
+}
+
+// expr is what the dimension partitions by: the column or the partitioning
+// function applied to it.
+func (d *Dimension) expr() string {
+	if d.Func.IsZero() {
+		return pg.Ident(d.Column)
+	}
+	return pg.Ident(d.Func.Schema, d.Func.Name) + "(" + pg.Ident(d.Column) + ")"
+}
+
+// bound turns an internal bound into an SQL expression that can be compared
+// with expr. The conversion functions are immutable: the planner folds them
+// and may use an index.
+func (db *DB) bound(d *Dimension, internal int64) string {
+	v := fmt.Sprintf("'%d'::bigint", internal)
+	if d.Hash() {
+		return v
+	}
+	switch d.RangeType {
+	case "timestamp with time zone":
+		return db.Fn("to_timestamp") + "(" + v + ")"
+	case "timestamp without time zone":
+		return db.Fn("to_timestamp_without_timezone") + "(" + v + ")"
+	case "date":
+		return db.Fn("to_date") + "(" + v + ")"
+	case "uuid":
+		return pg.Ident(db.ExtensionSchema, "to_uuidv7_boundary") + "(" + db.Fn("to_timestamp") + "(" + v + "))"
+	}
+	return v // integers of any width compare with bigint through the same index
+}
+
+// between is the condition for one dimension, "" when it has no bound.
+func (db *DB) between(d *Dimension, from, until string) (string, error) {
+	lo, err := task.Bound(from)
+	if err != nil {
+		return "", err
+	}
+	hi, err := task.Bound(until)
+	if err != nil {
+		return "", err
+	}
+	var c []string
+	if lo != task.MinBound {
+		c = append(c, d.expr()+" >= "+db.bound(d, lo))
+	}
+	if hi != task.MaxBound {
+		c = append(c, d.expr()+" < "+db.bound(d, hi))
+	}
+	return strings.Join(c, " and "), nil
+}
+
+// RangeCondition is the SQL condition for the staged row range of a task, on
+// the primary dimension; "true" when it has no bounds. It is built from the
+// catalog's column and function and from integers, never from text of the
+// record.
+func (db *DB) RangeCondition(h *Hypertable, t *task.Task) (string, error) {
+	return db.conditions(h, nil, t.Range)
+}
+
+// TaskCondition is RangeCondition and the slices of all other dimensions: the
+// rows of the task wherever they are stored.
+func (db *DB) TaskCondition(h *Hypertable, t *task.Task) (string, error) {
+	return db.conditions(h, t.Slices[1:], t.Range)
+}
+
+func (db *DB) conditions(h *Hypertable, slices []task.Slice, r task.Range) (string, error) {
+	all := append([]task.Slice{{Column: r.Column, From: r.From, Until: r.Until}}, slices...)
+	var conds []string
+	for _, s := range all {
+		d := h.Dimension(s.Column)
+		if d == nil {
+			return "", &pg.Error{Side: db.Side, Object: h.Name.String(), Err: fmt.Errorf("has no dimension %q", s.Column)}
+		}
+		c, err := db.between(d, s.From, s.Until)
+		if err != nil {
+			return "", err
+		}
+		if c != "" {
+			conds = append(conds, c)
+		}
+	}
+	if len(conds) == 0 {
+		return "true", nil
+	}
+	return strings.Join(conds, " and "), nil
+}
+
+// Dimension returns the dimension on that column, nil if there is none.
+func (h *Hypertable) Dimension(column string) *Dimension {
+	for i := range h.Dimensions {
+		if h.Dimensions[i].Column == column {
+			return &h.Dimensions[i]
+		}
+	}
+	return nil
+}
+
+// Internal converts a bound as a user writes it into the internal integer of
+// the hypertable's primary dimension. A uuid dimension takes a version 7 uuid
+// or a time.
+func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, error) {
+	d := &h.Dimensions[0]
+	cast := "cast($1::text as " + d.RangeType + ")"
+	if isInt(d.RangeType) {
+		cast = "cast($1::text as bigint)" // a bound beyond the column's range is fine
+	}
+	var v *int64
+	err := db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"("+cast+")", text).Scan(&v)
+	if err != nil && d.RangeType == "uuid" {
+		err = db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"($1::text::timestamptz)", text).Scan(&v)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%q is no %s, the type of %s.%s: %w", text, d.RangeType, h.Label(), d.Column, err)
+	}
+	if v == nil {
+		return 0, fmt.Errorf("%q is no bound for %s.%s", text, h.Label(), d.Column)
+	}
+	return *v, nil
+}
+
+// Text is the inverse of Internal, for people; "" for an unbounded end.
+func (db *DB) Text(ctx context.Context, h *Hypertable, internal []int64) (map[int64]string, error) {
+	d := &h.Dimensions[0]
+	m := make(map[int64]string, len(internal))
+	if isInt(d.RangeType) {
+		for _, v := range internal {
+			m[v] = task.FormatBound(v)
+		}
+	} else {
+		fn := db.Fn("to_timestamp")
+		switch d.RangeType {
+		case "timestamp without time zone":
+			fn = db.Fn("to_timestamp_without_timezone")
+		case "date":
+			fn = db.Fn("to_date")
+		}
+		rows, err := db.Query(ctx, "select v, "+fn+"(v)::text from unnest($1::bigint[]) v", internal)
+		if err != nil {
+			return nil, db.Wrap(err, "times of %s", h.Label())
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var v int64
+			var s string
+			if err := rows.Scan(&v, &s); err != nil {
+				return nil, db.Wrap(err, "times of %s", h.Label())
+			}
+			m[v] = s
+		}
+		if err := rows.Err(); err != nil {
+			return nil, db.Wrap(err, "times of %s", h.Label())
+		}
+	}
+	delete(m, task.MinBound)
+	delete(m, task.MaxBound)
+	return m, nil
+}
+
+func isInt(typ string) bool {
+	return typ == "smallint" || typ == "integer" || typ == "bigint"
+}

@@ -1,0 +1,350 @@
+// Package tsdb is everything that bf knows about TimescaleDB: its catalogs,
+// editions and versions, behind plain types. It is the only place where a
+// version shows.
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed probe.sql
+	probeSQL string
+	//go:embed hypertables.sql
+	hypertablesSQL string
+	//go:embed dimensions.sql
+	dimensionsSQL string
+	//go:embed columns.sql
+	columnsSQL string
+	//go:embed chunks.sql
+	chunksSQL string
+)
+
+// DB is a connection to a database with TimescaleDB and what was found out
+// about it.
+type DB struct {
+	*pg.Conn
+	Postgres    int    // server_version_num
+	TimescaleDB string // version of the extension in this database
+	// Full is false for the Apache edition (license apache), which refuses
+	// create_chunk and knows no compression and no continuous aggregates.
+	Full      bool
+	Superuser bool
+	// Identity names the database across servers (system identifier and
+	// database OID): two connections with one identity see the same data.
+	Identity string
+	// Functions is the schema of TimescaleDB's internal functions,
+	// ExtensionSchema that of its public ones.
+	Functions       string
+	ExtensionSchema string
+
+	columns map[string]bool // "relation.column" of the catalogs that changed over time
+	chunks  *strings.Replacer
+}
+
+// Open connects to one side and probes it. It fails on a database without
+// TimescaleDB.
+func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*DB, error) {
+	conn, err := pg.Connect(ctx, side, connString, o)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{Conn: conn}
+	if err := db.probe(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *DB) probe(ctx context.Context) error {
+	var license string
+	var columns []string
+	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &columns)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: errors.New("the timescaledb extension is not installed"),
+			Hint: "check the database name; on a new target run: create extension timescaledb"}
+	}
+	if err != nil {
+		return db.Wrap(err, "probe")
+	}
+	// The setting is known once the extension's library is loaded, which the
+	// probe itself may have done.
+	if license == "" {
+		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.license', true), '')").Scan(&license); err != nil {
+			return db.Wrap(err, "probe")
+		}
+	}
+	db.Full = license == "timescale"
+	db.columns = map[string]bool{}
+	for _, c := range columns {
+		db.columns[c] = true
+	}
+
+	class := "join pg_class cl on cl.relname = c.table_name and cl.relnamespace = (select oid from pg_namespace where nspname = c.schema_name)"
+	named := "c.schema_name = $1 and c.table_name = $2"
+	if db.columns["chunk.relid"] {
+		class = "join pg_class cl on cl.oid = c.relid"
+		named = "c.relid = to_regclass(format('%I.%I', $1::text, $2::text))"
+	}
+	compressed := "left join lateral (select to_regclass(format('%I.%I', zc.schema_name, zc.table_name)) as relid from _timescaledb_catalog.chunk zc where zc.id = c.compressed_chunk_id) z on true"
+	if db.columns["compression_settings.compress_relid"] {
+		compressed = "left join lateral (select cs.compress_relid as relid from _timescaledb_catalog.compression_settings cs where cs.relid = cl.oid) z on true"
+	}
+	dropped := ""
+	if db.columns["chunk.dropped"] {
+		dropped = "and not c.dropped"
+	}
+	db.chunks = strings.NewReplacer("{class}", class, "{compressed}", compressed, "{dropped}", dropped, "{named}", named)
+	return nil
+}
+
+// Fn returns the quoted name of an internal function of TimescaleDB.
+func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
+
+// Dimension is one dimension of a hypertable.
+type Dimension struct {
+	Column string
+	Type   string // of the column
+	// Partitions is the number of hash partitions; 0 for an open (range)
+	// dimension.
+	Partitions int
+	Interval   int64     // chunk interval in internal units; open dimensions only
+	Func       task.Name // partitioning function; zero for none
+	RangeType  string    // what an open dimension ranges over: the function's result type, else Type
+}
+
+// Hash reports whether the dimension is closed (hash-partitioned).
+func (d *Dimension) Hash() bool { return d.Partitions > 0 }
+
+// Column is one column of a relation.
+type Column struct {
+	Name      string
+	Type      string // as format_type() spells it
+	NotNull   bool
+	Generated bool // computed by the server, never copied
+	Default   bool // has a default or is an identity
+	Collation string
+	Binary    bool // the type can travel in binary COPY
+	Hashable  bool // the server can hash it, equally on both sides
+}
+
+// Hypertable is a hypertable, or the materialization hypertable behind a
+// continuous aggregate.
+type Hypertable struct {
+	ID         int32
+	Name       task.Name
+	OID        uint32
+	Dimensions []Dimension // primary first
+	Columns    []Column
+	Compressed bool // compression is enabled on it
+
+	// Of a continuous aggregate: its user view, the hypertable it aggregates
+	// and, in a hierarchy, the materialization hypertable of its parent.
+	View      *task.Name
+	Raw       int32
+	ParentMat int32
+	Finalized bool // false for a legacy aggregate in partial form
+}
+
+// Label is the name that users know: the view of a continuous aggregate, else
+// the hypertable.
+func (h *Hypertable) Label() task.Name {
+	if h.View != nil {
+		return *h.View
+	}
+	return h.Name
+}
+
+// Copied returns the columns that are copied: all but the generated ones.
+func (h *Hypertable) Copied() []Column {
+	return slices.DeleteFunc(slices.Clone(h.Columns), func(c Column) bool { return c.Generated })
+}
+
+// Hypertables lists all hypertables of the database with their dimensions and
+// columns.
+func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
+	rows, err := db.Query(ctx, hypertablesSQL)
+	if err != nil {
+		return nil, db.Wrap(err, "list hypertables")
+	}
+	hs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Hypertable, error) {
+		var h Hypertable
+		var vs, vn *string
+		var raw, parent *int32
+		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &parent, &h.Finalized, &h.Compressed)
+		if vs != nil {
+			h.View = &task.Name{Schema: *vs, Name: *vn}
+			h.Raw = *raw
+			if parent != nil {
+				h.ParentMat = *parent
+			}
+		}
+		return &h, err
+	})
+	if err != nil {
+		return nil, db.Wrap(err, "list hypertables")
+	}
+	return hs, db.describe(ctx, hs)
+}
+
+// describe fills in dimensions and columns.
+func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
+	ids, oids := make([]int32, len(hs)), make([]uint32, len(hs))
+	byID, byOID := map[int32]*Hypertable{}, map[uint32]*Hypertable{}
+	for i, h := range hs {
+		ids[i], oids[i] = h.ID, h.OID
+		byID[h.ID], byOID[h.OID] = h, h
+	}
+	rows, err := db.Query(ctx, dimensionsSQL, ids)
+	if err != nil {
+		return db.Wrap(err, "list dimensions")
+	}
+	var id int32
+	var d Dimension
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
+		byID[id].Dimensions = append(byID[id].Dimensions, d)
+		return nil
+	})
+	if err != nil {
+		return db.Wrap(err, "list dimensions")
+	}
+	cols, err := db.Columns(ctx, oids...)
+	for oid, c := range cols {
+		byOID[oid].Columns = c
+	}
+	return err
+}
+
+// Columns lists the columns of relations, by OID.
+func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column, error) {
+	rows, err := db.Query(ctx, columnsSQL, oids)
+	if err != nil {
+		return nil, db.Wrap(err, "list columns")
+	}
+	m := map[uint32][]Column{}
+	var oid uint32
+	var c Column
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Binary, &c.Hashable}, func() error {
+		m[oid] = append(m[oid], c)
+		return nil
+	})
+	return m, db.Wrap(err, "list columns")
+}
+
+// The bits of a chunk's status.
+const (
+	StatusCompressed = 1
+	StatusUnordered  = 2
+	StatusFrozen     = 4
+	StatusPartial    = 8
+)
+
+// Chunk is a chunk and its state.
+type Chunk struct {
+	ID         int32
+	Hypertable int32 // id of its hypertable
+	Name       task.Name
+	OID        uint32
+	Status     int32
+	Slices     []task.Slice // primary dimension first; Hash is not set
+	Rows       int64        // the planner's estimate
+	Bytes      int64        // of the relations that travel, without indexes
+	Compressed uint32       // OID of the compressed relation, 0 for none
+	// Rewritten is set when the chunk was rewritten (compressed, truncated)
+	// after the snapshot that this was read in was taken: a COPY in it would
+	// read nothing.
+	Rewritten bool
+	AM        string // access method
+}
+
+// Chunks lists the chunks of hypertables.
+func (db *DB) Chunks(ctx context.Context, hypertables ...int32) ([]*Chunk, error) {
+	return db.queryChunks(ctx, "c.hypertable_id = any($1)", hypertables)
+}
+
+// Chunk returns the chunk of that name, nil if there is none.
+func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
+	cs, err := db.queryChunks(ctx, "{named}", name.Schema, name.Name)
+	if err != nil || len(cs) == 0 {
+		return nil, err
+	}
+	return cs[0], nil
+}
+
+// ChunkOf returns the chunk of the hypertable that has exactly these slices,
+// nil if there is none.
+func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*Chunk, error) {
+	var b strings.Builder
+	args := []any{h.ID}
+	b.WriteString("c.hypertable_id = $1")
+	for _, s := range want {
+		n := len(args)
+		fmt.Fprintf(&b, ` and c.id in (select cc.chunk_id from _timescaledb_catalog.dimension d
+            join _timescaledb_catalog.dimension_slice ds on ds.dimension_id = d.id
+            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
+            where d.hypertable_id = $1 and d.column_name = $%d and ds.range_start = $%d::text::bigint and ds.range_end = $%d::text::bigint)`, n+1, n+2, n+3)
+		args = append(args, s.Column, s.From, s.Until)
+	}
+	cs, err := db.queryChunks(ctx, b.String(), args...)
+	if err != nil || len(cs) == 0 {
+		return nil, err
+	}
+	return cs[0], nil
+}
+
+func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {
+	sql := db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1))
+	rows, err := db.Query(ctx, db.chunks.Replace(sql), args...)
+	if err != nil {
+		return nil, db.Wrap(err, "list chunks")
+	}
+	cs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Chunk, error) {
+		var c Chunk
+		var cols []string
+		var from, until []int64
+		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until, &c.Rows, &c.Bytes, &c.Compressed, &c.Rewritten, &c.AM)
+		for i := range cols {
+			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]), Until: task.FormatBound(until[i])})
+		}
+		return &c, err
+	})
+	return cs, db.Wrap(err, "list chunks")
+}
+
+// SameSlices reports whether a chunk has the extent that a record says.
+func (c *Chunk) SameSlices(want []task.Slice) bool {
+	return slices.EqualFunc(c.Slices, want, func(a, b task.Slice) bool {
+		return a.Column == b.Column && a.From == b.From && a.Until == b.Until
+	})
+}
+
+// CreateChunk makes an empty chunk with these slices and returns its name;
+// created is false when it was there already. Run it in a transaction of its
+// own: it locks the hypertable against other chunk creation until commit. The
+// Apache edition refuses it.
+func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice) (name task.Name, created bool, err error) {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, s := range want {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%s:[%s,%s]", jsonString(s.Column), s.From, s.Until)
+	}
+	b.WriteByte('}')
+	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb)", h.OID, b.String()).
+		Scan(&name.Schema, &name.Name, &created)
+	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+}
