@@ -29,7 +29,7 @@ func (e *Error) Error() string {
 		b.WriteString(e.Object)
 		b.WriteString(": ")
 	}
-	b.WriteString(describe(e.Err))
+	b.WriteString(Describe(e.Err))
 	return b.String()
 }
 
@@ -75,9 +75,9 @@ const (
 	InsufficientRight = "42501"
 )
 
-// describe is the one line for people: the server's message, its detail and
+// Describe is the one line for people: the server's message, its detail and
 // the SQLSTATE; the bare cause of anything else.
-func describe(err error) string {
+func Describe(err error) string {
 	var p *pgconn.PgError
 	if errors.As(err, &p) {
 		s := p.Message

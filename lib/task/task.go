@@ -81,6 +81,10 @@ type Task struct {
 	// Snapshot is an exported snapshot of the source to read in; empty for a
 	// new one per chunk.
 	Snapshot string `json:"snapshot,omitempty"`
+	// RowsOnly says why a compressed chunk must travel as rows whatever its
+	// state, by what was known of the target when it was staged; empty when
+	// its compressed relation may travel as it is.
+	RowsOnly string `json:"rows_only,omitempty"`
 	// Bytes is about what travels (compressed relations as they are), Rows an
 	// estimate; both are for ordering and progress only.
 	Bytes int64 `json:"bytes,omitempty"`

@@ -1,0 +1,333 @@
+// Package queue keeps the tasks of a backfill in schema __backfill of the
+// target: it creates the schema, records plans, lists tasks, claims one and
+// completes it.
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed schema.sql
+	schemaSQL string
+	//go:embed check.sql
+	checkSQL string
+	//go:embed list.sql
+	listSQL string
+	//go:embed record.sql
+	recordSQL string
+)
+
+// Version of the __backfill schema that this package reads and writes.
+const Version = 1
+
+// ErrNone is returned by Check when the target has no __backfill schema.
+var ErrNone = errors.New("no schema __backfill: nothing is staged")
+
+// Check makes sure that the target's __backfill schema is there, trusted and of
+// this version.
+func Check(ctx context.Context, c *pg.Conn) error {
+	fail := func(hint, format string, args ...any) error {
+		return &pg.Error{Side: c.Side, Err: fmt.Errorf(format, args...), Hint: hint}
+	}
+	var there, trusted, whole, tables bool
+	var owner string
+	if err := c.QueryRow(ctx, checkSQL).Scan(&there, &owner, &trusted, &whole, &tables); err != nil {
+		return c.Wrap(err, "schema __backfill")
+	}
+	switch {
+	case !there:
+		return &pg.Error{Side: c.Side, Err: ErrNone, Hint: "run bf-stage first"}
+	case !trusted || !tables:
+		return fail("have its owner drop it, or run as a role that is a member of the owner",
+			"schema __backfill belongs to %q, or its tables carry triggers or rules: it is not trusted", owner)
+	case !whole:
+		return fail("move it out of the way; bf makes its own", "schema __backfill is not bf's: it has no tables task and version")
+	}
+	var v int
+	if err := c.QueryRow(ctx, "select version from __backfill.version").Scan(&v); err != nil {
+		return fail("move it out of the way; bf makes its own", "schema __backfill is not bf's: %s", pg.Describe(err))
+	}
+	if v != Version {
+		return fail("use the bf that made it", "schema __backfill has version %d, this bf knows version %d", v, Version)
+	}
+	return nil
+}
+
+// Create makes the schema unless it is there. Two stages at the same time make
+// one.
+func Create(ctx context.Context, c *pg.Conn) error {
+	err := Check(ctx, c)
+	if !errors.Is(err, ErrNone) {
+		return err
+	}
+	_, err = c.Exec(ctx, schemaSQL)
+	switch pg.Code(err) {
+	case "42P06", "23505": // made by another stage in the meantime
+		return Check(ctx, c)
+	}
+	return c.Wrap(err, "create schema __backfill")
+}
+
+// Drop removes the schema.
+func Drop(ctx context.Context, c *pg.Conn) error {
+	_, err := c.Exec(ctx, "drop schema __backfill cascade")
+	return c.Wrap(err, "drop schema __backfill")
+}
+
+// Record adds a plan to the tasks, in the plan's order, and returns what is new
+// or changed. Tasks that are staged already stay as they are.
+func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, error) {
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	// One stage at a time: a second one waits and finds the tasks there.
+	if _, err := tx.Exec(ctx, "lock table __backfill.task in share row exclusive mode"); err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	if _, err := tx.Exec(ctx, `create temporary table staged on commit drop as
+        select 0::bigint as n, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
+               dimensions, filter, snapshot, rows_only, est_bytes, est_rows
+        from __backfill.task limit 0`); err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	i := 0
+	_, err = tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "staged"},
+		[]string{"n", "chunk_schema", "chunk_name", "hypertable_schema", "hypertable_name", "view_schema", "view_name",
+			"dimensions", "filter", "snapshot", "rows_only", "est_bytes", "est_rows"},
+		pgx.CopyFromFunc(func() ([]any, error) {
+			if i == len(plan) {
+				return nil, nil
+			}
+			t := plan[i]
+			i++
+			dims, err := json.Marshal(t.Slices)
+			if err != nil {
+				return nil, err
+			}
+			filter, err := json.Marshal(t.Range)
+			if err != nil {
+				return nil, err
+			}
+			var vs, vn *string
+			if t.View != nil {
+				vs, vn = &t.View.Schema, &t.View.Name
+			}
+			return []any{int64(i), t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
+				dims, filter, null(t.Snapshot), null(t.RowsOnly), t.Bytes, t.Rows}, nil
+		}))
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	rows, err := tx.Query(ctx, recordSQL)
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	rows, err = tx.Query(ctx, listSQL+" where priority = any($1) order by priority", numbers)
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	entries, err := pgx.CollectRows(rows, scanEntry)
+	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	// So that the first lanes plan their queries with the real size.
+	_, _ = c.Exec(ctx, "analyze __backfill.task")
+	out := make([]*task.Task, len(entries))
+	for i, e := range entries {
+		out[i] = &e.Task
+	}
+	return out, nil
+}
+
+func null(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// Entry is a task and its state.
+type Entry struct {
+	task.Task
+	Worked, Failed, Verified bool
+}
+
+func scanEntry(r pgx.CollectableRow) (*Entry, error) {
+	e := Entry{Task: task.Task{V: task.Version}}
+	var vs, vn *string
+	err := r.Scan(&e.Task.Task, &e.Chunk.Schema, &e.Chunk.Name, &e.Hypertable.Schema, &e.Hypertable.Name, &vs, &vn,
+		&e.Slices, &e.Range, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
+	if vs != nil && vn != nil {
+		e.View = &task.Name{Schema: *vs, Name: *vn}
+	}
+	return &e, err
+}
+
+// States and orders that a listing can ask for; the values are SQL of this
+// package, never of a user.
+const (
+	Pending    = "worked is null"
+	Done       = "worked is not null"
+	Failed     = "worked is null and failed is not null"
+	Unverified = "worked is not null and verified is null"
+	All        = "true"
+
+	Newest  = "priority"
+	Oldest  = "priority desc"
+	Largest = "est_bytes desc, priority"
+)
+
+// Selection says which tasks to list.
+type Selection struct {
+	State  string  // one of the states above
+	Tasks  []int64 // these numbers, whatever their state
+	Filter string  // regular expression on the hypertable's or the view's name; "" for all
+	Order  string  // one of the orders above; "" for Newest
+}
+
+// Each calls f for every selected task, in order, as the server sends them.
+func Each(ctx context.Context, c *pg.Conn, s Selection, f func(*Entry) error) error {
+	where, args := s.where(nil)
+	order := s.Order
+	if order == "" {
+		order = Newest
+	}
+	rows, err := c.Query(ctx, listSQL+" where "+where+" order by "+order, args...)
+	if err != nil {
+		return c.Wrap(err, "list tasks")
+	}
+	defer rows.Close()
+	for rows.Next() {
+		e, err := scanEntry(rows)
+		if err != nil {
+			return c.Wrap(err, "list tasks")
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+	return filterError(c, rows.Err(), s.Filter)
+}
+
+// where is the condition; its parameters come after args.
+func (s Selection) where(args []any) (string, []any) {
+	var conds []string
+	if len(s.Tasks) > 0 {
+		args = append(args, s.Tasks)
+		conds = append(conds, fmt.Sprintf("priority = any($%d)", len(args)))
+	} else {
+		conds = append(conds, s.State)
+	}
+	if s.Filter != "" {
+		args = append(args, s.Filter)
+		conds = append(conds, fmt.Sprintf("(coalesce(view_schema, hypertable_schema) || '.' || coalesce(view_name, hypertable_name)) ~* $%d", len(args)))
+	}
+	return strings.Join(conds, " and "), args
+}
+
+func filterError(c *pg.Conn, err error, filter string) error {
+	if pg.Code(err) == pg.InvalidRegexp {
+		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("--filter %q", filter), Err: err}
+	}
+	return c.Wrap(err, "list tasks")
+}
+
+// Get returns the task of that number, nil if there is none.
+func Get(ctx context.Context, c *pg.Conn, number int64) (*Entry, error) {
+	rows, err := c.Query(ctx, listSQL+" where priority = $1", number)
+	if err != nil {
+		return nil, c.Wrap(err, "task %d", number)
+	}
+	e, err := pgx.CollectOneRow(rows, scanEntry)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return e, c.Wrap(err, "task %d", number)
+}
+
+// Count returns how many tasks there are and how many are pending.
+func Count(ctx context.Context, c *pg.Conn) (all, pending int64, err error) {
+	err = c.QueryRow(ctx, "select count(*), count(*) filter (where worked is null) from __backfill.task").Scan(&all, &pending)
+	return all, pending, c.Wrap(err, "count tasks")
+}
+
+// ErrBusy is returned by Claim when another transaction holds the task.
+var ErrBusy = errors.New("another bf-load is at this task")
+
+// ErrDone is returned by Claim when the task has worked already.
+var ErrDone = errors.New("the task is done already")
+
+// Claim takes the task in the transaction that copies its chunk: whoever holds
+// the row lock copies, everybody else gets ErrBusy. Complete marks it in the
+// same transaction, so that a task works exactly once whatever dies.
+func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool) error {
+	var worked bool
+	err := tx.QueryRow(ctx, "select worked is not null from __backfill.task where priority = $1 for no key update skip locked", number).Scan(&worked)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return ErrBusy
+	case err != nil:
+		return c.Wrap(err, "task %d", number)
+	case worked && !again:
+		return ErrDone
+	}
+	return nil
+}
+
+// Complete marks the task as worked in the transaction that copied its chunk.
+// The copy began at the start of the transaction.
+func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error {
+	_, err := tx.Exec(ctx, `update __backfill.task
+        set worked = tstzrange(now(), clock_timestamp(), '[]'), copy_message = $2, failed = null,
+            verified = null, verify_message = null, rows = $3, bytes = $4
+        where priority = $1`, r.Task, message(r), r.Rows, r.Bytes)
+	return c.Wrap(err, "complete task %d", r.Task)
+}
+
+func message(r *task.Result) string {
+	switch {
+	case r.Message != "":
+		return r.Message
+	case r.WhyNotRaw != "":
+		return r.Way + ": " + r.WhyNotRaw
+	}
+	return r.Way
+}
+
+// Fail leaves the message of a failed attempt on the task, in a transaction of
+// its own after the rollback.
+func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
+	_, err := c.Exec(ctx, `update __backfill.task set attempts = attempts + 1, failed = clock_timestamp(), copy_message = $2
+        where priority = $1 and worked is null`, number, message)
+	return c.Wrap(err, "task %d", number)
+}
+
+// Verdict stores what a comparison found. verified is null unless both sides
+// were equal.
+func Verdict(ctx context.Context, c *pg.Conn, r *task.Result) error {
+	_, err := c.Exec(ctx, `update __backfill.task
+        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second', clock_timestamp(), '[]') end,
+            verify_message = $4
+        where priority = $1`, r.Task, r.Status == task.Verified, r.Seconds, r.Message)
+	return c.Wrap(err, "task %d", r.Task)
+}
