@@ -87,14 +87,14 @@ func (c Compression) packer() func(dst, src []byte) []byte {
 }
 
 // unpacker returns the function that decompresses one block of the named
-// codec into dst, nil for none. A block that claims or turns out to be longer
-// than dst is an error: nothing is allocated for it.
+// codec, nil for none. It uses the room of dst and allocates where that is too
+// small, but not for a block that claims to be, or turns out to be, larger
+// than MaxFrame: that is an error.
 func unpacker(codec string) func(dst, src []byte) ([]byte, error) {
 	switch codec {
 	case codecZstd:
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(MaxFrame), zstd.WithDecoderMaxWindow(MaxFrame),
-			zstd.WithDecodeAllCapLimit(true))
+			zstd.WithDecoderMaxMemory(MaxFrame), zstd.WithDecoderMaxWindow(MaxFrame))
 		if err != nil {
 			panic(err) // the options are constants
 		}
@@ -105,8 +105,8 @@ func unpacker(codec string) func(dst, src []byte) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			if n > len(dst) {
-				return nil, fmt.Errorf("a block of %d bytes decompressed, at most %d are allowed", n, len(dst))
+			if n > MaxFrame {
+				return nil, fmt.Errorf("a block of %d bytes decompressed, at most %d are allowed", n, MaxFrame)
 			}
 			return s2.Decode(dst, src)
 		}

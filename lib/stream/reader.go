@@ -24,9 +24,9 @@ import (
 // the current segment only and Next goes on with the following one. Any other
 // error sticks: nothing says where in a damaged stream the next segment begins.
 //
-// The Reader allocates for what arrived, never for what a frame claims: 1 MiB
-// for the frames a Writer makes, 3 MiB at most for any data frame, twice its
-// size for a larger header.
+// The Reader allocates for what arrived, never for what a frame claims: 512 KiB
+// for the frames a Writer makes, 2 MiB for the largest data frames, twice its
+// size for a larger header, and as much as the data of a compressed frame.
 type Reader struct {
 	r    io.Reader
 	rerr error  // what r said last
@@ -52,7 +52,7 @@ type Reader struct {
 	data    []byte // verified, not handed out yet; good until the next frame
 
 	unpack   func(dst, src []byte) ([]byte, error)
-	unpacked []byte
+	unpacked []byte // data of a d frame
 }
 
 var (
@@ -60,9 +60,9 @@ var (
 	errNoPart    = errors.New("stream: not inside a part")
 )
 
-// readSize is the Reader's buffer to begin with. It has room for a frame as
-// the Writer makes them while the next one arrives.
-const readSize = 2 * blockSize
+// readSize is the Reader's buffer to begin with. It doubles whenever it is full
+// of a frame that is not complete.
+const readSize = 64 << 10
 
 // NewReader returns a Reader on r, which needs no buffer of its own.
 func NewReader(r io.Reader) *Reader {
@@ -221,12 +221,10 @@ func (r *Reader) fill() error {
 		if r.unpack == nil {
 			return r.corrupt("a compressed frame, but the header says compression %s", codecNone)
 		}
-		if r.unpacked == nil {
-			r.unpacked = make([]byte, MaxFrame)
-		}
-		if r.data, err = r.unpack(r.unpacked, payload); err != nil {
+		if r.unpacked, err = r.unpack(r.unpacked, payload); err != nil {
 			return r.corrupt("compression %s: %v", r.header.Compression, err)
 		}
+		r.data = r.unpacked
 	case framePartEnd:
 		return r.endPart(payload)
 	case frameAbort:
@@ -289,7 +287,7 @@ func (r *Reader) readMagic() bool {
 		r.advance(len(magic))
 		return true
 	case strings.HasPrefix(got, magic[:last]):
-		r.err = fmt.Errorf("%w: version %d at byte %d; this bf-load reads version %d", ErrVersion, got[last], r.off, Version)
+		r.err = fmt.Errorf("%w: version %d at byte %d, this bf-load reads version %d", ErrVersion, got[last], r.off, Version)
 	case r.off == 0:
 		r.err = fmt.Errorf("%w: the input does not come from bf-dump, it begins with %q", ErrCorrupt, got)
 	default:

@@ -33,9 +33,9 @@
 //	H  header of the segment, JSON: see Header. At most 4 MiB.
 //	D  data of the current part, 1 byte to 1 MiB.
 //	d  the same, compressed: one independent block of the codec that the
-//	   header names, at most 1 MiB also when decompressed. zstd: one or more
-//	   zstd frames; s2: one block of the S2 block format (not of the framing
-//	   format). Blocks that do not shrink are stored as D.
+//	   header names, at most 1 MiB also when decompressed. zstd: a zstd frame
+//	   (RFC 8878, window at most 1 MiB); s2: a block of S2's block format,
+//	   not its stream format. What does not shrink is stored as D.
 //	E  end of a part, JSON: {"rows": N, "bytes": N}; the bytes are those of
 //	   the part's data, decompressed.
 //	T  trailer of the segment, JSON: {"rows": N, "bytes": N}, the sums over
@@ -183,10 +183,10 @@ var (
 	// ErrVersion marks a stream that is in order but that this version does
 	// not read: another version of the format, or a part or codec it does
 	// not know.
-	ErrVersion = errors.New("stream is of another version")
+	ErrVersion = errors.New("stream of another version of bf")
 	// ErrNoEnd marks a stream that stops before its end mark: the dump
 	// failed, was killed, or the connection broke.
-	ErrNoEnd = errors.New("stream has no end")
+	ErrNoEnd = errors.New("stream without an end")
 )
 
 // AbortError says that the source failed in the middle of a task. The segments
@@ -201,7 +201,7 @@ func (e *AbortError) Error() string { return "the dump gave the task up: " + e.M
 // check reports what in a header this version can't read.
 func (h *Header) check() error {
 	if h.V != Version {
-		return fmt.Errorf("%w: version %d; this bf-load reads version %d", ErrVersion, h.V, Version)
+		return fmt.Errorf("%w: header version %d, this bf-load reads version %d", ErrVersion, h.V, Version)
 	}
 	if err := h.Task.Validate(); err != nil {
 		return fmt.Errorf("task record: %w", err)

@@ -1,0 +1,336 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+// samples returns a small stream of every kind. Their data frames are small so
+// that parts have several of them.
+func samples(t testing.TB) map[string][]byte {
+	all := map[string][]byte{}
+	for _, comp := range []string{"none", "zstd", "s2"} {
+		var wire bytes.Buffer
+		w := NewWriter(&wire, compression(t, comp))
+		data := func(frames ...string) {
+			for _, f := range frames {
+				w.Write([]byte(f))
+				must(t, w.flush())
+			}
+		}
+		write := func(name string, f func()) {
+			wire.Reset()
+			w = NewWriter(&wire, compression(t, comp))
+			f()
+			must(t, w.Close(false))
+			all[comp+" "+name] = bytes.Clone(wire.Bytes())
+		}
+		same := strings.Repeat("the same ", 12)
+		write("binary", func() {
+			must(t, w.Begin(header(1, Rows)))
+			data("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00", same, same, same+"\xff\xff")
+			must(t, w.EndPart(3))
+			must(t, w.End())
+		})
+		write("text", func() {
+			h := header(1, Rows)
+			h.Parts[0].Format = Text
+			must(t, w.Begin(h))
+			data("1\tone\n2\t\\N\n", "1\tone\n2\t\\N\n", same+"\t\n")
+			must(t, w.EndPart(5))
+			must(t, w.End())
+		})
+		write("compressed chunk", func() {
+			must(t, w.Begin(header(1, Compressed, Rows)))
+			data(same, same)
+			must(t, w.EndPart(2))
+			data(same, same)
+			must(t, w.EndPart(2))
+			must(t, w.End())
+		})
+		write("tasks", func() {
+			must(t, w.Begin(header(1, Rows)))
+			data(same)
+			must(t, w.EndPart(1))
+			must(t, w.End())
+			must(t, w.Begin(header(2)))
+			must(t, w.End())
+			must(t, w.Begin(header(3, Rows)))
+			data(same)
+			must(t, w.Abort("it broke", "57014"))
+			must(t, w.Begin(header(4, Rows)))
+			must(t, w.EndPart(0))
+			must(t, w.End())
+			must(t, w.Begin(header(1, Rows))) // task 1 once more, by the same bytes
+			data(same)
+			must(t, w.EndPart(1))
+			must(t, w.End())
+		})
+	}
+	all["nothing"] = seal(`Z{"tasks":0,"aborted":0,"stopped":true}`)
+	return all
+}
+
+// TestDamage does everything to a stream that can happen to it. Whatever was
+// done, a reader may accept only segments that are as they were written, in
+// their order from the first, and must not come to a good end.
+func TestDamage(t *testing.T) {
+	for name, stream := range samples(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			whole, _, err := readAll(NewReader(bytes.NewReader(stream)), 100)
+			if err != io.EOF {
+				t.Fatal(err)
+			}
+			cases := 0
+			check := func(damaged []byte, format string, args ...any) error {
+				t.Helper()
+				cases++
+				if bytes.Equal(damaged, stream) {
+					return nil
+				}
+				got, _, err := readAll(NewReader(bytes.NewReader(damaged)), 100)
+				if len(got) > len(whole) || len(got) > 0 && !reflect.DeepEqual(got, whole[:len(got)]) {
+					t.Fatalf("%s: accepted what was not written", fmt.Sprintf(format, args...))
+				}
+				if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNoEnd) && !errors.Is(err, ErrVersion) {
+					t.Fatalf("%s: ended with %v", fmt.Sprintf(format, args...), err)
+				}
+				return err
+			}
+
+			for i := range stream {
+				if err := check(stream[:i], "cut at byte %d", i); !errors.Is(err, ErrNoEnd) || !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("cut at byte %d: %v", i, err)
+				}
+			}
+			for i := range len(stream) * 8 {
+				damaged := bytes.Clone(stream)
+				damaged[i/8] ^= 1 << (i % 8)
+				check(damaged, "bit %d of byte %d flipped", i%8, i/8)
+			}
+			for i := range stream {
+				check(slices.Delete(bytes.Clone(stream), i, i+1), "byte %d dropped", i)
+				check(slices.Insert(bytes.Clone(stream), i, stream[i]), "byte %d doubled", i)
+				check(append(bytes.Repeat([]byte{0}, i), stream[i:]...), "%d bytes zeroed", i)
+			}
+			for _, more := range []string{"\x00", "\n", "garbage", "garbage of some length", theMagic, string(stream[1:])} {
+				check(append(bytes.Clone(stream), more...), "%.20q appended", more)
+				check(append([]byte(more), stream...), "%.20q in front", more)
+			}
+
+			pieces := cutUp(stream)
+			join := func(p [][]byte) []byte { return slices.Concat(p...) }
+			for i, p := range pieces {
+				check(join(slices.Delete(slices.Clone(pieces), i, i+1)), "piece %d dropped", i)
+				for j := range len(pieces) + 1 {
+					check(join(slices.Insert(slices.Clone(pieces), j, p)), "piece %d repeated at %d", i, j)
+				}
+				for j := range i {
+					s := slices.Clone(pieces)
+					s[i], s[j] = s[j], s[i]
+					check(join(s), "pieces %d and %d swapped", j, i)
+					check(join(slices.Delete(slices.Clone(pieces), j, i+1)), "pieces %d to %d dropped", j, i)
+				}
+			}
+			segments := bytes.SplitAfter(stream, []byte(theMagic))
+			for i := 1; i < len(segments); i++ {
+				check(join(slices.Delete(slices.Clone(segments), i, i+1)), "segment %d dropped", i)
+				check(join(slices.Insert(slices.Clone(segments), i, segments[i])), "segment %d repeated", i)
+				for j := 1; j < i; j++ {
+					s := slices.Clone(segments)
+					s[i], s[j] = s[j], s[i]
+					check(join(s), "segments %d and %d swapped", j, i)
+				}
+			}
+
+			rnd := rand.New(rand.NewPCG(uint64(len(stream)), 7))
+			for range 3000 {
+				damaged := bytes.Clone(stream)
+				i, n := rnd.IntN(len(stream)), 1+rnd.IntN(64)
+				for j := i; j < min(i+n, len(stream)); j++ {
+					damaged[j] = byte(rnd.Uint32())
+				}
+				check(damaged, "%d bytes overwritten at %d", n, i)
+				j := i + rnd.IntN(len(stream)-i+1)
+				check(slices.Delete(bytes.Clone(stream), i, j), "bytes %d to %d dropped", i, j)
+				check(slices.Insert(bytes.Clone(stream), rnd.IntN(len(stream)+1), stream[i:j]...), "bytes %d to %d repeated", i, j)
+			}
+			t.Logf("%d bytes, %d pieces, %d cases", len(stream), len(pieces), cases)
+
+			// Another stream may follow, whole or not.
+			twice := slices.Concat(stream, stream)
+			for cut := len(stream); cut <= len(twice); cut += 7 {
+				got, _, err := readAll(NewReader(bytes.NewReader(twice[:cut])), 100)
+				want := slices.Concat(whole, whole)
+				if len(got) < len(whole) || len(got) > len(want) || len(got) > 0 && !reflect.DeepEqual(got, want[:len(got)]) {
+					t.Fatalf("two streams cut at byte %d: %d segments", cut, len(got))
+				}
+				if good := cut == len(stream) || cut == len(twice); good != (err == io.EOF) || !good && !errors.Is(err, ErrNoEnd) {
+					t.Fatalf("two streams cut at byte %d: %v", cut, err)
+				}
+			}
+		})
+	}
+}
+
+// cutUp cuts a stream into its magics and frames.
+func cutUp(stream []byte) (pieces [][]byte) {
+	frames, _ := split(stream)
+	frames = slices.Insert(frames, 0, "")
+	for _, f := range frames {
+		n := len(f) + 4 + 4
+		if f == "" {
+			n = len(theMagic)
+		}
+		pieces = append(pieces, stream[:n])
+		stream = stream[n:]
+	}
+	return pieces
+}
+
+// TestClaims: a frame that claims to be large is no reason to allocate.
+func TestClaims(t *testing.T) {
+	opened := seal("H" + headerJSON(header(1, Rows)))
+	claim := func(in []byte, typ byte, n uint32) []byte {
+		return append(bytes.Clone(in), typ, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+	cost := func(in []byte) (uint64, error) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := readAll(NewReader(bytes.NewReader(in)), 10)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc, err
+	}
+	base, _ := cost(opened)
+	for _, in := range [][]byte{[]byte(theMagic), opened} {
+		for _, typ := range []byte("HDdETXZ") {
+			for _, n := range []uint32{0, 1 << 16, 1<<16 + 1, MaxFrame, MaxFrame + 1, maxHeader, maxHeader + 1, 1 << 31, 1<<32 - 1} {
+				got, err := cost(claim(in, typ, n))
+				over := int64(n) > int64(limit(typ))
+				if over && !errors.Is(err, ErrCorrupt) || !over && !errors.Is(err, ErrNoEnd) {
+					t.Errorf("frame %c of %d bytes: %v", typ, n, err)
+				}
+				if got > base+64<<10 {
+					t.Errorf("frame %c of %d bytes: %d bytes allocated, %d without it", typ, n, got, base)
+				}
+			}
+		}
+	}
+	// What does arrive may be kept, not much more.
+	got, err := cost(append(claim([]byte(theMagic), 'H', maxHeader), make([]byte, 3<<20)...))
+	if got > 10<<20 || !errors.Is(err, ErrNoEnd) {
+		t.Errorf("3 MiB of a header: %d bytes allocated, %v", got, err)
+	}
+}
+
+// TestMemory reads and writes a part of half a gigabyte and looks at what was
+// allocated on the way.
+func TestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	block := content(MaxFrame + 100)
+	for comp, most := range map[string]uint64{"none": 2 << 20, "s2": 8 << 20, "zstd": 16 << 20, "zstd:22": 64 << 20} {
+		n := 512
+		if comp == "zstd:22" {
+			n = 32
+		}
+		pr, pw := io.Pipe()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		go func() {
+			w := begin(t, pw, compression(t, comp))
+			for range n {
+				w.Write(block)
+			}
+			finish(t, w)
+			pw.Close()
+		}()
+		if got := drain(t, NewReader(pr), make([]byte, 64<<10)); got != int64(n*len(block)) {
+			t.Errorf("%s: read %d bytes", comp, got)
+		}
+		runtime.ReadMemStats(&after)
+		got := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d KiB allocated in all", comp, got>>10)
+		if got > most {
+			t.Errorf("%s: %d bytes allocated", comp, got)
+		}
+	}
+}
+
+// FuzzReader feeds the reader anything, and the same with its checksums put
+// right so that the fuzzer gets behind them. What comes to a good end must
+// come out the same when written and read again.
+func FuzzReader(f *testing.F) {
+	for _, stream := range samples(f) {
+		f.Add(stream)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fuzzed(t, data)
+		frames, rest := split(data)
+		fuzzed(t, append(seal(frames...), rest...))
+	})
+}
+
+func fuzzed(t *testing.T, data []byte) {
+	whole, _, err := readAll(NewReader(bytes.NewReader(data)), 1000)
+	slowly, _, again := readAll(NewReader(iotest.OneByteReader(bytes.NewReader(data))), 7)
+	if !reflect.DeepEqual(whole, slowly) || err.Error() != again.Error() {
+		t.Fatalf("%d segments, %v; byte by byte %d segments, %v", len(whole), err, len(slowly), again)
+	}
+	if err != io.EOF {
+		return
+	}
+	var wire bytes.Buffer
+	w := NewWriter(&wire, Compression{})
+	r := NewReader(bytes.NewReader(data))
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if errors.As(err, new(*AbortError)) {
+			continue
+		}
+		must(t, err)
+		must(t, w.Begin(h))
+		for {
+			_, err := r.NextPart()
+			if err == nil {
+				_, err = io.Copy(w, r)
+			}
+			var abort *AbortError
+			if errors.As(err, &abort) {
+				must(t, w.Abort(abort.Message, abort.SQLState))
+				break
+			}
+			if err == io.EOF {
+				must(t, w.End())
+				break
+			}
+			must(t, err)
+			rows, _ := r.Part()
+			must(t, w.EndPart(rows))
+		}
+	}
+	must(t, w.Close(r.End().Stopped))
+	rewritten, _, err := readAll(NewReader(&wire), 1000)
+	if err != io.EOF || len(rewritten) != len(whole) {
+		t.Fatalf("%d segments, written again %d, %v", len(whole), len(rewritten), err)
+	}
+	for i := range whole {
+		if !reflect.DeepEqual(whole[i].parts, rewritten[i].parts) || !reflect.DeepEqual(whole[i].rows, rewritten[i].rows) {
+			t.Fatalf("segment %d changed", i)
+		}
+	}
+}
