@@ -3,6 +3,7 @@ package testdb
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -35,7 +36,15 @@ func New(t testing.TB, in Install, side string) *DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.database(t, in)
+	log := s.logSize()
+	t.Cleanup(func() { s.logOnFailure(t, log) })
+	d := s.database(t, in)
+	t.Cleanup(func() {
+		if err := s.admin("postgres", "drop database "+d.Name+" with (force)"); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }
 
 // DB returns a fresh database on the server.
@@ -46,34 +55,22 @@ func (s *Server) DB(t testing.TB) *DB {
 
 func (s *Server) database(t testing.TB, in Install) *DB {
 	t.Helper()
-	log := s.logSize()
 	s.mu.Lock()
 	s.databases++
-	name := fmt.Sprint("test", s.databases)
+	name := fmt.Sprintf("bf_test_%d_%d", os.Getpid(), s.databases)
 	s.mu.Unlock()
 
 	var err error
-	if s.opts.jobs {
+	if s.opts.jobs || s.given != "" {
 		// A template would not get rid of its job scheduler.
 		err = s.createDatabase(name, in.Version)
 	} else {
 		err = s.copyTemplate(name, in.Version)
 	}
 	if err != nil {
-		s.logOnFailure(t, log)
 		t.Fatal(err)
 	}
-	d := s.open(t, in, name)
-	t.Cleanup(func() {
-		s.logOnFailure(t, log)
-		if !s.running() {
-			return // a private server, stopped by the test
-		}
-		if err := s.admin("postgres", "drop database "+name+" with (force)"); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
+	return s.open(t, in, name)
 }
 
 // open returns a database that exists.
@@ -113,11 +110,14 @@ func (s *Server) createDatabase(name, version string) error {
 	return s.admin(name, "set client_min_messages = error", "create extension timescaledb version '"+version+"'")
 }
 
+// rolePassword is asked for by servers of the user's only.
+const rolePassword = "bf"
+
 // admin runs statements as superuser on a connection of its own.
 func (s *Server) admin(database string, statements ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgconn.Connect(ctx, s.socketURI(database))
+	conn, err := pgconn.Connect(ctx, s.adminURI(database))
 	if err != nil {
 		return err
 	}
@@ -139,9 +139,9 @@ func (d *DB) Role(t testing.TB, name string) string {
 	d.Server.mu.Lock() // roles are the cluster's: two tests may ask at once
 	defer d.Server.mu.Unlock()
 	var exists bool
-	d.Query1(t, &exists, "select exists (from pg_roles where rolname = $1)", name)
+	d.Query1(t, &exists, "select exists (select from pg_roles where rolname = $1)", name)
 	if !exists {
-		d.Exec(t, "create role "+role+" login")
+		d.Exec(t, "create role "+role+" login password '"+rolePassword+"'")
 	}
 	d.Exec(t, "alter database "+d.Name+" owner to "+role)
 	return d.Server.uri(name, d.Name)
@@ -152,7 +152,7 @@ func (d *DB) Conn(t testing.TB) *pgx.Conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, d.Server.socketURI(d.Name))
+	conn, err := pgx.Connect(ctx, d.Server.adminURI(d.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,8 @@ func (d *DB) session(t testing.TB, f func(context.Context, *pgx.Conn) error) {
 	defer d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if d.conn == nil || d.conn.IsClosed() {
-		conn, err := pgx.Connect(ctx, d.Server.socketURI(d.Name))
+	if d.conn == nil || d.conn.Ping(ctx) != nil { // at first, or the server was restarted
+		conn, err := pgx.Connect(ctx, d.Server.adminURI(d.Name))
 		if err != nil {
 			t.Fatal(err)
 		}

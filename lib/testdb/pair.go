@@ -13,44 +13,53 @@ func (p Pair) String() string {
 	return p.Source.String() + "-to-" + p.Target.String()
 }
 
-// EachVersion runs f as a subtest for every install, with the same version on
-// both sides.
+// EachVersion runs f as a subtest for every install, with the same one on both
+// sides.
 func EachVersion(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
-	for _, in := range Installs(t) {
-		p := Pair{in, in}
-		t.Run(p.String(), func(t *testing.T) { f(t, p) })
-	}
+	each(t, func(p Pair) bool { return p.Source == p.Target }, f)
 }
 
-// EachFull is EachVersion for the full edition only. Where there is none it
-// skips the test.
+// EachFull is EachVersion for the full edition. Where there is none it skips
+// the test.
 func EachFull(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
-	any := false
-	for _, in := range Installs(t) {
-		if p := (Pair{in, in}); in.Full {
-			any = true
-			t.Run(p.String(), func(t *testing.T) { f(t, p) })
-		}
-	}
-	if !any {
-		t.Skip("needs the full edition of TimescaleDB; only the Apache edition was found")
+	if !each(t, func(p Pair) bool { return p.Source == p.Target && p.Source.Full }, f) {
+		t.Skip("needs the full edition of TimescaleDB, and only the Apache edition was found")
 	}
 }
 
-// EachPair runs f as a subtest for every install with itself and for every
-// move to a newer TimescaleDB or PostgreSQL, or to the other edition of the
-// same version.
+// EachPair runs f as a subtest for every install with itself, for every move to
+// a newer TimescaleDB or PostgreSQL, and for every change of edition.
 func EachPair(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
-	all := Installs(t)
+	each(t, func(Pair) bool { return true }, f)
+}
+
+// each tells whether there was any pair.
+func each(t *testing.T, want func(Pair) bool, f func(t *testing.T, p Pair)) (any bool) {
+	t.Helper()
+	for _, p := range pairs(Installs(t)) {
+		// The user's two servers are the only pair, same version or not.
+		if given == nil && !want(p) {
+			continue
+		}
+		any = true
+		t.Run(p.String(), func(t *testing.T) { f(t, p) })
+	}
+	return any
+}
+
+func pairs(all []Install) (pairs []Pair) {
+	if given != nil {
+		return []Pair{{all[0], all[len(all)-1]}}
+	}
 	for _, source := range all {
 		for _, target := range all {
 			if older(source, target) <= 0 {
-				p := Pair{source, target}
-				t.Run(p.String(), func(t *testing.T) { f(t, p) })
+				pairs = append(pairs, Pair{source, target})
 			}
 		}
 	}
+	return pairs
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/user"
@@ -18,11 +19,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Server is a private cluster. Its superuser is postgres, and it trusts every
-// connection unless WithHBA says otherwise.
+// Server is a cluster: a private one, whose superuser is postgres and which
+// trusts every connection unless WithHBA says otherwise, or one on which the
+// user lets us make databases.
 type Server struct {
 	Install Install // how it was started; a database may run another version
-	Port    int     // on 127.0.0.1 with WithTCP, else 0
+	Port    int     // on 127.0.0.1 with WithTCP or WithTLS, else 0
+
+	given   string  // connection string of a database of the user's server, else ""
+	primary *Server // of a standby
 
 	dir  string // holds data/, the log and the socket
 	opts options
@@ -38,6 +43,7 @@ type options struct {
 	config []string
 	hba    []string
 	tcp    bool
+	tls    bool
 	jobs   bool
 }
 
@@ -58,6 +64,9 @@ func WithHBA(lines ...string) Option {
 // DB.ConnString use it.
 func WithTCP() Option { return func(o *options) { o.tcp = true } }
 
+// WithTLS is WithTCP with a certificate for localhost, signed by RootCert.
+func WithTLS() Option { return func(o *options) { o.tcp, o.tls = true, true } }
+
 // WithJobs makes TimescaleDB's background jobs run. Elsewhere they are off.
 func WithJobs() Option { return func(o *options) { o.jobs = true } }
 
@@ -66,6 +75,9 @@ func WithJobs() Option { return func(o *options) { o.jobs = true } }
 // faster.
 func NewServer(t testing.TB, in Install, name string, opts ...Option) *Server {
 	t.Helper()
+	if in.BinDir == "" {
+		t.Skip("needs a server of its own, and only databases were named")
+	}
 	var o options
 	for _, opt := range opts {
 		opt(&o)
@@ -124,6 +136,9 @@ func sharedServer(in Install, side string) (*Server, error) {
 	get, ok := shared.m[key]
 	if !ok {
 		get = sync.OnceValues(func() (*Server, error) {
+			if in.BinDir == "" {
+				return &Server{Install: in, given: given[side]}, nil
+			}
 			s, err := create(in, side, options{})
 			if err != nil {
 				return nil, err
@@ -142,7 +157,7 @@ func create(in Install, name string, o options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.run("initdb", "--pgdata="+s.data(), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"); err != nil {
+	if _, err := testbed("init", in.BinDir, s.dir); err != nil {
 		return nil, err
 	}
 	return s, s.configure()
@@ -158,15 +173,6 @@ func place(in Install, name string, o options) (*Server, error) {
 	if s.dir, err = os.MkdirTemp(dir, name+"."); err != nil {
 		return nil, err
 	}
-	if os.Getuid() == 0 {
-		uid, gid, err := nobody()
-		if err != nil {
-			return nil, err
-		}
-		if err := os.Chown(s.dir, uid, gid); err != nil {
-			return nil, err
-		}
-	}
 	if o.tcp {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -178,33 +184,20 @@ func place(in Install, name string, o options) (*Server, error) {
 	return s, nil
 }
 
-// configure appends our settings to postgresql.conf. What is not named here has
-// PostgreSQL's default, max_locks_per_transaction above all: production has it
-// too, and code that exhausts it must fail in tests.
+// configure appends what differs from the configuration of "testbed init".
 func (s *Server) configure() error {
-	conf := []string{
-		"unix_socket_directories = '" + s.dir + "'",
-		"listen_addresses = ''",
-		"max_connections = 200",
-		"shared_preload_libraries = 'timescaledb'",
-		"timescaledb.telemetry_level = off",
-		// A job scheduler holds a connection to every database, and
-		// create database waits for it to leave the template.
-		"timescaledb.max_background_workers = 0",
-		"log_line_prefix = '%m [%p] %q%u@%d %a '",
-		"log_timezone = UTC",
-		"dynamic_shared_memory_type = mmap", // nothing in /dev/shm to leave behind
-		"fsync = off",
-		"synchronous_commit = off",
-		"full_page_writes = off",
-		"max_wal_size = 4GB",
-		"jit = off",
-	}
+	conf := []string{"max_wal_size = 256MB"} // the data may be in memory
 	if !s.Install.Full {
 		conf = append(conf, "timescaledb.license = apache")
 	}
 	if s.opts.tcp {
 		conf = append(conf, "listen_addresses = '127.0.0.1'", fmt.Sprint("port = ", s.Port))
+	}
+	if s.opts.tls {
+		if err := s.certify(); err != nil {
+			return err
+		}
+		conf = append(conf, "ssl = on", "ssl_cert_file = '"+s.certFile()+"'", "ssl_key_file = '"+s.keyFile()+"'")
 	}
 	if s.opts.jobs {
 		conf = append(conf, "timescaledb.max_background_workers = 16", "max_worker_processes = 32")
@@ -249,7 +242,7 @@ func (s *Server) start() error {
 	s.pid, s.exited = cmd.Process.Pid, exited
 	for deadline := time.Now().Add(time.Minute); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		conn, err := pgx.Connect(ctx, s.socketURI("postgres"))
+		conn, err := pgx.Connect(ctx, s.adminURI("postgres"))
 		cancel()
 		if err == nil {
 			conn.Close(context.Background())
@@ -269,13 +262,11 @@ func (s *Server) start() error {
 
 // stop waits for the server's end; a stopped server is left alone.
 func (s *Server) stop(sig syscall.Signal) error {
+	if !s.running() {
+		return nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.exited:
-		return nil
-	default:
-	}
 	if err := syscall.Kill(s.pid, sig); err != nil {
 		return err
 	}
@@ -288,19 +279,25 @@ func (s *Server) stop(sig syscall.Signal) error {
 }
 
 func (s *Server) running() bool {
+	if s.given != "" {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
 	case <-s.exited:
 		return false
 	default:
-		return true
+		return s.pid != 0
 	}
 }
 
-// socketURI connects as superuser, whatever WithHBA and WithTCP say. A URI, as
-// it has no blanks that shells would split.
-func (s *Server) socketURI(database string) string {
+// adminURI connects as superuser, whatever WithHBA and WithTCP say. It is a
+// URI because those have no blanks, which shells would split.
+func (s *Server) adminURI(database string) string {
+	if s.given != "" {
+		return s.uri("postgres", database)
+	}
 	uri := "postgres://postgres@/" + database + "?host=" + s.dir
 	if s.Port != 0 {
 		uri += fmt.Sprint("&port=", s.Port)
@@ -310,10 +307,17 @@ func (s *Server) socketURI(database string) string {
 
 // uri is what tests hand to the tools.
 func (s *Server) uri(user, database string) string {
-	if s.Port == 0 {
-		return "postgres://" + user + "@/" + database + "?host=" + s.dir
+	if s.given != "" {
+		return redirect(s.given, user, database)
 	}
-	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", user, s.Port, database)
+	user = url.User(user).String()
+	switch {
+	case s.opts.tls:
+		return fmt.Sprintf("postgres://%s@localhost:%d/%s?sslmode=verify-full&sslrootcert=%s", user, s.Port, database, s.RootCert())
+	case s.opts.tcp:
+		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", user, s.Port, database)
+	}
+	return "postgres://" + user + "@/" + database + "?host=" + s.dir
 }
 
 // logSize tells logOnFailure where a test's part of the log begins.
@@ -373,6 +377,18 @@ func (s *Server) command(program string, args ...string) (*exec.Cmd, error) {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
 	return cmd, nil
+}
+
+// chown gives a file to whom command runs as.
+func chown(path string) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	uid, gid, err := nobody()
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, uid, gid)
 }
 
 func nobody() (uid, gid int, err error) {

@@ -75,28 +75,32 @@ func Installs(t testing.TB) []Install {
 		t.Fatal(err)
 	}
 	if testing.Short() {
-		found = few(found)
+		return few(found)
 	}
 	return found
 }
 
 var installs = sync.OnceValues(func() ([]Install, error) {
+	if source, target := os.Getenv("BF_TEST_SOURCE"), os.Getenv("BF_TEST_TARGET"); source != "" || target != "" {
+		return useGiven(source, target)
+	}
 	found, err := list()
 	if err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
 		if _, err := testbed("get"); err != nil {
-			return nil, err
+			return containers(err)
 		}
 		if found, err = list(); err != nil {
 			return nil, err
 		}
 	}
 	if want := os.Getenv("BF_TEST_VERSIONS"); want != "" {
-		versions := strings.Split(want, ",")
 		all := found
-		found = slices.DeleteFunc(slices.Clone(found), func(in Install) bool { return !slices.Contains(versions, in.Version) })
+		found = slices.DeleteFunc(slices.Clone(all), func(in Install) bool {
+			return !slices.Contains(strings.Split(want, ","), in.Version)
+		})
 		if len(found) == 0 {
 			return nil, fmt.Errorf("BF_TEST_VERSIONS=%s: none of these versions is among those found: %v", want, all)
 		}
