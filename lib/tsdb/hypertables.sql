@@ -4,7 +4,6 @@
 -- leaves the materialization hypertables out, hence the catalog.
 select h.id, n.nspname, c.relname, c.oid,
        ca.user_view_schema, ca.user_view_name, ca.raw_hypertable_id,
-       (to_jsonb(ca)->>'parent_mat_hypertable_id')::int,
        coalesce((to_jsonb(ca)->>'finalized')::boolean, true),
        h.compression_state = 1
 from _timescaledb_catalog.hypertable h

@@ -11,8 +11,8 @@ select current_setting('server_version_num')::int                            as 
             then '_timescaledb_functions' else '_timescaledb_internal' end    as functions,
        coalesce(current_setting('timescaledb.license', true), '')             as license,
        r.rolsuper                                                             as superuser,
-       (select system_identifier::text from pg_control_system())
-           || '/' || (select oid from pg_database where datname = current_database()) as identity,
+       (select oid from pg_database where datname = current_database())
+           || '@' || extract(epoch from pg_postmaster_start_time())            as identity,
        array(select c.relname || '.' || a.attname
              from pg_class c
              join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped

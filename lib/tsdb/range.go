@@ -125,14 +125,19 @@ func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, 
 	if err != nil && d.RangeType == "uuid" {
 		err = db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"($1::text::timestamptz)", text).Scan(&v)
 	}
-	if err != nil {
-		return 0, fmt.Errorf("%q is no %s, the type of %s.%s: %w", text, d.RangeType, h.Label(), d.Column, err)
+	switch code := pg.Code(err); {
+	case err == nil && v != nil:
+		return *v, nil
+	case err == nil || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") || code == "0A000": // data, syntax, not supported
+		return 0, &BadBound{fmt.Sprintf("%q is no %s, the type of dimension %q of %s", text, d.RangeType, d.Column, h.Label())}
 	}
-	if v == nil {
-		return 0, fmt.Errorf("%q is no bound for %s.%s", text, h.Label(), d.Column)
-	}
-	return *v, nil
+	return 0, db.Wrap(err, "bound of %s", h.Label())
 }
+
+// BadBound is a value that is none of the dimension's type.
+type BadBound struct{ text string }
+
+func (e *BadBound) Error() string { return e.text }
 
 // Text is the inverse of Internal, for people; "" for an unbounded end.
 func (db *DB) Text(ctx context.Context, h *Hypertable, internal []int64) (map[int64]string, error) {

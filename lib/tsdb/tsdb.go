@@ -41,8 +41,9 @@ type DB struct {
 	// create_chunk and knows no compression and no continuous aggregates.
 	Full      bool
 	Superuser bool
-	// Identity names the database across servers (system identifier and
-	// database OID): two connections with one identity see the same data.
+	// Identity names the database across servers (its OID and when the server
+	// started, which tells a clone from its original): two connections with
+	// one identity see the same data.
 	Identity string
 	// Functions is the schema of TimescaleDB's internal functions,
 	// ExtensionSchema that of its public ones.
@@ -115,14 +116,14 @@ func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
 
 // Dimension is one dimension of a hypertable.
 type Dimension struct {
-	Column string
-	Type   string // of the column
+	Column string `json:"column"`
+	Type   string `json:"type"` // of the column
 	// Partitions is the number of hash partitions; 0 for an open (range)
 	// dimension.
-	Partitions int
-	Interval   int64     // chunk interval in internal units; open dimensions only
-	Func       task.Name // partitioning function; zero for none
-	RangeType  string    // what an open dimension ranges over: the function's result type, else Type
+	Partitions int       `json:"partitions,omitempty"`
+	Interval   int64     `json:"interval,string"` // chunk interval in internal units; open dimensions only
+	Func       task.Name `json:"func,omitzero"`   // partitioning function; zero for none
+	RangeType  string    `json:"range_type"`      // what an open dimension ranges over: the function's result type, else Type
 }
 
 // Hash reports whether the dimension is closed (hash-partitioned).
@@ -130,32 +131,31 @@ func (d *Dimension) Hash() bool { return d.Partitions > 0 }
 
 // Column is one column of a relation.
 type Column struct {
-	Name      string
-	Type      string // as format_type() spells it
-	NotNull   bool
-	Generated bool // computed by the server, never copied
-	Default   bool // has a default or is an identity
-	Collation string
-	Binary    bool // the type can travel in binary COPY
-	Hashable  bool // the server can hash it, equally on both sides
+	Name      string `json:"name"`
+	Type      string `json:"type"` // as format_type() spells it
+	NotNull   bool   `json:"not_null,omitempty"`
+	Generated bool   `json:"generated,omitempty"` // computed by the server, never copied
+	Default   bool   `json:"default,omitempty"`   // has a default or is an identity
+	Collation string `json:"collation,omitempty"`
+	Binary    bool   `json:"binary"`   // the type can travel in binary COPY
+	Hashable  bool   `json:"hashable"` // the server can hash it, equally on both sides
 }
 
 // Hypertable is a hypertable, or the materialization hypertable behind a
 // continuous aggregate.
 type Hypertable struct {
-	ID         int32
-	Name       task.Name
-	OID        uint32
-	Dimensions []Dimension // primary first
-	Columns    []Column
-	Compressed bool // compression is enabled on it
+	ID         int32       `json:"id"`
+	Name       task.Name   `json:"name"`
+	OID        uint32      `json:"oid"`
+	Dimensions []Dimension `json:"dimensions"` // primary first
+	Columns    []Column    `json:"columns"`
+	Compressed bool        `json:"compressed,omitempty"` // compression is enabled on it
 
-	// Of a continuous aggregate: its user view, the hypertable it aggregates
-	// and, in a hierarchy, the materialization hypertable of its parent.
-	View      *task.Name
-	Raw       int32
-	ParentMat int32
-	Finalized bool // false for a legacy aggregate in partial form
+	// Of a continuous aggregate: its user view and the hypertable it
+	// aggregates.
+	View      *task.Name `json:"view,omitempty"`
+	Raw       int32      `json:"raw,omitempty"` // the parent's materialization hypertable in a hierarchy
+	Finalized bool       `json:"finalized"`     // false for a legacy aggregate in partial form
 }
 
 // Label is the name that users know: the view of a continuous aggregate, else
@@ -182,14 +182,11 @@ func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
 	hs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Hypertable, error) {
 		var h Hypertable
 		var vs, vn *string
-		var raw, parent *int32
-		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &parent, &h.Finalized, &h.Compressed)
+		var raw *int32
+		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &h.Finalized, &h.Compressed)
 		if vs != nil {
 			h.View = &task.Name{Schema: *vs, Name: *vn}
 			h.Raw = *raw
-			if parent != nil {
-				h.ParentMat = *parent
-			}
 		}
 		return &h, err
 	})
@@ -241,6 +238,21 @@ func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column,
 		return nil
 	})
 	return m, db.Wrap(err, "list columns")
+}
+
+// RowTriggers lists the users' row triggers of a hypertable: they fire on a
+// COPY into its chunks. The trigger that logs invalidations of continuous
+// aggregates (up to 2.22) and the one that keeps rows out of the root are
+// TimescaleDB's own.
+func (db *DB) RowTriggers(ctx context.Context, h *Hypertable) ([]string, error) {
+	rows, err := db.Query(ctx, `select tgname from pg_trigger
+        where tgrelid = $1 and not tgisinternal and tgtype & 1 = 1 and tgtype & 4 = 4 and tgenabled in ('O', 'A')
+          and tgname not in ('ts_insert_blocker', 'ts_cagg_invalidation_trigger') order by 1`, h.OID)
+	if err != nil {
+		return nil, db.Wrap(err, "triggers of %s", h.Name)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return names, db.Wrap(err, "triggers of %s", h.Name)
 }
 
 // The bits of a chunk's status.

@@ -1,0 +1,147 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Misfit is why a plan cannot be carried out on the target, every difference
+// of it.
+type Misfit struct{ Differences []string }
+
+func (m *Misfit) Error() string {
+	if len(m.Differences) == 1 {
+		return "target: does not fit the source: " + m.Differences[0]
+	}
+	return fmt.Sprintf("target: does not fit the source, %d differences", len(m.Differences))
+}
+
+// Fit compares the plan's hypertables with the target's. What would make a copy
+// fail or lose something is a Misfit that lists every difference; what is worth
+// knowing comes back as notes.
+func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error) {
+	if p.Source.Identity == dst.Identity {
+		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"), Hint: "check --source and --target"}
+	}
+	all, err := dst.Hypertables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := &Misfit{}
+	for _, s := range p.Hypertables {
+		t := Counterpart(all, s.Name, s.View)
+		if t == nil {
+			d, err := missing(ctx, dst, s)
+			if err != nil {
+				return nil, err
+			}
+			m.Differences = append(m.Differences, d)
+			continue
+		}
+		m.Differences = append(m.Differences, columnDifferences(s, t)...)
+		diffs, ns := dimensionDifferences(s, t)
+		m.Differences = append(m.Differences, diffs...)
+		notes = append(notes, ns...)
+		trig, err := dst.RowTriggers(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		if len(trig) > 0 {
+			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
+		}
+	}
+	if len(m.Differences) > 0 {
+		return notes, m
+	}
+	return notes, nil
+}
+
+// Counterpart returns the hypertable of the other side: for a continuous
+// aggregate the one behind the view of that name, because ids and names of
+// materialization hypertables differ between databases.
+func Counterpart(all []*tsdb.Hypertable, name task.Name, view *task.Name) *tsdb.Hypertable {
+	for _, h := range all {
+		switch {
+		case view != nil && h.View != nil && *h.View == *view:
+			return h
+		case view == nil && h.View == nil && h.Name == name:
+			return h
+		}
+	}
+	return nil
+}
+
+func missing(ctx context.Context, dst *tsdb.DB, s *tsdb.Hypertable) (string, error) {
+	var there bool
+	n := s.Label()
+	if err := dst.QueryRow(ctx, "select to_regclass($1) is not null", pg.Ident(n.Schema, n.Name)).Scan(&there); err != nil {
+		return "", dst.Wrap(err, "look for %s", n)
+	}
+	kind := "hypertable"
+	if s.View != nil {
+		kind = "continuous aggregate"
+	}
+	if there {
+		return fmt.Sprintf("%s is no %s there", n, kind), nil
+	}
+	return fmt.Sprintf("%s %s does not exist there", kind, n), nil
+}
+
+func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
+	say := func(format string, args ...any) { diffs = append(diffs, fmt.Sprintf(format, args...)) }
+	label := s.Label()
+	theirs := map[string]tsdb.Column{}
+	for _, c := range t.Columns {
+		theirs[c.Name] = c
+	}
+	for _, c := range s.Columns {
+		o, ok := theirs[c.Name]
+		delete(theirs, c.Name)
+		switch {
+		case !ok && c.Generated:
+		case !ok:
+			say("%s: column %q does not exist there", label, c.Name)
+		case c.Generated && !o.Generated:
+			say("%s: column %q is generated on the source, ordinary on the target", label, c.Name)
+		case !c.Generated && o.Generated:
+			say("%s: column %q is ordinary on the source, generated on the target", label, c.Name)
+		case c.Type != o.Type:
+			say("%s: column %q has type %s on the source, %s on the target", label, c.Name, c.Type, o.Type)
+		}
+	}
+	for _, c := range t.Columns { // in order
+		if _, extra := theirs[c.Name]; extra && c.NotNull && !c.Default && !c.Generated {
+			say("%s: column %q exists only on the target, is not null and has no default", label, c.Name)
+		}
+	}
+	return diffs
+}
+
+func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {
+	label := s.Label()
+	a, b := s.Dimensions[0], t.Dimensions[0]
+	if a.Column != b.Column || a.RangeType != b.RangeType {
+		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension is %q (%s) on the source, %q (%s) on the target", label, a.Column, a.RangeType, b.Column, b.RangeType))
+		return diffs, nil
+	}
+	if (a.Func.IsZero()) != (b.Func.IsZero()) {
+		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension has a partitioning function on one side only", label))
+	}
+	for _, d := range s.Dimensions[1:] {
+		if o := t.Dimension(d.Column); o == nil || o.Partitions != d.Partitions {
+			notes = append(notes, fmt.Sprintf("%s: dimension %q differs: chunks are copied row by row through the hypertable", label, d.Column))
+		}
+	}
+	for _, d := range t.Dimensions[1:] {
+		if s.Dimension(d.Column) == nil {
+			notes = append(notes, fmt.Sprintf("%s: dimension %q exists only on the target: chunks are copied row by row through the hypertable", label, d.Column))
+		}
+	}
+	return diffs, notes
+}

@@ -1,0 +1,92 @@
+package stage
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// A plan travels as NDJSON when the two halves of staging run on two machines:
+// a line per hypertable (kind "hypertable"), then a task record per chunk.
+type hypertableLine struct {
+	V          int              `json:"v"`
+	Kind       string           `json:"kind"`
+	Source     Server           `json:"source"`
+	Hypertable *tsdb.Hypertable `json:"hypertable"`
+}
+
+const kindHypertable = "hypertable"
+
+// maxPlanLine bounds a line of a plan: a hypertable of 1600 columns takes some
+// hundred kilobytes.
+const maxPlanLine = 4 << 20
+
+// Write writes the plan.
+func (p *Plan) Write(w io.Writer) error {
+	for _, h := range p.Hypertables {
+		if err := task.Write(w, hypertableLine{task.Version, kindHypertable, p.Source, h}); err != nil {
+			return err
+		}
+	}
+	for _, t := range p.Tasks {
+		if err := task.Write(w, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Read reads a plan that Write wrote.
+func Read(r io.Reader) (*Plan, error) {
+	p := &Plan{}
+	s := bufio.NewScanner(r)
+	s.Buffer(make([]byte, 0, 64<<10), maxPlanLine)
+	known := map[task.Name]bool{}
+	for line := 1; s.Scan(); line++ {
+		b := bytes.TrimSpace(s.Bytes())
+		if len(b) == 0 {
+			continue
+		}
+		var kind struct {
+			V    int    `json:"v"`
+			Kind string `json:"kind"`
+		}
+		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && kind.Kind == kindHypertable {
+			if kind.V != task.Version {
+				return nil, &task.LineError{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
+			}
+			var h hypertableLine
+			if err := json.Unmarshal(b, &h); err != nil {
+				return nil, &task.LineError{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
+			}
+			if h.Hypertable == nil || len(h.Hypertable.Dimensions) == 0 {
+				return nil, &task.LineError{Line: line, Err: errors.New("not a plan: hypertable without dimensions")}
+			}
+			p.Source = h.Source
+			p.Hypertables = append(p.Hypertables, h.Hypertable)
+			known[h.Hypertable.Name] = true
+			continue
+		}
+		t, err := task.Parse(b)
+		if err != nil {
+			return nil, &task.LineError{Line: line, Err: err}
+		}
+		if !known[t.Hypertable] {
+			return nil, &task.LineError{Line: line, Err: fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)}
+		}
+		p.Tasks = append(p.Tasks, t)
+	}
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	if len(p.Hypertables) == 0 {
+		return nil, errors.New("no plan on stdin: pipe bf-stage --source … into it, or give --source")
+	}
+	return p, nil
+}

@@ -1,0 +1,268 @@
+// Package stage plans a backfill: which chunks of the source become tasks, and
+// do the two sides fit.
+package stage
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Options say what to stage.
+type Options struct {
+	From     string // inclusive; "" for no lower bound
+	Until    string // exclusive
+	Filter   string // regular expression on schema.table or schema.view; "" for all
+	Up, Down bool   // cascades
+	Snapshot string // exported snapshot to read in
+}
+
+// BadArgument is an option that the source does not accept.
+type BadArgument struct {
+	Flag string
+	Err  error
+	Hint string
+}
+
+func (e *BadArgument) Error() string { return e.Flag + ": " + e.Err.Error() }
+func (e *BadArgument) Unwrap() error { return e.Err }
+
+// Plan is what bf-stage finds on the source: the hypertables concerned and one
+// task per chunk.
+type Plan struct {
+	Source      Server
+	Hypertables []*tsdb.Hypertable // parents before the aggregates on them
+	Tasks       []*task.Task       // hypertables before aggregates, newest chunks first
+}
+
+// Server is what the target's half of staging must know of the source.
+type Server struct {
+	Identity    string `json:"identity"`
+	Postgres    int    `json:"postgres"`
+	TimescaleDB string `json:"timescaledb"`
+	Full        bool   `json:"full"`
+}
+
+// Make plans: it lists the chunks of the matching hypertables that overlap
+// [From, Until) on the primary dimension.
+func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
+	all, err := src.Hypertables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := Choose(ctx, src, all, o.Filter, o.Up, o.Down)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Source: Server{src.Identity, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
+	ids := make([]int32, len(chosen))
+	for i, h := range chosen {
+		ids[i] = h.ID
+	}
+	chunks, err := src.Chunks(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	byHypertable := map[int32][]*tsdb.Chunk{}
+	for _, c := range chunks {
+		byHypertable[c.Hypertable] = append(byHypertable[c.Hypertable], c)
+	}
+	var bad []error
+	for _, h := range chosen {
+		tasks, err := tasksOf(ctx, src, h, byHypertable[h.ID], o)
+		var arg *BadArgument
+		if errors.As(err, &arg) {
+			bad = append(bad, err)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.Tasks = append(p.Tasks, tasks...)
+	}
+	if len(bad) > 0 {
+		// One line: the first says what is wrong; a value that only some
+		// dimensions take needs a filter.
+		var arg *BadArgument
+		errors.As(bad[0], &arg)
+		if len(bad) < len(chosen) {
+			arg.Hint = "hypertables with dimensions of different types are staged one after the other, with --filter"
+		}
+		return nil, arg
+	}
+	order(chosen, p.Tasks)
+	return p, nil
+}
+
+// Choose returns the hypertables whose label matches the filter, with the
+// cascades: up adds the aggregates that depend on a match, down adds what a
+// match depends on. Parents come before the aggregates on them.
+func Choose(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, filter string, up, down bool) ([]*tsdb.Hypertable, error) {
+	byID := map[int32]*tsdb.Hypertable{}
+	names := make([]string, len(all))
+	for i, h := range all {
+		byID[h.ID] = h
+		names[i] = h.Label().String()
+	}
+	picked := map[int32]bool{}
+	if filter == "" {
+		for _, h := range all {
+			picked[h.ID] = true
+		}
+	} else {
+		rows, err := db.Query(ctx, "select i from unnest($1::text[]) with ordinality as u(name, i) where name ~* $2", names, filter)
+		if err != nil {
+			return nil, db.Wrap(err, "match --filter")
+		}
+		matches, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if pg.Code(err) == pg.InvalidRegexp {
+			return nil, &BadArgument{Flag: fmt.Sprintf("--filter %q", filter), Err: errors.New(pg.Describe(err))}
+		}
+		if err != nil {
+			return nil, db.Wrap(err, "match --filter")
+		}
+		for _, i := range matches {
+			picked[all[i-1].ID] = true
+		}
+	}
+	if len(picked) == 0 {
+		hint := "the " + string(db.Side) + " has no hypertables"
+		if len(names) > 0 {
+			hint = "there are: " + strings.Join(names, ", ")
+		}
+		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", filter), Hint: hint}
+	}
+	if down {
+		for _, h := range all {
+			if picked[h.ID] {
+				for p := byID[h.Raw]; p != nil; p = byID[p.Raw] {
+					picked[p.ID] = true
+				}
+			}
+		}
+	}
+	if up {
+		for again := true; again; {
+			again = false
+			for _, h := range all {
+				if h.View != nil && !picked[h.ID] && picked[h.Raw] {
+					picked[h.ID], again = true, true
+				}
+			}
+		}
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(h *tsdb.Hypertable) bool { return !picked[h.ID] })
+	level := levels(all)
+	slices.SortStableFunc(chosen, func(a, b *tsdb.Hypertable) int { return cmp.Compare(level[a.ID], level[b.ID]) })
+	return chosen, nil
+}
+
+// levels says how many aggregates a hypertable stands on.
+func levels(hs []*tsdb.Hypertable) map[int32]int {
+	byID := map[int32]*tsdb.Hypertable{}
+	for _, h := range hs {
+		byID[h.ID] = h
+	}
+	m := map[int32]int{}
+	for _, h := range hs {
+		if h.View != nil {
+			m[h.ID] = 1
+		}
+		for p := byID[h.Raw]; p != nil && p.View != nil; p = byID[p.Raw] {
+			m[h.ID]++
+		}
+	}
+	return m
+}
+
+// tasksOf makes a task of every chunk of h that overlaps the staged range.
+func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, o Options) ([]*task.Task, error) {
+	if len(chunks) == 0 {
+		return nil, nil
+	}
+	lo, hi := int64(task.MinBound), int64(task.MaxBound)
+	var err error
+	if o.From != "" {
+		if lo, err = src.Internal(ctx, h, o.From); err != nil {
+			return nil, badBound("--from", err)
+		}
+	}
+	if hi, err = src.Internal(ctx, h, o.Until); err != nil {
+		return nil, badBound("--until", err)
+	}
+	if lo >= hi {
+		return nil, &BadArgument{Flag: "--from", Err: fmt.Errorf("%s is not before --until %s", o.From, o.Until)}
+	}
+	var tasks []*task.Task
+	var bounds []int64
+	for _, c := range chunks {
+		from, _ := task.Bound(c.Slices[0].From)
+		until, _ := task.Bound(c.Slices[0].Until)
+		if until <= lo || from >= hi {
+			continue
+		}
+		t := &task.Task{V: task.Version, Hypertable: h.Name, View: h.View, Chunk: c.Name, Slices: slices.Clone(c.Slices),
+			Snapshot: o.Snapshot, Bytes: c.Bytes, Rows: c.Rows}
+		for i := range t.Slices {
+			if d := h.Dimension(t.Slices[i].Column); d != nil {
+				t.Slices[i].Hash = d.Hash()
+			}
+		}
+		first, last := max(from, lo), min(until, hi)
+		t.Range = task.Range{Column: c.Slices[0].Column, From: task.FormatBound(first), Until: task.FormatBound(last),
+			Partial: first != from || last != until}
+		if t.Range.Partial {
+			// An estimate for progress: the share of the range.
+			share := (float64(last) - float64(first)) / (float64(until) - float64(from))
+			t.Bytes, t.Rows = int64(float64(t.Bytes)*share), int64(float64(t.Rows)*share)
+		}
+		tasks = append(tasks, t)
+		bounds = append(bounds, first, last)
+	}
+	texts, err := src.Text(ctx, h, bounds)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tasks {
+		from, _ := task.Bound(t.Range.From)
+		until, _ := task.Bound(t.Range.Until)
+		t.Range.FromText, t.Range.UntilText = texts[from], texts[until]
+	}
+	return tasks, nil
+}
+
+func badBound(flag string, err error) error {
+	var p *tsdb.BadBound
+	if errors.As(err, &p) {
+		return &BadArgument{Flag: flag, Err: err}
+	}
+	return err
+}
+
+// order sorts tasks: ordinary hypertables first, then aggregates after what
+// they aggregate, newest chunks first within each level.
+func order(hs []*tsdb.Hypertable, tasks []*task.Task) {
+	level := map[task.Name]int{}
+	byID := levels(hs)
+	for _, h := range hs {
+		level[h.Name] = byID[h.ID]
+	}
+	slices.SortStableFunc(tasks, func(a, b *task.Task) int {
+		af, _ := task.Bound(a.Range.From)
+		bf, _ := task.Bound(b.Range.From)
+		return cmp.Or(
+			cmp.Compare(level[a.Hypertable], level[b.Hypertable]),
+			cmp.Compare(bf, af),
+			strings.Compare(a.Hypertable.String(), b.Hypertable.String()),
+			slices.CompareFunc(a.Slices, b.Slices, func(x, y task.Slice) int { return strings.Compare(x.From, y.From) }))
+	})
+}
