@@ -37,7 +37,7 @@ type plain Task // without methods, so that the JSON package does not recurse
 
 var known = func() map[string]bool {
 	m := map[string]bool{}
-	b, _ := json.Marshal(plain{View: &Name{}, Snapshot: "x", RowsOnly: "x", Bytes: 1, Rows: 1, Task: 1})
+	b, _ := json.Marshal(plain{View: &Name{}, Snapshot: "x", Origin: "x", RowsOnly: "x", Bytes: 1, Rows: 1, Task: 1})
 	var f map[string]json.RawMessage
 	_ = json.Unmarshal(b, &f)
 	for k := range f {

@@ -78,6 +78,9 @@ type Task struct {
 	// Slices has one entry per dimension, the primary dimension first.
 	Slices []Slice `json:"slices"`
 	Range  Range   `json:"range"`
+	// Origin is the database it was staged from (system identifier and OID): a
+	// dump pointed at another one must not take its chunks for dropped.
+	Origin string `json:"origin,omitempty"`
 	// Snapshot is an exported snapshot of the source to read in; empty for a
 	// new one per chunk.
 	Snapshot string `json:"snapshot,omitempty"`

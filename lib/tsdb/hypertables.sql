@@ -10,5 +10,5 @@ from _timescaledb_catalog.hypertable h
 join pg_namespace n on n.nspname = h.schema_name
 join pg_class c on c.relnamespace = n.oid and c.relname = h.table_name
 left join _timescaledb_catalog.continuous_agg ca on ca.mat_hypertable_id = h.id
-where h.compression_state <> 2
+where h.compression_state <> 2 and {which}
 order by h.id

@@ -13,6 +13,8 @@ select current_setting('server_version_num')::int                            as 
        r.rolsuper                                                             as superuser,
        (select oid from pg_database where datname = current_database())
            || '@' || extract(epoch from pg_postmaster_start_time())            as identity,
+       (select system_identifier::text from pg_control_system())
+           || '/' || (select oid from pg_database where datname = current_database()) as origin,
        array(select c.relname || '.' || a.attname
              from pg_class c
              join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped

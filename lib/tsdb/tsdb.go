@@ -45,6 +45,9 @@ type DB struct {
 	// started, which tells a clone from its original): two connections with
 	// one identity see the same data.
 	Identity string
+	// Origin names the database for as long as it lives, a hot standby and
+	// what it is promoted to included (system identifier and OID).
+	Origin string
 	// Functions is the schema of TimescaleDB's internal functions,
 	// ExtensionSchema that of its public ones.
 	Functions       string
@@ -72,7 +75,7 @@ func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*
 func (db *DB) probe(ctx context.Context) error {
 	var license string
 	var columns []string
-	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &columns)
+	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &columns)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: errors.New("the timescaledb extension is not installed"),
 			Hint: "check the database name; on a new target run: create extension timescaledb"}
@@ -175,7 +178,34 @@ func (h *Hypertable) Copied() []Column {
 // Hypertables lists all hypertables of the database with their dimensions and
 // columns.
 func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
-	rows, err := db.Query(ctx, hypertablesSQL)
+	return db.queryHypertables(ctx, "true")
+}
+
+// Hypertable returns the hypertable of that id, nil if there is none.
+func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
+	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
+	if err != nil || len(hs) == 0 {
+		return nil, err
+	}
+	return hs[0], nil
+}
+
+// HypertableFor returns the hypertable of that name, or the one behind the
+// continuous aggregate of that view; nil if there is none.
+func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
+	which := "ca.mat_hypertable_id is null and h.schema_name = $1 and h.table_name = $2"
+	if view != nil {
+		name, which = *view, "ca.user_view_schema = $1 and ca.user_view_name = $2"
+	}
+	hs, err := db.queryHypertables(ctx, which, name.Schema, name.Name)
+	if err != nil || len(hs) == 0 {
+		return nil, err
+	}
+	return hs[0], nil
+}
+
+func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) ([]*Hypertable, error) {
+	rows, err := db.Query(ctx, strings.Replace(hypertablesSQL, "{which}", which, 1), args...)
 	if err != nil {
 		return nil, db.Wrap(err, "list hypertables")
 	}

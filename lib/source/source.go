@@ -1,0 +1,216 @@
+// Package source takes one chunk out of the source: lock, snapshot, state, COPY
+// into a stream. It never writes to the source.
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Dumper dumps chunks over one connection.
+type Dumper struct {
+	db      *tsdb.DB
+	w       *stream.Writer
+	version string
+}
+
+// New returns a Dumper that writes to w. version is the tool's own, for the
+// stream's headers.
+func New(db *tsdb.DB, w *stream.Writer, version string) *Dumper {
+	return &Dumper{db: db, w: w, version: version}
+}
+
+// ErrOutput wraps a failure to write the stream: whoever reads it is gone.
+var ErrOutput = errors.New("write the stream")
+
+// Result says what a dump wrote.
+type Result struct {
+	Rows, Bytes int64 // of the data, before compression
+	Gone        bool  // the chunk no longer exists
+}
+
+// Dump writes the segment of one task: the chunk, or that it is gone. When the
+// source fails in the middle, the segment ends in an abort that carries the
+// message, so that the loader rolls back and goes on; the error is returned as
+// well. After ErrOutput, or when the connection is lost, the Dumper is of no
+// further use.
+//
+// One read-only transaction per chunk. The lock is its first statement: it
+// takes no snapshot and keeps compression and drop_chunks away until the end,
+// so that the snapshot, taken after it, and the catalog agree. A snapshot older
+// than a compression would read an empty chunk without an error.
+func (d *Dumper) Dump(ctx context.Context, t *task.Task) (Result, error) {
+	res, begun, err := d.dump(ctx, t)
+	if err == nil || errors.Is(err, ErrOutput) {
+		return res, err
+	}
+	err = d.db.Wrap(err, "chunk %s", t.Chunk)
+	if !begun {
+		if e := d.w.Begin(d.header(t, stream.StateChunk, nil)); e != nil {
+			return res, output(e)
+		}
+	}
+	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
+		return res, output(e)
+	}
+	return res, err
+}
+
+func output(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrOutput, err)
+}
+
+func (d *Dumper) header(t *task.Task, state string, parts []stream.Part) *stream.Header {
+	return &stream.Header{Task: *t, State: state, Parts: parts,
+		Source: stream.Source{Postgres: d.db.Postgres, TimescaleDB: d.db.TimescaleDB, BF: d.version}}
+}
+
+// dump reports whether the segment's header was written.
+func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool, err error) {
+	db := d.db
+	if t.Origin != "" && t.Origin != db.Origin {
+		return res, false, &pg.Error{Side: pg.Source, Object: t.String(), Err: errors.New("was staged from another database than --source"),
+			Hint: "check --source; after moving the source to another server, run bf-stage again"}
+	}
+	defer db.Exec(context.WithoutCancel(ctx), "rollback") // harmless after the commit, and when the connection is lost
+	err = d.begin(ctx, t)
+	switch pg.Code(err) {
+	case pg.UndefinedTable, "3F000":
+		// The record is of this database, so the chunk was there when it was
+		// staged: retention has dropped it.
+		if err := d.w.Begin(d.header(t, stream.StateGone, nil)); err != nil {
+			return res, true, output(err)
+		}
+		return Result{Gone: true}, true, output(d.w.End())
+	}
+	if err != nil {
+		return res, false, err
+	}
+	c, h, err := d.look(ctx, t)
+	if err != nil {
+		return res, false, err
+	}
+	sql, part, err := d.rows(c, h, t)
+	if err != nil {
+		return res, false, err
+	}
+	if err := d.w.Begin(d.header(t, stream.StateChunk, []stream.Part{part})); err != nil {
+		return res, true, output(err)
+	}
+	var out countWriter
+	out.w = d.w
+	n, err := db.CopyOut(ctx, &out, sql)
+	if out.err != nil {
+		return res, true, output(out.err)
+	}
+	if err != nil {
+		return res, true, err
+	}
+	if err := d.w.EndPart(n); err != nil {
+		return res, true, output(err)
+	}
+	// The trailer vouches for the whole: it comes after the server has agreed
+	// that the transaction was good to the end.
+	if _, err := db.Exec(ctx, "commit"); err != nil {
+		return res, true, err
+	}
+	return Result{Rows: n, Bytes: out.n}, true, output(d.w.End())
+}
+
+// begin opens the transaction and locks the chunk.
+func (d *Dumper) begin(ctx context.Context, t *task.Task) error {
+	var b strings.Builder
+	b.WriteString("begin isolation level repeatable read read only;")
+	if t.Snapshot != "" {
+		b.WriteString("set transaction snapshot " + pg.Literal(t.Snapshot) + ";")
+	}
+	b.WriteString("lock table only " + pg.Ident(t.Chunk.Schema, t.Chunk.Name) + " in access share mode")
+	_, err := d.db.Exec(ctx, b.String())
+	if t.Snapshot != "" && (pg.Code(err) == pg.InvalidParameter || pg.Code(err) == "42704") {
+		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot, Err: err,
+			Hint: "the session that exported it must stay open until all dumps are done; run bf-stage again with a new one"}
+	}
+	return err
+}
+
+// look reads the state of the chunk and checks that the record tells the truth
+// about it.
+func (d *Dumper) look(ctx context.Context, t *task.Task) (*tsdb.Chunk, *tsdb.Hypertable, error) {
+	c, err := d.db.Chunk(ctx, t.Chunk)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c == nil {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: "relation " + t.Chunk.String(), Err: errors.New("is not a chunk of a hypertable"), Hint: "run bf-stage again"}
+	}
+	h, err := d.db.Hypertable(ctx, c.Hypertable)
+	if err != nil {
+		return nil, nil, err
+	}
+	if h == nil || h.Name != t.Hypertable {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("does not belong to %s", t.Hypertable), Hint: "run bf-stage again"}
+	}
+	if !c.SameSlices(t.Slices) {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: errors.New("covers another range than when it was staged (merged or split)"), Hint: "run bf-stage again"}
+	}
+	if c.Rewritten {
+		// Only with a shared snapshot: it is older than a compression or a
+		// TRUNCATE, and would read nothing.
+		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("was rewritten (compressed, decompressed, truncated) after snapshot %s", t.Snapshot),
+			Hint: "pause compression on the source and run bf-stage again with a new snapshot, or without one"}
+	}
+	return c, h, nil
+}
+
+// rows describes the COPY of the task's rows: of a compressed chunk
+// decompressed by the server. ONLY matters on an uncompressed one: a chunk
+// compressed behind an older snapshot would give its rows twice or not at all.
+func (d *Dumper) rows(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (string, stream.Part, error) {
+	part := stream.Part{Relation: stream.Rows, Format: stream.Binary, Bytes: c.Bytes}
+	var names []string
+	for _, col := range h.Copied() {
+		names = append(names, col.Name)
+		part.Columns = append(part.Columns, stream.Column{Name: col.Name, Type: col.Type})
+		if !col.Binary {
+			part.Format = stream.Text
+		}
+	}
+	from := "only "
+	if c.Status&tsdb.StatusCompressed != 0 {
+		from = ""
+	}
+	where := ""
+	if t.Range.Partial {
+		cond, err := d.db.RangeCondition(h, t)
+		if err != nil {
+			return "", part, err
+		}
+		where = " where " + cond
+	}
+	return fmt.Sprintf("copy (select %s from %s%s%s) to stdout (format %s)",
+		pg.Idents(names), from, pg.Ident(c.Name.Schema, c.Name.Name), where, part.Format), part, nil
+}
+
+// countWriter counts, and remembers why writing failed.
+type countWriter struct {
+	w   *stream.Writer
+	n   int64
+	err error
+}
+
+func (c *countWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	c.err = err
+	return n, err
+}
