@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 
 	"bf/lib/pg"
@@ -179,4 +180,24 @@ func (db *DB) Text(ctx context.Context, h *Hypertable, internal []int64) (map[in
 
 func isInt(typ string) bool {
 	return typ == "smallint" || typ == "integer" || typ == "bigint"
+}
+
+// HasPartition reports whether a hash dimension has a partition with exactly
+// this extent: TimescaleDB divides 0 … 2³¹-1 evenly and leaves the outer ends
+// open.
+func (d *Dimension) HasPartition(from, until string) bool {
+	width := int64(math.MaxInt32) / int64(d.Partitions)
+	for i := range int64(d.Partitions) {
+		lo, hi := i*width, (i+1)*width
+		if i == 0 {
+			lo = task.MinBound
+		}
+		if i == int64(d.Partitions)-1 {
+			hi = task.MaxBound
+		}
+		if from == task.FormatBound(lo) && until == task.FormatBound(hi) {
+			return true
+		}
+	}
+	return false
 }

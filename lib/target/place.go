@@ -1,0 +1,236 @@
+package target
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// place is where the rows of a task go.
+type place struct {
+	chunk *tsdb.Chunk // nil: through the hypertable's root
+	way   string
+	why   string // why not into a chunk
+}
+
+// The ways of rows.
+const (
+	wayChunk = "rows into the chunk"
+	wayRoot  = "rows through the hypertable"
+)
+
+// place finds the chunk with the task's extent, or makes it in a short
+// transaction of its own: making a chunk locks the hypertable, and the tables
+// it references, against the application until commit, so it never shares a
+// transaction with a COPY. Where the target cannot have such a chunk, rows go
+// through the root.
+func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader) (*place, error) {
+	c, err := l.db.ChunkOf(ctx, ht, t.Slices)
+	if err != nil {
+		return nil, err
+	}
+	if c != nil {
+		return &place{chunk: c, way: wayChunk}, nil
+	}
+	if why := unaligned(ht, t.Slices); why != "" {
+		return &place{way: wayRoot, why: why}, nil
+	}
+	make := l.createChunk
+	if !l.db.Full {
+		make = func(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (string, error) {
+			return l.routeOne(ctx, ht, t, part, data)
+		}
+	}
+	why, err := make(ctx, ht, t)
+	if err != nil {
+		return nil, err
+	}
+	if why == "" {
+		if c, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
+			return nil, err
+		}
+		if c != nil {
+			return &place{chunk: c, way: wayChunk}, nil
+		}
+		why = "the target cuts chunks differently"
+	}
+	return &place{way: wayRoot, why: why}, nil
+}
+
+// unaligned says why the source's slices must not become a chunk of the target:
+// its dimensions are others, or it hashes into another number of partitions
+// (TimescaleDB up to 2.22 would then create overlapping chunks, or reject
+// inserts later).
+func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
+	if len(ht.Dimensions) != len(slices) {
+		return fmt.Sprintf("the target has %d dimensions, the source %d", len(ht.Dimensions), len(slices))
+	}
+	for _, s := range slices {
+		d := ht.Dimension(s.Column)
+		if d == nil {
+			return fmt.Sprintf("the target has no dimension %q", s.Column)
+		}
+		if d.Hash() != s.Hash || d.Hash() && !d.HasPartition(s.From, s.Until) {
+			return fmt.Sprintf("dimension %q is partitioned differently on the target", s.Column)
+		}
+	}
+	return ""
+}
+
+// createChunk makes the chunk by TimescaleDB's function (full edition).
+func (l *Loader) createChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (why string, err error) {
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
+		return err
+	})
+	switch pg.Code(err) {
+	case "TS503", "TS003", "42704":
+		// A collision with a chunk of another extent, or (2.11 to 2.14) the
+		// leftover of a dropped chunk: "chunk not found".
+		return "no chunk of that extent can be made on the target", nil
+	}
+	return "", err
+}
+
+// routeOne makes the chunk where create_chunk is refused (Apache edition): the
+// first row of the data goes through the root and is deleted again in the same
+// short transaction; what stays is the chunk.
+func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader) (why string, err error) {
+	triggers, err := l.db.RowTriggers(ctx, ht)
+	if err != nil {
+		return "", err
+	}
+	if len(triggers) > 0 {
+		return "row triggers on the target would fire twice for a row", nil
+	}
+	row, err := data.firstRow(part.Format)
+	if err != nil {
+		return "", err
+	}
+	if row == nil {
+		return "no small first row to make the chunk with", nil
+	}
+	columns := make([]string, len(part.Columns))
+	for i, c := range part.Columns {
+		columns[i] = c.Name
+	}
+	elsewhere := errors.New("elsewhere")
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		if _, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy %s (%s) from stdin (format %s)",
+			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), part.Format)); err != nil {
+			return err
+		}
+		c, err := l.db.ChunkOf(ctx, ht, t.Slices)
+		if err != nil {
+			return err
+		}
+		if c == nil {
+			return elsewhere
+		}
+		// Only our row: the chunk may have been there by now.
+		_, err = tx.Exec(ctx, "delete from only "+pg.Ident(c.Name.Schema, c.Name.Name)+" where xmin::text::bigint = txid_current() & 4294967295")
+		return err
+	})
+	if errors.Is(err, elsewhere) {
+		return "the target cuts chunks differently", nil
+	}
+	return "", err
+}
+
+// How long a lock that could hold up the application is waited for at a time
+// (whoever comes after us in its queue waits as long), and how long it is
+// tried.
+const (
+	lockWait = 50 * time.Millisecond
+	lockFor  = 60 * time.Second
+)
+
+// briefly runs f in a transaction of its own whose locks are waited for only
+// briefly, again and again.
+func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
+	deadline := time.Now().Add(lockFor)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+				return err
+			}
+			return f(tx)
+		})
+		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// partReader is the data of one part, with a look at its first row.
+type partReader struct {
+	*bufio.Reader
+}
+
+// peekRow bounds the first row that is looked at.
+const peekRow = 256 << 10
+
+func newPart(r *stream.Reader) *partReader { return &partReader{bufio.NewReaderSize(r, peekRow)} }
+
+// firstRow returns a COPY of the first row alone, without consuming anything;
+// nil when there is no row or it is too long.
+func (p *partReader) firstRow(format string) ([]byte, error) {
+	b, err := p.Peek(peekRow)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if format == stream.Text {
+		// A line end inside a value travels as \n: the first LF ends the row.
+		if i := bytes.IndexByte(b, '\n'); i >= 0 && !bytes.HasPrefix(b, []byte("\\.")) {
+			return bytes.Clone(b[:i+1]), nil
+		}
+		return nil, nil
+	}
+	// Binary: signature (11 bytes), flags, length of the extension, then the
+	// tuples: a count of fields, each with its length (-1 for null).
+	at := 11 + 4
+	if len(b) < at+4 {
+		return nil, nil
+	}
+	at += 4 + int(binary.BigEndian.Uint32(b[at:]))
+	if at < 0 || len(b) < at+2 {
+		return nil, nil
+	}
+	fields := int(int16(binary.BigEndian.Uint16(b[at:])))
+	if fields < 0 {
+		return nil, nil // the end: no rows
+	}
+	at += 2
+	for range fields {
+		if len(b) < at+4 {
+			return nil, nil
+		}
+		n := int(int32(binary.BigEndian.Uint32(b[at:])))
+		at += 4
+		if n > 0 {
+			at += n
+		}
+	}
+	if len(b) < at {
+		return nil, nil
+	}
+	return append(bytes.Clone(b[:at]), 0xff, 0xff), nil
+}
