@@ -59,14 +59,14 @@ func Read(r io.Reader) (*Plan, error) {
 		}
 		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && kind.Kind == kindHypertable {
 			if kind.V != task.Version {
-				return nil, &task.LineError{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
+				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
 			}
 			var h hypertableLine
 			if err := json.Unmarshal(b, &h); err != nil {
-				return nil, &task.LineError{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
+				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
 			}
 			if h.Hypertable == nil || len(h.Hypertable.Dimensions) == 0 {
-				return nil, &task.LineError{Line: line, Err: errors.New("not a plan: hypertable without dimensions")}
+				return nil, &task.BadRecord{Line: line, Err: errors.New("not a plan: hypertable without dimensions")}
 			}
 			p.Source = h.Source
 			p.Hypertables = append(p.Hypertables, h.Hypertable)
@@ -75,10 +75,10 @@ func Read(r io.Reader) (*Plan, error) {
 		}
 		t, err := task.Parse(b)
 		if err != nil {
-			return nil, &task.LineError{Line: line, Err: err}
+			return nil, &task.BadRecord{Line: line, Err: err}
 		}
 		if !known[t.Hypertable] {
-			return nil, &task.LineError{Line: line, Err: fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)}
+			return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)}
 		}
 		p.Tasks = append(p.Tasks, t)
 	}

@@ -36,6 +36,9 @@ type BadArgument struct {
 func (e *BadArgument) Error() string { return e.Flag + ": " + e.Err.Error() }
 func (e *BadArgument) Unwrap() error { return e.Err }
 
+// Suggest is the hint of package cli.
+func (e *BadArgument) Suggest() string { return e.Hint }
+
 // Plan is what bf-stage finds on the source: the hypertables concerned and one
 // task per chunk.
 type Plan struct {

@@ -140,7 +140,7 @@ func (r *Reader) Next() (*Task, error) {
 		}
 		t, err := Parse(b)
 		if err != nil {
-			return nil, &LineError{Line: r.line, Err: err}
+			return nil, &BadRecord{Line: r.line, Err: err}
 		}
 		return t, nil
 	}
@@ -153,14 +153,21 @@ func (r *Reader) Next() (*Task, error) {
 	return nil, io.EOF
 }
 
-// LineError is a record that could not be read; the line count starts at 1.
-type LineError struct {
+// BadRecord is a record that could not be read. Line counts from 1, 0 for one
+// that was given as an argument.
+type BadRecord struct {
 	Line int
 	Err  error
 }
 
-func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
-func (e *LineError) Unwrap() error { return e.Err }
+func (e *BadRecord) Error() string {
+	if e.Line == 0 {
+		return fmt.Sprintf("task record: %v", e.Err)
+	}
+	return fmt.Sprintf("task record on line %d: %v", e.Line, e.Err)
+}
+
+func (e *BadRecord) Unwrap() error { return e.Err }
 
 // Write writes one record as a line.
 func Write(w io.Writer, v any) error {

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"bf/lib/cli"
+	"bf/lib/pg"
+	"bf/lib/queue"
+
+	"golang.org/x/sys/unix"
+)
+
+var errStopped = errors.New("stopped")
+
+// How often a lane looks whether its tasks are done: at first at the pace of
+// tiny chunks, then slower, so that big ones cost next to nothing.
+const (
+	pollFirst = 2 * time.Millisecond
+	pollLast  = 250 * time.Millisecond
+)
+
+// claim feeds a lane until nothing is pending, the lane's reader goes away or a
+// stop is requested.
+func claim(c *pg.Conn, filter, order string, out *output, log *cli.Log, stop *cli.Stop) int {
+	ctx := stop.Context
+	lane, err := queue.NewLane(ctx, c, filter, order)
+	if err != nil {
+		log.Error(err)
+		return cli.Failed
+	}
+	poll := pollFirst
+	for {
+		if stop.Asked() {
+			return cli.Stopped
+		}
+		e, more, err := lane.Next(ctx)
+		switch {
+		case err != nil:
+			log.Error(err)
+			return cli.Failed
+		case e != nil:
+			if err := out.record(e); err != nil {
+				log.Error(err)
+				return cli.Failed
+			}
+			poll = pollFirst
+			continue
+		case !more:
+			return cli.OK
+		}
+		if readerGone(out.w) {
+			log.Error(errors.New("the reader of the records is gone"))
+			return cli.Failed
+		}
+		select {
+		case <-time.After(poll):
+		case <-stop.Requested():
+		}
+		poll = min(poll*3/2, pollLast)
+	}
+}
+
+// readerGone reports whether nobody reads the pipe any more: a lane that holds
+// enough does not write, and would never notice.
+func readerGone(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
+}

@@ -1,0 +1,114 @@
+// Command bf-chunks lists the tasks of a backfill as records, one per line.
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+
+	"bf/lib/cli"
+	"bf/lib/pg"
+	"bf/lib/queue"
+)
+
+const name = "bf-chunks"
+
+type flags struct {
+	Target  string  `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
+	Pending bool    `arg:"--pending" help:"tasks still to do (the default)"`
+	Done    bool    `arg:"--done" help:"tasks that are done"`
+	Failed  bool    `arg:"--failed" help:"pending tasks whose last attempt failed"`
+	All     bool    `arg:"--all" help:"every task"`
+	Claim   bool    `arg:"--claim" help:"hand out pending tasks one by one that no other lane holds, until nothing is pending"`
+	Tasks   []int64 `arg:"--task,separate" help:"the task of that number, whatever its state (repeatable)" placeholder:"N"`
+	Filter  string  `arg:"-f,--filter" help:"only tasks whose hypertable (schema.table) or continuous aggregate (schema.view) matches" placeholder:"REGEX"`
+	Order   string  `arg:"--order" default:"newest" help:"newest, oldest or largest first" placeholder:"ORDER"`
+	Null    bool    `arg:"-0,--null" help:"end records with a NUL byte, for xargs -0"`
+	cli.Common
+}
+
+func (flags) Description() string {
+	return "Lists the tasks of a backfill as records, one JSON object per line."
+}
+
+func (flags) Epilogue() string {
+	return "  bf-chunks --target \"$TARGET\" --claim | bf-dump --source \"$SOURCE\" | bf-load --target \"$TARGET\""
+}
+
+func (flags) Version() string { return name }
+
+var orders = map[string]string{"newest": queue.Newest, "oldest": queue.Oldest, "largest": queue.Largest}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	var f flags
+	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
+		return status
+	}
+	state, n := queue.Pending, 0
+	for _, s := range []struct {
+		set   bool
+		state string
+	}{{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All}, {f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}} {
+		if s.set {
+			state, n = s.state, n+1
+		}
+	}
+	order, ok := orders[f.Order]
+	switch {
+	case f.Target == "":
+		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
+	case n > 1:
+		return cli.BadUsage(name, stderr, "give one of --pending, --done, --failed, --all, --claim, --task")
+	case !ok:
+		return cli.BadUsage(name, stderr, "--order is newest, oldest or largest, not %q", f.Order)
+	}
+	log := cli.NewLog(name, stderr, f.Common)
+	stop := cli.Signals(log)
+	out := &output{w: stdout, end: '\n'}
+	if f.Null {
+		out.end = 0
+	}
+	c, err := pg.Connect(stop.Context, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info})
+	if err == nil {
+		defer c.Close()
+		err = queue.Check(stop.Context, c)
+	}
+	if err != nil {
+		log.Error(err)
+		return cli.Failed
+	}
+	if f.Claim {
+		return claim(c, f.Filter, order, out, log, stop)
+	}
+	err = queue.Each(stop.Context, c, queue.Selection{State: state, Tasks: f.Tasks, Filter: f.Filter, Order: order}, func(e *queue.Entry) error {
+		if stop.Asked() {
+			return errStopped
+		}
+		return out.record(e)
+	})
+	switch {
+	case err == errStopped:
+		return cli.Stopped
+	case err != nil:
+		log.Error(err)
+		return cli.Failed
+	}
+	return cli.OK
+}
+
+// output writes records, each in one piece.
+type output struct {
+	w   io.Writer
+	end byte
+}
+
+func (o *output) record(e *queue.Entry) error {
+	b, err := json.Marshal(e.Task)
+	if err != nil {
+		return err
+	}
+	_, err = o.w.Write(append(b, o.end))
+	return err
+}

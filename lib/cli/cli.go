@@ -1,0 +1,180 @@
+// Package cli is what all tools share: arguments, exit status, messages and
+// signals.
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+
+	"bf/lib/pg"
+
+	"github.com/alexflint/go-arg"
+	"github.com/mattn/go-isatty"
+)
+
+// Exit statuses. 255 is never one of them: it would make xargs stop everything.
+const (
+	OK      = 0
+	Failed  = 1
+	Usage   = 2
+	Differs = 3   // bf-verify found a difference
+	Stopped = 130 // stopped on request
+)
+
+// Common are the flags of every tool.
+type Common struct {
+	Quiet   bool `arg:"-q,--quiet" help:"print errors only"`
+	Verbose bool `arg:"-v,--verbose" help:"say more on stderr"`
+}
+
+// version is set by the Makefile; a plain go build leaves it to the build's own
+// information.
+var version string
+
+// Version is the version of this build of bf.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	v := "devel"
+	if b, ok := debug.ReadBuildInfo(); ok {
+		if b.Main.Version != "" && b.Main.Version != "(devel)" {
+			v = b.Main.Version
+		}
+		for _, s := range b.Settings {
+			if s.Key == "vcs.revision" {
+				v += " " + s.Value
+			}
+		}
+	}
+	return v
+}
+
+// Parse reads a tool's arguments into dest, a pointer to its flags. When done is
+// true the tool exits with status: help or the version was printed on stdout,
+// or a usage error on stderr.
+func Parse(name string, dest any, args []string, stdout, stderr io.Writer) (done bool, status int) {
+	p, err := arg.NewParser(arg.Config{Program: name, Out: io.Discard, Exit: func(int) {}}, dest)
+	if err != nil {
+		panic("internal error: " + err.Error()) // the flags' declaration is wrong
+	}
+	switch err := p.Parse(args); {
+	case err == nil:
+		return false, OK
+	case errors.Is(err, arg.ErrHelp):
+		p.WriteHelp(stdout)
+		return true, OK
+	case errors.Is(err, arg.ErrVersion):
+		fmt.Fprintln(stdout, name, Version())
+		return true, OK
+	default:
+		return true, BadUsage(name, stderr, pg.Redact(err.Error()))
+	}
+}
+
+// BadUsage prints a usage error and returns its exit status.
+func BadUsage(name string, stderr io.Writer, format string, args ...any) int {
+	if len(args) > 0 {
+		format = fmt.Sprintf(format, args...)
+	}
+	fmt.Fprintf(stderr, "%s: %s\nhint: %s --help\n", name, format, name)
+	return Usage
+}
+
+// Log prints a tool's messages for people: the tool's name first, lower case,
+// one line each. It may be used by several goroutines.
+type Log struct {
+	name           string
+	quiet, verbose bool
+	mu             sync.Mutex
+	w              io.Writer
+}
+
+// NewLog returns a Log that writes to w.
+func NewLog(name string, w io.Writer, c Common) *Log {
+	return &Log{name: name, w: w, quiet: c.Quiet, verbose: c.Verbose}
+}
+
+// Info says something unless --quiet was given.
+func (l *Log) Info(format string, args ...any) {
+	if !l.quiet {
+		l.print(format, args...)
+	}
+}
+
+// Detail says something when --verbose was given.
+func (l *Log) Detail(format string, args ...any) {
+	if l.verbose && !l.quiet {
+		l.print(format, args...)
+	}
+}
+
+// Warn says something that the user should know, whatever the flags.
+func (l *Log) Warn(format string, args ...any) { l.print(format, args...) }
+
+func (l *Log) print(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintf(l.w, "%s: %s\n", l.name, clean(fmt.Sprintf(format, args...)))
+}
+
+// Error prints an error, and the hint that it carries.
+func (l *Log) Error(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := fmt.Sprintf("%s: %s\n", l.name, clean(err.Error()))
+	if h := Hint(err); h != "" {
+		s += "hint: " + clean(h) + "\n"
+	}
+	io.WriteString(l.w, s) // in one piece: other processes share the terminal
+}
+
+// Hint returns what the error suggests to do next, or "".
+func Hint(err error) string {
+	var h interface{ Suggest() string }
+	if errors.As(err, &h) {
+		return h.Suggest()
+	}
+	return pg.Hint(err)
+}
+
+// clean keeps a message on one line and free of control characters: names and
+// values of a server end up in it.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t':
+			return ' '
+		case r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0:
+			return -1
+		}
+		return r
+	}, strings.TrimSpace(s))
+}
+
+// IsTerminal reports whether f is a file that shows on a terminal.
+func IsTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && (isatty.IsTerminal(file.Fd()) || isatty.IsCygwinTerminal(file.Fd()))
+}
+
+// Bytes formats a size for people.
+func Bytes(n int64) string {
+	const units = "kMGTPE"
+	f, u := float64(n), -1
+	for f >= 999.5 && u < len(units)-1 {
+		f, u = f/1000, u+1
+	}
+	if u < 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	if f < 9.95 {
+		return fmt.Sprintf("%.1f %cB", f, units[u])
+	}
+	return fmt.Sprintf("%.0f %cB", f, units[u])
+}

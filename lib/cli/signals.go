@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// Stop is how a tool is asked to stop. The first INT, TERM or HUP closes
+// Requested: finish the chunk in hand, take no new one. The second cancels
+// Context: abort and roll back at once.
+type Stop struct {
+	Context   context.Context
+	requested chan struct{}
+}
+
+// grace is how long an aborted tool may take to tell the server; the server
+// rolls back in any case once the connection is gone.
+const grace = time.Second
+
+// Signals installs the handlers. A signal that the parent had ignored (a
+// background job of a script, nohup) stays ignored.
+func Signals(log *Log) *Stop {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Stop{Context: ctx, requested: make(chan struct{})}
+	c := make(chan os.Signal, 2)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(sig) {
+			signal.Notify(c, sig)
+		}
+	}
+	go func() {
+		<-c
+		log.Detail("stopping after the chunk in hand; once more to roll it back")
+		close(s.requested)
+		<-c
+		cancel()
+		time.Sleep(grace) // a pending read of stdin cannot be cancelled
+		os.Exit(Stopped)
+	}()
+	return s
+}
+
+// Requested is closed when the tool should take no new chunk.
+func (s *Stop) Requested() <-chan struct{} { return s.requested }
+
+// Asked reports whether Requested is closed.
+func (s *Stop) Asked() bool {
+	select {
+	case <-s.requested:
+		return true
+	default:
+		return false
+	}
+}
+
+// Await runs f and returns its result, unless a stop is requested first: then
+// ok is false, and f goes on in the background for as long as the process
+// lives. It is for reads of stdin between two chunks.
+func Await[T any](s *Stop, f func() T) (v T, ok bool) {
+	if s.Asked() {
+		return v, false
+	}
+	c := make(chan T, 1)
+	go func() { c <- f() }()
+	select {
+	case v = <-c:
+		return v, true
+	case <-s.requested:
+		return v, false
+	}
+}
