@@ -20,9 +20,8 @@ var base = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	reap := exec.Command(filepath.Join(root, "scripts", "testbed"), "reap")
-	reap.Dir = "/"
-	reap.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // deaf to ^C on the terminal
-	if alive, err = reap.StdinPipe(); err != nil {
+	w, err := lifeline(reap)
+	if err != nil {
 		return "", err
 	}
 	if err := reap.Start(); err != nil {
@@ -32,14 +31,27 @@ var base = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := fmt.Fprintln(alive, dir); err != nil {
+	if _, err := fmt.Fprintln(w, dir); err != nil {
 		return "", err
 	}
 	return dir, os.Chmod(dir, 0o755) // nobody must get through it
 })
 
-// alive is the pipe; kept here so that the garbage collector does not close it.
-var alive io.WriteCloser
+// lifelines are the writing ends of such pipes, kept from the garbage collector.
+var lifelines []io.WriteCloser
+
+// lifeline gives a command a stdin that ends with this process, and a session
+// of its own, which is deaf to ^C on the terminal.
+func lifeline(cmd *exec.Cmd) (io.Writer, error) {
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	w, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	lifelines = append(lifelines, w)
+	return w, nil
+}
 
 // room is where servers live: in memory if there is enough, as a database is
 // some 900 files, which takes ten times as long on many a disk. Never $TMPDIR:

@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -58,9 +56,6 @@ func describe(uri string) (Install, error) {
 	return in, err
 }
 
-// containersAlive is what alive is for base.
-var containersAlive io.WriteCloser
-
 // containers starts two, which are gone with this process, when there is no
 // other way; why tells what was tried before.
 func containers(why error) ([]Install, error) {
@@ -69,10 +64,9 @@ func containers(why error) ([]Install, error) {
 		return nil, err
 	}
 	cmd := exec.Command(filepath.Join(root, "scripts", "testbed"), "containers")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
-	if containersAlive, err = cmd.StdinPipe(); err != nil {
+	if _, err := lifeline(cmd); err != nil {
 		return nil, err
 	}
 	stdout, err := cmd.StdoutPipe()

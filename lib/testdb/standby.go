@@ -1,7 +1,6 @@
 package testdb
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
@@ -53,7 +52,7 @@ func (d *DB) CatchUp(t testing.TB) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal(fmt.Sprintf("standby does not reach %s in %v", lsn, patience))
+			t.Fatalf("standby does not reach %s in %v", lsn, patience)
 		}
 	}
 }

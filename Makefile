@@ -1,0 +1,69 @@
+# make          the commands, static, in bin/
+# make test     all tests; they get their servers by themselves (scripts/testbed)
+# make demo     the main job on two throwaway servers
+#
+# Neither needs a C compiler, root or a running PostgreSQL. To test on one
+# version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2
+
+PREFIX  = /usr/local
+DESTDIR =
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.Version=$(VERSION)'
+SHELLS   = $(wildcard scripts/*) .ci/run
+TOOLS    = backfill clone-schema
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
+
+export CGO_ENABLED = 0
+export BF_TEST_VERSIONS
+
+.PHONY: build test short race demo lint install dist clean
+
+build:
+	$(GOBUILD) -o bin/ ./cmd/...
+
+# Two packages at a time: each has servers of its own.
+test:
+	go test -p 2 -timeout 15m ./...
+
+# The oldest and the newest TimescaleDB only.
+short:
+	go test -p 2 -timeout 15m -short ./...
+
+race: export CGO_ENABLED = 1
+race:
+	go test -p 2 -timeout 30m -short -race ./...
+
+demo: build
+	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo
+
+lint:
+	@unformatted=$$(gofmt -l cmd lib); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@if command -v shellcheck >/dev/null; then echo shellcheck $(SHELLS); shellcheck $(SHELLS); \
+	else echo "lint: no shellcheck here, scripts not checked"; fi
+	@echo govulncheck; out=$$(go run $(GOVULNCHECK) ./... 2>&1) || case "$$out" in \
+	*"fetching vulnerabilities"*) echo "lint: vulnerability database unreachable, not checked" ;; \
+	*) echo "$$out"; exit 1 ;; esac
+
+install: build
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 bin/bf-* "$(DESTDIR)$(PREFIX)/bin"
+	for s in $(TOOLS); do install -m 755 scripts/$$s "$(DESTDIR)$(PREFIX)/bin/bf-$$s" || exit; done
+
+dist:
+	rm -rf dist
+	set -e; for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do \
+	  name=bf-$(VERSION)-$$platform; mkdir -p dist/$$name; \
+	  GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GOBUILD) -o dist/$$name/ ./cmd/...; \
+	  for s in $(TOOLS); do cp scripts/$$s dist/$$name/bf-$$s; done; \
+	  cp LICENSE README.md dist/$$name; \
+	  tar -C dist -czf dist/$$name.tar.gz $$name; rm -r dist/$$name; \
+	done
+	cd dist && { sha256sum *.tar.gz || shasum -a 256 *.tar.gz; } 2>/dev/null >SHA256SUMS
+
+clean:
+	rm -rf bin dist
