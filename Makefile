@@ -9,7 +9,7 @@ PREFIX  = /usr/local
 DESTDIR =
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.Version=$(VERSION)'
+GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION)'
 SHELLS   = $(wildcard scripts/*) .ci/run
 TOOLS    = backfill clone-schema
 
