@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"reflect"
 	"strconv"
+	"strings"
 )
 
 // MaxLine is the longest record, in bytes, that Reader accepts.
@@ -35,13 +37,13 @@ func FormatBound(v int64) string { return strconv.FormatInt(v, 10) }
 
 type plain Task // without methods, so that the JSON package does not recurse
 
+// known are the names of the record's own fields.
 var known = func() map[string]bool {
 	m := map[string]bool{}
-	b, _ := json.Marshal(plain{View: &Name{}, Snapshot: "x", Origin: "x", RowsOnly: "x", Bytes: 1, Rows: 1, Task: 1})
-	var f map[string]json.RawMessage
-	_ = json.Unmarshal(b, &f)
-	for k := range f {
-		m[k] = true
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[plain]()) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
+			m[name] = true
+		}
 	}
 	return m
 }()
@@ -111,9 +113,16 @@ func Parse(line []byte) (*Task, error) {
 		if errors.As(err, &syn) {
 			return nil, fmt.Errorf("not a task record: %v", syn)
 		}
+		var typ *json.UnmarshalTypeError
+		if errors.As(err, &typ) {
+			return nil, fmt.Errorf("field %q: a %s does not belong there", typ.Field, typ.Value)
+		}
 		return nil, err
 	}
-	return &t, t.Validate()
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	return &t, nil
 }
 
 // Reader reads task records, one per line. Blank lines are ignored.

@@ -123,10 +123,14 @@ func (t *Task) SameWork(o *Task) (string, bool) {
 		return fmt.Sprintf("chunk is %s, staged as %s", t.Chunk, o.Chunk), false
 	case t.Hypertable != o.Hypertable:
 		return fmt.Sprintf("hypertable is %s, staged as %s", t.Hypertable, o.Hypertable), false
-	case (t.View == nil) != (o.View == nil) || t.View != nil && *t.View != *o.View:
-		return fmt.Sprintf("continuous aggregate is %v, staged as %v", t.View, o.View), false
-	case t.Range.Column != o.Range.Column || t.Range.From != o.Range.From || t.Range.Until != o.Range.Until || t.Range.Partial != o.Range.Partial:
+	case (t.View == nil) != (o.View == nil):
+		return fmt.Sprintf("writes to %s, staged to write to %s", t.Target(), o.Target()), false
+	case t.View != nil && *t.View != *o.View:
+		return fmt.Sprintf("continuous aggregate is %s, staged as %s", t.View, o.View), false
+	case t.Range.Column != o.Range.Column || t.Range.From != o.Range.From || t.Range.Until != o.Range.Until:
 		return fmt.Sprintf("row range is [%s, %s), staged as [%s, %s)", t.Range.From, t.Range.Until, o.Range.From, o.Range.Until), false
+	case t.Range.Partial != o.Range.Partial:
+		return fmt.Sprintf("row range is partial: %t, staged as %t", t.Range.Partial, o.Range.Partial), false
 	case len(t.Slices) != len(o.Slices):
 		return fmt.Sprintf("%d dimension slices, staged with %d", len(t.Slices), len(o.Slices)), false
 	}
@@ -156,7 +160,11 @@ func (t *Task) Validate() error {
 	if t.View != nil && (t.View.Schema == "" || t.View.Name == "") {
 		return errors.New("view without schema and name")
 	}
-	for _, s := range []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, t.Range.Column} {
+	names := []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, t.Target().Schema, t.Target().Name}
+	for _, s := range t.Slices {
+		names = append(names, s.Column)
+	}
+	for _, s := range names {
 		if strings.ContainsRune(s, 0) {
 			return errors.New("name with a NUL byte")
 		}
@@ -168,7 +176,7 @@ func (t *Task) Validate() error {
 		return errors.New("no dimension slices")
 	}
 	for _, s := range t.Slices {
-		if s.Column == "" || strings.ContainsRune(s.Column, 0) {
+		if s.Column == "" {
 			return errors.New("dimension slice without a column")
 		}
 		if err := checkBounds(s.From, s.Until); err != nil {
