@@ -83,7 +83,7 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 			continue // of a task that was skipped or refused
 		}
 		if s.err != nil {
-			log.Error(fmt.Errorf("stream: %w", s.err))
+			log.Error(s.err)
 			return cli.Failed
 		}
 		if db == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"runtime"
 	"slices"
@@ -233,7 +234,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestMemory reads and writes a part of half a gigabyte and looks at what was
+// TestMemory writes and reads a large part and looks at what was
 // allocated on the way.
 func TestMemory(t *testing.T) {
 	if testing.Short() {
@@ -241,9 +242,9 @@ func TestMemory(t *testing.T) {
 	}
 	block := content(MaxFrame + 100)
 	for comp, most := range map[string]uint64{"none": 2 << 20, "s2": 8 << 20, "zstd": 16 << 20, "zstd:22": 64 << 20} {
-		n := 512
+		n := 128
 		if comp == "zstd:22" {
-			n = 32
+			n = 16
 		}
 		pr, pw := io.Pipe()
 		var before, after runtime.MemStats
@@ -264,6 +265,27 @@ func TestMemory(t *testing.T) {
 		t.Logf("%s: %d KiB allocated in all", comp, got>>10)
 		if got > most {
 			t.Errorf("%s: %d bytes allocated", comp, got)
+		}
+	}
+}
+
+// TestArchived reads streams that were written when the format was settled:
+// dumps are kept in files, and must be readable later.
+func TestArchived(t *testing.T) {
+	for name, stream := range samples(t) {
+		codec, kind, _ := strings.Cut(name, " ")
+		if kind != "tasks" {
+			continue
+		}
+		want, _, err := readAll(NewReader(bytes.NewReader(stream)), 100)
+		if err != io.EOF {
+			t.Fatal(err)
+		}
+		f, err := os.Open("testdata/v1-" + codec + ".bf")
+		must(t, err)
+		defer f.Close()
+		if got, aborted, err := readAll(NewReader(f), 100); err != io.EOF || !reflect.DeepEqual(got, want) || len(aborted) != 1 {
+			t.Errorf("%s: %v", f.Name(), err)
 		}
 	}
 }

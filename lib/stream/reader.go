@@ -172,6 +172,9 @@ func (r *Reader) trailer(payload []byte) error {
 	if s != r.total {
 		return r.corrupt("the trailer counts %d rows, %d bytes, but %d rows, %d bytes came", s.Rows, s.Bytes, r.total.Rows, r.total.Bytes)
 	}
+	if !r.header.whole() {
+		return r.corrupt("a trailer, but the header lists no parts")
+	}
 	r.segErr = io.EOF
 	return io.EOF
 }
@@ -374,9 +377,9 @@ func (r *Reader) missing(err error) error {
 	case at == 0:
 		r.err = &noEndError{"it is empty"}
 	case r.segErr == nil:
-		r.err = &noEndError{fmt.Sprintf("it stops at byte %d, inside %s", at, &r.header.Task)}
+		r.err = &noEndError{fmt.Sprintf("it stops at byte %d, in the middle of a task", at)}
 	default:
-		r.err = &noEndError{fmt.Sprintf("it stops at byte %d, after %d tasks", at, r.tasks)}
+		r.err = &noEndError{fmt.Sprintf("it stops at byte %d, after %d whole tasks", at, r.tasks-r.aborted)}
 	}
 	return r.err
 }

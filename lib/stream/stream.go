@@ -50,7 +50,9 @@
 //	   whether the dump was asked to stop before it had done all its tasks.
 //
 // E, T, X and Z are at most 64 KiB. A segment has as many parts as its header
-// lists, in that order; none when its state is "gone". The data of a part is
+// lists, in that order; none when its state is "gone". A header of state
+// "chunk" without parts belongs to a dump that failed before it knew them: only
+// X may follow. The data of a part is
 // what PostgreSQL's COPY TO STDOUT sends, in the part's format; frames cut it
 // anywhere. JSON fields that a reader does not know are ignored.
 package stream
@@ -125,6 +127,9 @@ type Header struct {
 	Parts []Part          `json:"parts,omitempty"`
 }
 
+// whole reports whether a trailer may follow the last part.
+func (h *Header) whole() bool { return h.State == StateGone || len(h.Parts) > 0 }
+
 // The states of a segment.
 const (
 	StateChunk = "chunk" // the parts of the chunk follow
@@ -196,7 +201,7 @@ type AbortError struct {
 	SQLState string `json:"sqlstate"` // for programs; empty if no server said no
 }
 
-func (e *AbortError) Error() string { return "the dump gave the task up: " + e.Message }
+func (e *AbortError) Error() string { return "the dump failed: " + e.Message }
 
 // check reports what in a header this version can't read.
 func (h *Header) check() error {
@@ -210,10 +215,7 @@ func (h *Header) check() error {
 		return fmt.Errorf("%w: %s: this bf-load does not read compression %q", ErrVersion, &h.Task, h.Compression)
 	}
 	switch h.State {
-	case StateChunk:
-		if len(h.Parts) == 0 {
-			return fmt.Errorf("%s: no parts", &h.Task)
-		}
+	case StateChunk: // without parts if it is to be aborted
 	case StateGone:
 		if len(h.Parts) != 0 {
 			return fmt.Errorf("%s: %d parts of a chunk that is gone", &h.Task, len(h.Parts))

@@ -34,6 +34,7 @@ type Writer struct {
 	err    error
 
 	begun bool // between Begin and End
+	whole bool // this segment may end in a trailer
 	parts int  // still to be ended in this segment
 	part  sum  // of the current part
 	total sum  // of the segment
@@ -51,7 +52,9 @@ func NewWriter(w io.Writer, c Compression) *Writer {
 
 // Begin opens the segment of one task. It sets version and compression of the
 // header that is written, not of h. The header goes out at once: the loader
-// can get ready while the source starts its COPY.
+// can get ready while the source starts its COPY. A header of StateChunk
+// without parts is for a source that failed before it knew them: only Abort can
+// follow.
 func (w *Writer) Begin(h *Header) error {
 	if err := w.expect(!w.begun, "Begin inside a segment"); err != nil {
 		return err
@@ -61,7 +64,7 @@ func (w *Writer) Begin(h *Header) error {
 	if err := head.check(); err != nil {
 		return w.fail(fmt.Errorf("stream: header: %w", err))
 	}
-	w.begun, w.parts, w.part, w.total = true, len(h.Parts), sum{}, sum{}
+	w.begun, w.whole, w.parts, w.part, w.total = true, h.whole(), len(h.Parts), sum{}, sum{}
 	w.end.Tasks++
 	return w.mark(magic, frameHeader, &head)
 }
@@ -103,7 +106,7 @@ func (w *Writer) EndPart(rows int64) error {
 
 // End writes the trailer of the segment: the task is whole.
 func (w *Writer) End() error {
-	if err := w.expect(w.begun && w.parts == 0, "End before the end of the last part"); err != nil {
+	if err := w.expect(w.begun && w.whole && w.parts == 0, "End before the end of the last part"); err != nil {
 		return err
 	}
 	w.begun = false

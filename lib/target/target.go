@@ -63,7 +63,7 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 func sourceError(t *task.Task, err error) error {
 	var abort *stream.AbortError
 	if errors.As(err, &abort) {
-		return fmt.Errorf("%s: the dump failed: %w", t, abort)
+		return fmt.Errorf("%s: %w", t, abort)
 	}
 	if errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd) {
 		return fmt.Errorf("%s: rolled back: %w", t, err)
