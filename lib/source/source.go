@@ -42,10 +42,7 @@ type Result struct {
 // well. After ErrOutput, or when the connection is lost, the Dumper is of no
 // further use.
 //
-// One read-only transaction per chunk. The lock is its first statement: it
-// takes no snapshot and keeps compression and drop_chunks away until the end,
-// so that the snapshot, taken after it, and the catalog agree. A snapshot older
-// than a compression would read an empty chunk without an error.
+// One read-only transaction per chunk: see Enter.
 func (d *Dumper) Dump(ctx context.Context, t *task.Task) (Result, error) {
 	res, begun, err := d.dump(ctx, t)
 	if err == nil || errors.Is(err, ErrOutput) {
@@ -78,25 +75,14 @@ func (d *Dumper) header(t *task.Task, state string, parts []stream.Part) *stream
 // dump reports whether the segment's header was written.
 func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool, err error) {
 	db := d.db
-	if t.Origin != "" && t.Origin != db.Origin {
-		return res, false, &pg.Error{Side: pg.Source, Object: t.String(), Err: errors.New("was staged from another database than --source"),
-			Hint: "check --source; after moving the source to another server, run bf-stage again"}
-	}
 	defer db.Exec(context.WithoutCancel(ctx), "rollback") // harmless after the commit, and when the connection is lost
-	err = d.begin(ctx, t)
-	switch pg.Code(err) {
-	case pg.UndefinedTable, "3F000":
-		// The record is of this database, so the chunk was there when it was
-		// staged: retention has dropped it.
+	c, h, err := Enter(ctx, db, t)
+	if errors.Is(err, ErrGone) {
 		if err := d.w.Begin(d.header(t, stream.StateGone, nil)); err != nil {
 			return res, true, output(err)
 		}
 		return Result{Gone: true}, true, output(d.w.End())
 	}
-	if err != nil {
-		return res, false, err
-	}
-	c, h, err := d.look(ctx, t)
 	if err != nil {
 		return res, false, err
 	}
@@ -127,47 +113,69 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	return Result{Rows: n, Bytes: out.n}, true, output(d.w.End())
 }
 
-// begin opens the transaction and locks the chunk.
-func (d *Dumper) begin(ctx context.Context, t *task.Task) error {
+// ErrGone is returned by Enter when the chunk no longer exists: the record is of
+// this database, so it was there when it was staged, and retention has dropped
+// it since.
+var ErrGone = errors.New("dropped on the source since it was staged")
+
+// ErrSnapshot is in the error of Enter when the chunk cannot be read in the
+// task's exported snapshot.
+var ErrSnapshot = errors.New("cannot be read in the snapshot it was staged with")
+
+// Enter opens a read-only transaction on the chunk of a task and returns the
+// chunk and its hypertable, after checking that the record tells the truth
+// about them. The caller ends the transaction, also after an error.
+//
+// The lock is the first statement: it takes no snapshot and keeps compression
+// and drop_chunks away until the end, so that the snapshot, taken after it, and
+// the catalog agree.
+func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.Hypertable, error) {
+	fail := func(hint string, err error) error {
+		return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: err, Hint: hint}
+	}
+	if t.Origin != "" && t.Origin != db.Origin {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: errors.New("was staged from another database than --source"),
+			Hint: "check --source; after moving the source to another server, run bf-stage again"}
+	}
 	var b strings.Builder
 	b.WriteString("begin isolation level repeatable read read only;")
 	if t.Snapshot != "" {
 		b.WriteString("set transaction snapshot " + pg.Literal(t.Snapshot) + ";")
 	}
 	b.WriteString("lock table only " + pg.Ident(t.Chunk.Schema, t.Chunk.Name) + " in access share mode")
-	_, err := d.db.Exec(ctx, b.String())
-	if t.Snapshot != "" && (pg.Code(err) == pg.InvalidParameter || pg.Code(err) == "42704") {
-		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot, Err: err,
+	_, err := db.Exec(ctx, b.String())
+	switch code := pg.Code(err); {
+	case err == nil:
+	case code == pg.UndefinedTable || code == "3F000":
+		return nil, nil, ErrGone
+	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
+		return nil, nil, &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot, Err: fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
 			Hint: "the session that exported it must stay open until all dumps are done; run bf-stage again with a new one"}
+	default:
+		return nil, nil, err
 	}
-	return err
-}
-
-// look reads the state of the chunk and checks that the record tells the truth
-// about it.
-func (d *Dumper) look(ctx context.Context, t *task.Task) (*tsdb.Chunk, *tsdb.Hypertable, error) {
-	c, err := d.db.Chunk(ctx, t.Chunk)
+	c, err := db.Chunk(ctx, t.Chunk)
 	if err != nil {
 		return nil, nil, err
 	}
 	if c == nil {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: "relation " + t.Chunk.String(), Err: errors.New("is not a chunk of a hypertable"), Hint: "run bf-stage again"}
+		return nil, nil, fail("run bf-stage again", errors.New("is not a chunk of a hypertable"))
 	}
-	h, err := d.db.Hypertable(ctx, c.Hypertable)
+	h, err := db.Hypertable(ctx, c.Hypertable)
 	if err != nil {
 		return nil, nil, err
 	}
 	if h == nil || h.Name != t.Hypertable {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("does not belong to %s", t.Hypertable), Hint: "run bf-stage again"}
+		return nil, nil, fail("run bf-stage again", fmt.Errorf("does not belong to %s", t.Hypertable))
 	}
 	if !c.SameSlices(t.Slices) {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: errors.New("covers another range than when it was staged (merged or split)"), Hint: "run bf-stage again"}
+		return nil, nil, fail("run bf-stage again", errors.New("covers another range than when it was staged (merged or split)"))
 	}
 	if c.Rewritten {
 		// Only with a shared snapshot: it is older than a compression or a
 		// TRUNCATE, and would read nothing.
-		return nil, nil, &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("was rewritten (compressed, decompressed, truncated) after snapshot %s", t.Snapshot),
-			Hint: "pause compression on the source and run bf-stage again with a new snapshot, or without one"}
+		return nil, nil, fail("pause compression on the source and run bf-stage again with a new snapshot, or without one",
+			fmt.Errorf("%w: rewritten (compressed, decompressed, truncated) after it was taken", ErrSnapshot))
 	}
 	return c, h, nil
 }
