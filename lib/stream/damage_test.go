@@ -155,7 +155,7 @@ func TestDamage(t *testing.T) {
 			}
 
 			rnd := rand.New(rand.NewPCG(uint64(len(stream)), 7))
-			for range 3000 {
+			for range 1000 {
 				damaged := bytes.Clone(stream)
 				i, n := rnd.IntN(len(stream)), 1+rnd.IntN(64)
 				for j := i; j < min(i+n, len(stream)); j++ {

@@ -162,8 +162,8 @@ func TestRoundTrip(t *testing.T) {
 					t.Errorf("%s: %d bytes for %d bytes", comp, wire.Len(), size)
 				}
 				for name, f := range readers {
-					if size > 2000 && name == "one" && step != blockSize {
-						continue
+					if size > 2000 && name != "plain" && step != blockSize {
+						continue // how it was written is not seen any more
 					}
 					for _, buf := range []int{1, 4096, 2 * MaxFrame} {
 						if size > 2000 && buf == 1 {
