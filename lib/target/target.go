@@ -205,7 +205,7 @@ func (l *Loader) copy(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable
 		}
 		// Functions of the user (triggers, constraints) may rely on the
 		// search_path that their database sets.
-		if _, err := tx.Exec(ctx, "select set_config('search_path', reset_val, true) from pg_catalog.pg_settings where name = 'search_path'"); err != nil {
+		if _, err := tx.Exec(ctx, "select pg_catalog.set_config('search_path', $1, true)", l.db.SearchPath); err != nil {
 			return err
 		}
 		stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (format %s)", relation, pg.Idents(columns), part.Format))

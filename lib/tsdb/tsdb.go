@@ -54,6 +54,7 @@ type DB struct {
 	ExtensionSchema string
 
 	columns map[string]bool // "relation.column" of the catalogs that changed over time
+	known   map[int32]known // hypertables seen by this connection
 	chunks  *strings.Replacer
 }
 
@@ -91,7 +92,7 @@ func (db *DB) probe(ctx context.Context) error {
 		}
 	}
 	db.Full = license == "timescale"
-	db.columns = map[string]bool{}
+	db.columns, db.known = map[string]bool{}, map[int32]known{}
 	for _, c := range columns {
 		db.columns[c] = true
 	}
@@ -183,24 +184,48 @@ func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
 
 // Hypertable returns the hypertable of that id, nil if there is none.
 func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
-	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
-	if err != nil || len(hs) == 0 {
-		return nil, err
-	}
-	return hs[0], nil
+	return db.hypertable(ctx, "h.id = $1", id)
 }
 
 // HypertableFor returns the hypertable of that name, or the one behind the
 // continuous aggregate of that view; nil if there is none.
 func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
-	which := "ca.mat_hypertable_id is null and h.schema_name = $1 and h.table_name = $2"
 	if view != nil {
-		name, which = *view, "ca.user_view_schema = $1 and ca.user_view_name = $2"
+		return db.hypertable(ctx, "h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg where user_view_schema = $1 and user_view_name = $2)", view.Schema, view.Name)
 	}
-	hs, err := db.queryHypertables(ctx, which, name.Schema, name.Name)
+	return db.hypertable(ctx, "h.schema_name = $1 and h.table_name = $2 and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)", name.Schema, name.Name)
+}
+
+// known is a hypertable as it was read, and the fingerprint it had then.
+type known struct {
+	h           *Hypertable
+	fingerprint string
+}
+
+//go:embed fingerprint.sql
+var fingerprintSQL string
+
+// hypertable reads one hypertable, unless it is known and nothing about it has
+// changed: a lane that copies thousands of chunks reads columns and dimensions
+// once, and still sees an ALTER TABLE between two chunks.
+func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hypertable, error) {
+	var id int32
+	var fingerprint string
+	err := db.QueryRow(ctx, strings.Replace(fingerprintSQL, "{which}", which, 1), args...).Scan(&id, &fingerprint)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, db.Wrap(err, "look up a hypertable")
+	}
+	if k := db.known[id]; k.h != nil && k.fingerprint == fingerprint {
+		return k.h, nil
+	}
+	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
 	if err != nil || len(hs) == 0 {
 		return nil, err
 	}
+	db.known[id] = known{hs[0], fingerprint}
 	return hs[0], nil
 }
 
@@ -328,22 +353,24 @@ func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
 // ChunkOf returns the chunk of the hypertable that has exactly these slices,
 // nil if there is none.
 func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*Chunk, error) {
-	var b strings.Builder
-	args := []any{h.ID}
-	b.WriteString("c.hypertable_id = $1")
-	for _, s := range want {
-		n := len(args)
-		fmt.Fprintf(&b, ` and c.id in (select cc.chunk_id from _timescaledb_catalog.dimension d
-            join _timescaledb_catalog.dimension_slice ds on ds.dimension_id = d.id
+	// The array is computed first, by index: a join lets the planner walk all
+	// chunks of the hypertable.
+	cs, err := db.queryChunks(ctx, `c.id = any(array(
+            select cc.chunk_id
+            from _timescaledb_catalog.dimension_slice ds
             join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
-            where d.hypertable_id = $1 and d.column_name = $%d and ds.range_start = $%d::text::bigint and ds.range_end = $%d::text::bigint)`, n+1, n+2, n+3)
-		args = append(args, s.Column, s.From, s.Until)
-	}
-	cs, err := db.queryChunks(ctx, b.String(), args...)
-	if err != nil || len(cs) == 0 {
+            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
+              and ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint))`,
+		h.ID, want[0].Column, want[0].From, want[0].Until)
+	if err != nil {
 		return nil, err
 	}
-	return cs[0], nil
+	for _, c := range cs {
+		if c.SameSlices(want) {
+			return c, nil
+		}
+	}
+	return nil, nil
 }
 
 func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {
@@ -365,11 +392,20 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 	return cs, db.Wrap(err, "list chunks")
 }
 
-// SameSlices reports whether a chunk has the extent that a record says.
+// SameSlices reports whether a chunk has the extent that a record says; the
+// other dimensions may have been added in another order.
 func (c *Chunk) SameSlices(want []task.Slice) bool {
-	return slices.EqualFunc(c.Slices, want, func(a, b task.Slice) bool {
-		return a.Column == b.Column && a.From == b.From && a.Until == b.Until
-	})
+	if len(c.Slices) != len(want) {
+		return false
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(c.Slices, func(s task.Slice) bool {
+			return s.Column == w.Column && s.From == w.From && s.Until == w.Until
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // CreateChunk makes an empty chunk with these slices and returns its name;
