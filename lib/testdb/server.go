@@ -64,7 +64,7 @@ func WithHBA(lines ...string) Option {
 // DB.ConnString use it.
 func WithTCP() Option { return func(o *options) { o.tcp = true } }
 
-// WithTLS is WithTCP with a certificate for localhost, signed by RootCert.
+// WithTLS is WithTCP with a certificate for 127.0.0.1, signed by RootCert.
 func WithTLS() Option { return func(o *options) { o.tcp, o.tls = true, true } }
 
 // WithJobs makes TimescaleDB's background jobs run. Elsewhere they are off.
@@ -313,7 +313,7 @@ func (s *Server) uri(user, database string) string {
 	user = url.User(user).String()
 	switch {
 	case s.opts.tls:
-		return fmt.Sprintf("postgres://%s@localhost:%d/%s?sslmode=verify-full&sslrootcert=%s", user, s.Port, database, s.RootCert())
+		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=verify-full&sslrootcert=%s", user, s.Port, database, s.RootCert())
 	case s.opts.tcp:
 		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", user, s.Port, database)
 	}

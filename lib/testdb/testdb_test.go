@@ -3,6 +3,7 @@ package testdb
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -145,8 +146,14 @@ func TestTLSAndPassword(t *testing.T) {
 	if _, err := pgx.Connect(t.Context(), strings.Replace(uri, "right", "wrong", 1)); code(err) != "28P01" {
 		t.Errorf("wrong password: %v, want SQLSTATE 28P01", err)
 	}
-	if _, err := pgx.Connect(t.Context(), strings.Replace(uri, "localhost", "127.0.0.1", 1)); err == nil {
-		t.Error("a certificate for localhost was taken for 127.0.0.1")
+	other, err := pgx.ParseConfig(strings.Replace(uri, "127.0.0.1", "other", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
+	var mismatch x509.HostnameError
+	if _, err := pgx.ConnectConfig(t.Context(), other); !errors.As(err, &mismatch) {
+		t.Errorf("connecting to a host that the certificate is not for: %v", err)
 	}
 }
 
@@ -163,11 +170,12 @@ func TestStandby(t *testing.T) {
 
 // TestKill kills a process that has servers and looks for what it left.
 func TestKill(t *testing.T) {
+	in := Installs(t)[0]
+	if given != nil {
+		t.Skip("only databases were named")
+	}
 	if os.Getenv("BF_TEST_VICTIM") != "" {
-		d := New(t, Installs(t)[0], "source")
-		if given != nil {
-			t.Skip("only databases were named")
-		}
+		d := New(t, in, "source")
 		d.Exec(t, "select 1")
 		fmt.Printf("victim\t%s\t%d\n", filepath.Dir(d.Server.dir), d.Server.pid)
 		select {}

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -21,7 +22,7 @@ func (s *Server) certFile() string { return filepath.Join(s.dir, "server.crt") }
 func (s *Server) keyFile() string  { return filepath.Join(s.dir, "server.key") }
 
 // certify makes an authority, forgets its key, and leaves a certificate for
-// localhost.
+// 127.0.0.1: a bare container cannot resolve "localhost".
 func (s *Server) certify() error {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -46,8 +47,8 @@ func (s *Server) certify() error {
 	}
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(2),
-		Subject:      pkix.Name{CommonName: "localhost"},
-		DNSNames:     []string{"localhost"},
+		Subject:      pkix.Name{CommonName: "bf test server"},
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 		NotBefore:    root.NotBefore,
 		NotAfter:     root.NotAfter,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
