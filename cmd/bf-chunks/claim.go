@@ -2,14 +2,11 @@ package main
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
-
-	"golang.org/x/sys/unix"
 )
 
 var errStopped = errors.New("stopped")
@@ -30,6 +27,7 @@ func claim(c *pg.Conn, filter, order string, out *output, log *cli.Log, stop *cl
 		log.Error(err)
 		return cli.Failed
 	}
+	gone := cli.ReaderGone(out.w)
 	poll := pollFirst
 	for {
 		if stop.Asked() {
@@ -38,8 +36,7 @@ func claim(c *pg.Conn, filter, order string, out *output, log *cli.Log, stop *cl
 		e, more, err := lane.Next(ctx)
 		switch {
 		case err != nil:
-			log.Error(err)
-			return cli.Failed
+			return failed(log, err)
 		case e != nil:
 			if err := out.record(e); err != nil {
 				log.Error(err)
@@ -50,26 +47,13 @@ func claim(c *pg.Conn, filter, order string, out *output, log *cli.Log, stop *cl
 		case !more:
 			return cli.OK
 		}
-		if readerGone(out.w) {
-			log.Error(errors.New("the reader of the records is gone"))
-			return cli.Failed
-		}
 		select {
 		case <-time.After(poll):
 		case <-stop.Requested():
+		case <-gone:
+			log.Error(errors.New("the reader of the records is gone"))
+			return cli.Failed
 		}
 		poll = min(poll*3/2, pollLast)
 	}
-}
-
-// readerGone reports whether nobody reads the pipe any more: a lane that holds
-// enough does not write, and would never notice.
-func readerGone(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
 }

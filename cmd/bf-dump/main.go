@@ -57,7 +57,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	log := cli.NewLog(name, stderr, f.Common)
 	stop := cli.Signals(log)
 	w := stream.NewWriter(stdout, codec)
-	return dump(&f, w, records(f.Records, stdin), log, stop)
+	return dump(&f, w, records(f.Records, stdin), cli.ReaderGone(stdout), log, stop)
 }
 
 // records returns a function that yields the next record: of the arguments, or
@@ -84,7 +84,7 @@ type read struct {
 	err error
 }
 
-func dump(f *flags, w *stream.Writer, next func() (*task.Task, error), log *cli.Log, stop *cli.Stop) int {
+func dump(f *flags, w *stream.Writer, next func() (*task.Task, error), gone <-chan struct{}, log *cli.Log, stop *cli.Stop) int {
 	ctx := stop.Context
 	status := cli.OK
 	var db *tsdb.DB
@@ -102,8 +102,12 @@ func dump(f *flags, w *stream.Writer, next func() (*task.Task, error), log *cli.
 		return status
 	}
 	for {
-		r, ok := cli.Await(stop, func() read { t, err := next(); return read{t, err} })
+		r, ok := cli.Await(stop, gone, func() read { t, err := next(); return read{t, err} })
 		if !ok {
+			if !stop.Asked() {
+				log.Error(errors.New("the reader of the stream is gone"))
+				return cli.Failed
+			}
 			return end(true, cli.Stopped)
 		}
 		var bad *task.BadRecord

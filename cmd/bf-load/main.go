@@ -71,7 +71,7 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 		}
 	}()
 	for {
-		s, ok := cli.Await(stop, func() segment { h, err := r.Next(); return segment{h, err} })
+		s, ok := cli.Await(stop, nil, func() segment { h, err := r.Next(); return segment{h, err} })
 		if !ok {
 			return cli.Stopped
 		}

@@ -56,10 +56,10 @@ func (s *Stop) Asked() bool {
 	}
 }
 
-// Await runs f and returns its result, unless a stop is requested first: then
-// ok is false, and f goes on in the background for as long as the process
-// lives. It is for reads of stdin between two chunks.
-func Await[T any](s *Stop, f func() T) (v T, ok bool) {
+// Await runs f and returns its result, unless a stop is requested first, or gone
+// is closed (nil for never): then ok is false, and f goes on in the background
+// for as long as the process lives. It is for reads of stdin between two chunks.
+func Await[T any](s *Stop, gone <-chan struct{}, f func() T) (v T, ok bool) {
 	if s.Asked() {
 		return v, false
 	}
@@ -69,6 +69,7 @@ func Await[T any](s *Stop, f func() T) (v T, ok bool) {
 	case v = <-c:
 		return v, true
 	case <-s.requested:
-		return v, false
+	case <-gone:
 	}
+	return v, false
 }
