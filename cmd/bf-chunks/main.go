@@ -92,10 +92,18 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	case err == errStopped:
 		return cli.Stopped
 	case err != nil:
-		log.Error(err)
-		return cli.Failed
+		return failed(log, err)
 	}
 	return cli.OK
+}
+
+// failed prints why and returns the exit status.
+func failed(log *cli.Log, err error) int {
+	log.Error(err)
+	if pg.Code(err) == pg.InvalidRegexp { // --filter
+		return cli.Usage
+	}
+	return cli.Failed
 }
 
 // output writes records, each in one piece.

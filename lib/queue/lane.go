@@ -2,7 +2,10 @@ package queue
 
 import (
 	"context"
+	_ "embed"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,9 +14,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// lockClass is the first key of the advisory locks that lanes hold on the tasks
-// they have handed out; the second is the task number.
-const lockClass = 0x6266 // "bf"
+// The first keys of the advisory locks about a task; the second is the task
+// number.
+const (
+	lockClass   = 0x6266 // "bf": a lane has handed the task out
+	passedClass = 0x6267 // a bf-load has passed the task over
+)
+
+// PassOver tells the lane that handed the task out that this bf-load leaves it
+// alone and writes nothing about it: another one is at it, or the task was
+// staged anew since. It is told by a lock, which ends with the connection: a
+// lane must not wait for ever for a task that nobody is going to do.
+func PassOver(ctx context.Context, c *pg.Conn, number int64) error {
+	_, err := c.Exec(ctx, "select pg_advisory_lock_shared($1, $2::bigint::int)", passedClass, number)
+	return c.Wrap(err, "pass over task %d", number)
+}
+
+//go:embed release.sql
+var releaseSQL string
 
 // Lane hands out pending tasks that no other lane holds. It keeps its claims by
 // the advisory locks of its connection: when the lane dies, the server frees
@@ -23,8 +41,9 @@ type Lane struct {
 	conn    *pg.Conn
 	filter  string
 	order   string
-	started time.Time // of the lane, by the server's clock
-	held    map[int64]int64
+	started time.Time       // of the lane, by the server's clock
+	held    map[int64]int64 // task numbers and their bytes
+	passed  map[int64]bool  // tasks not to be handed out by this lane again
 }
 
 // A lane holds one task ahead of the one in hand so that it never idles; of
@@ -40,7 +59,7 @@ func NewLane(ctx context.Context, c *pg.Conn, filter, order string) (*Lane, erro
 	if order == "" {
 		order = Newest
 	}
-	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}}
+	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}}
 	err := c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
 	return l, c.Wrap(err, "start a lane")
 }
@@ -71,7 +90,7 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 		// The inner query is fenced, so that locks are tried one by one in
 		// order and only until the first success.
 		rows, err := l.conn.Query(ctx, `select * from (`+listSQL+` where `+where+` and not priority = any($`+strconv.Itoa(len(args)+1)+`) order by `+l.order+` offset 0) t
-            where pg_try_advisory_lock($`+strconv.Itoa(len(args)+2)+`, priority::int) limit 1`, append(args, l.numbers(), lockClass)...)
+            where pg_try_advisory_lock($`+strconv.Itoa(len(args)+2)+`, priority::int) limit 1`, append(args, append(keys(l.held), keys(l.passed)...), lockClass)...)
 		if err != nil {
 			return nil, false, l.conn.Wrap(err, "claim a task")
 		}
@@ -98,25 +117,36 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 		}
 	}
 	var pending bool
-	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+where+")", args...).Scan(&pending)
+	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+where+" and not priority = any($"+strconv.Itoa(len(args)+1)+"))", append(args, keys(l.passed))...).Scan(&pending)
 	return nil, pending, l.conn.Wrap(err, "claim a task")
 }
 
-// release gives back the locks of tasks that are done or have failed since.
+// release gives back the locks of tasks that are done, have failed or were
+// passed over since.
 func (l *Lane) release(ctx context.Context) error {
 	if len(l.held) == 0 {
 		return nil
 	}
-	rows, err := l.conn.Query(ctx, `select n from unnest($1::bigint[]) n
-        where not exists (select from __backfill.task where priority = n and worked is null and (failed is null or failed < $2))`, l.numbers(), l.started)
+	rows, err := l.conn.Query(ctx, releaseSQL, keys(l.held), l.started, passedClass)
 	if err != nil {
 		return l.conn.Wrap(err, "claim a task")
 	}
-	over, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	var n int64
+	var over, passed bool
+	var done []int64
+	_, err = pgx.ForEachRow(rows, []any{&n, &over, &passed}, func() error {
+		if over || passed {
+			done = append(done, n)
+		}
+		if !over && passed {
+			l.passed[n] = true
+		}
+		return nil
+	})
 	if err != nil {
 		return l.conn.Wrap(err, "claim a task")
 	}
-	for _, n := range over {
+	for _, n := range done {
 		if err := l.unlock(ctx, n); err != nil {
 			return err
 		}
@@ -130,10 +160,4 @@ func (l *Lane) unlock(ctx context.Context, n int64) error {
 	return l.conn.Wrap(err, "release task %d", n)
 }
 
-func (l *Lane) numbers() []int64 {
-	ns := make([]int64, 0, len(l.held))
-	for n := range l.held {
-		ns = append(ns, n)
-	}
-	return ns
-}
+func keys[V any](m map[int64]V) []int64 { return slices.AppendSeq([]int64{}, maps.Keys(m)) }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -277,10 +278,31 @@ var ErrBusy = errors.New("another bf-load is at this task")
 // ErrDone is returned by Claim when the task has worked already.
 var ErrDone = errors.New("the task is done already")
 
+// busyFor is how long Claim waits for another transaction to end. When a
+// bf-load was killed its lane's tasks are free at once, but its server process
+// may take until its next client_connection_check_interval to roll back.
+const busyFor = 15 * time.Second
+
 // Claim takes the task in the transaction that copies its chunk: whoever holds
-// the row lock copies, everybody else gets ErrBusy. Complete marks it in the
-// same transaction, so that a task works exactly once whatever dies.
+// the row lock copies, everybody else gets ErrBusy after a while. Complete
+// marks it in the same transaction, so that a task works exactly once whatever
+// dies.
 func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool) error {
+	deadline := time.Now().Add(busyFor)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := claim(ctx, c, tx, number, again)
+		if err != ErrBusy || time.Now().Add(wait).After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool) error {
 	var worked bool
 	err := tx.QueryRow(ctx, "select worked is not null from __backfill.task where priority = $1 for no key update skip locked", number).Scan(&worked)
 	switch {
