@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -47,7 +49,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
+	if done, status := cli.Parse(name, &f, negative(args), stdout, stderr); done {
 		return status
 	}
 	switch {
@@ -78,6 +80,21 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return cli.Failed
 	}
 	return cli.OK
+}
+
+var bound = regexp.MustCompile("^-([0-9]|infinity$)")
+
+// negative joins a bound like -5 to its flag: the parser takes what begins with
+// a dash for another flag.
+func negative(args []string) (out []string) {
+	for _, a := range args {
+		if n := len(out); n > 0 && bound.MatchString(a) && slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
+			out[n-1] += "=" + a
+		} else {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout io.Writer) error {
