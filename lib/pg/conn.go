@@ -32,10 +32,6 @@ const (
 type Conn struct {
 	*pgx.Conn
 	Side Side
-	// SearchPath is what the role and the database set, before ours: for the
-	// functions of users (triggers, constraints) that rely on it.
-	SearchPath string
-
 	tap  *tap
 	addr string
 }
@@ -108,10 +104,6 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		}
 	}
 	if _, err := c.Exec(ctx, settingsSQL); err != nil {
-		c.Close()
-		return nil, c.Wrap(err, "session settings")
-	}
-	if err := c.QueryRow(ctx, "select reset_val from pg_catalog.pg_settings where name = 'search_path'").Scan(&c.SearchPath); err != nil {
 		c.Close()
 		return nil, c.Wrap(err, "session settings")
 	}

@@ -93,6 +93,13 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	if err := d.w.Begin(d.header(t, stream.StateChunk, []stream.Part{part})); err != nil {
 		return res, true, output(err)
 	}
+	if t.Range.Partial {
+		// A partitioning function of the user's may rely on the search_path
+		// that database and role set.
+		if _, err := db.Exec(ctx, "set local search_path to default"); err != nil {
+			return res, true, err
+		}
+	}
 	var out countWriter
 	out.w = d.w
 	n, err := db.CopyOut(ctx, &out, sql)

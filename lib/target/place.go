@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"bf/lib/pg"
@@ -129,6 +130,9 @@ func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 	}
 	elsewhere := errors.New("elsewhere")
 	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		if err := l.userPath(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy %s (%s) from stdin (format %s)",
 			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), part.Format)); err != nil {
 			return err
@@ -146,6 +150,11 @@ func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 	})
 	if errors.Is(err, elsewhere) {
 		return "the target cuts chunks differently", nil
+	}
+	if strings.HasPrefix(pg.Code(err), "23") {
+		// In conflict with a row that is going to be replaced. What violates a
+		// constraint for good fails again later, with the row's own message.
+		return "the first row is in conflict with a row of the target", nil
 	}
 	return "", err
 }

@@ -46,14 +46,16 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 		return res, nil
 	case errors.Is(err, queue.ErrBusy):
 		res.Status, res.Message = task.Skipped, queue.ErrBusy.Error()
+		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
 		return res, &pg.Error{Side: pg.Target, Object: t.String(), Err: err, Hint: "if no bf-load runs, one was killed a moment ago: the server is still rolling back"}
 	}
 	res.Status, res.Rows, res.Bytes = task.Failed, 0, 0
 	err = l.db.Wrap(sourceError(t, err), "%s", t)
 	res.Message = err.Error()
-	var refused *Refusal
-	if !errors.As(err, &refused) {
-		// Best effort: on a lost connection there is nobody to tell.
+	// Best effort: on a lost connection there is nobody to tell.
+	if refused := (*Refusal)(nil); errors.As(err, &refused) {
+		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
+	} else {
 		_ = queue.Fail(context.WithoutCancel(ctx), l.db.Conn, t.Task, res.Message)
 	}
 	return res, err
@@ -203,17 +205,9 @@ func (l *Loader) copy(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable
 		if err != nil {
 			return err
 		}
-		// Functions of the user (triggers, constraints) may rely on the
-		// search_path that their database sets.
-		if _, err := tx.Exec(ctx, "select pg_catalog.set_config('search_path', $1, true)", l.db.SearchPath); err != nil {
-			return err
-		}
 		stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (format %s)", relation, pg.Idents(columns), part.Format))
 		if err != nil {
 			return l.db.Wrap(err, "copy into %s", relation)
-		}
-		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp"); err != nil {
-			return err
 		}
 		sent, bytes := r.Part()
 		if stored != sent {
@@ -225,17 +219,34 @@ func (l *Loader) copy(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable
 		if p.chunk != nil && stored > 0 {
 			// Statistics as a native chunk would have them after its first
 			// autoanalyze, before anybody queries it.
-			if _, err := tx.Exec(ctx, "analyze "+relation); err != nil {
-				return err
-			}
+			l.analyze(ctx, tx, relation)
+		}
+		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp"); err != nil {
+			return err
 		}
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, p.way, p.why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
 }
 
+// analyze does without: an expression index whose function relies on a
+// search_path makes ANALYZE fail from PostgreSQL 17 on, natively too.
+func (l *Loader) analyze(ctx context.Context, tx pgx.Tx, relation string) {
+	if _, err := tx.Exec(ctx, "savepoint statistics; analyze "+relation+"; release statistics"); err != nil {
+		_, _ = tx.Exec(ctx, "rollback to statistics")
+	}
+}
+
+// userPath gives the transaction the search_path that database and role set:
+// functions of the user (of triggers, constraints, expression indexes, of a
+// dimension) may rely on it.
+func (l *Loader) userPath(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "set local search_path to default")
+	return l.db.Wrap(err, "search_path")
+}
+
 // clear removes the target's rows of the task's range and returns the relation
-// to copy into. Rows outside of the range are not touched.
+// to copy into, with userPath set. Rows outside of the range are not touched.
 //
 // DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
 // exist it logs the invalidation that makes later refreshes right. No lock
@@ -246,6 +257,9 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		relation = pg.Ident(ht.Name.Schema, ht.Name.Name)
 		cond, err := l.db.TaskCondition(ht, t)
 		if err != nil {
+			return "", err
+		}
+		if err := l.userPath(ctx, tx); err != nil {
 			return "", err
 		}
 		_, err = tx.Exec(ctx, "delete from "+relation+" where "+cond)
@@ -275,6 +289,9 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 			return "", err
 		}
 		where = " where " + cond
+	}
+	if err := l.userPath(ctx, tx); err != nil {
+		return "", err
 	}
 	_, err = tx.Exec(ctx, "delete from only "+relation+where)
 	return relation, l.db.Wrap(err, "clear chunk %s", name)
