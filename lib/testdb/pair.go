@@ -1,6 +1,9 @@
 package testdb
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Pair is a source and a target on which a test runs.
 type Pair struct{ Source, Target Install }
@@ -26,6 +29,34 @@ func EachFull(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
 	if !each(t, func(p Pair) bool { return p.Source == p.Target && p.Source.Full }, f) {
 		t.Skip("needs the full edition of TimescaleDB, and only the Apache edition was found")
+	}
+}
+
+// EachEdge is EachVersion for the newest and the oldest full edition and one
+// Apache: for tests that take long, or that hardly depend on the version.
+func EachEdge(t *testing.T, f func(t *testing.T, p Pair)) {
+	t.Helper()
+	edges := few(Installs(t))
+	each(t, func(p Pair) bool { return p.Source == p.Target && slices.Contains(edges, p.Source) }, f)
+}
+
+// EachMove runs f as a subtest for the moves between the installs of EachEdge:
+// to a newer version, back, and to another edition.
+func EachMove(t *testing.T, f func(t *testing.T, p Pair)) {
+	t.Helper()
+	edges := few(Installs(t))
+	var any bool
+	for _, source := range edges {
+		for _, target := range edges {
+			if given == nil && source != target {
+				any = true
+				p := Pair{source, target}
+				t.Run(p.String(), func(t *testing.T) { f(t, p) })
+			}
+		}
+	}
+	if !any {
+		EachPair(t, f)
 	}
 }
 
