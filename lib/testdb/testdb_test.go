@@ -269,3 +269,17 @@ func BenchmarkNew(b *testing.B) {
 		New(b, in, "source")
 	}
 }
+
+func TestPath(t *testing.T) {
+	Path(t)
+	path, err := exec.LookPath("bf-stage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir := filepath.Dir(path); dir != Bin(t) {
+		t.Errorf("bf-stage is found in %s, not in %s", dir, Bin(t))
+	}
+	if out, err := exec.Command("bf-stage", "--version").CombinedOutput(); err != nil {
+		t.Errorf("bf-stage --version: %v\n%s", err, out)
+	}
+}
