@@ -1,5 +1,6 @@
 # make          the commands, static, in bin/
 # make test     all tests; they get their servers by themselves (scripts/testbed)
+# make chaos    the fault test for as long as you like: CHAOS_TIME=10m CHAOS_SEED=7
 # make demo     the main job on two throwaway servers
 #
 # Neither needs a C compiler, root or a running PostgreSQL. To test on one
@@ -19,7 +20,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 export CGO_ENABLED = 0
 export BF_TEST_VERSIONS
 
-.PHONY: build test short race demo lint install dist clean
+.PHONY: build test chaos short race demo lint install dist clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -27,6 +28,12 @@ build:
 # Two packages at a time: each has servers of its own.
 test:
 	go test -p 2 -timeout 15m ./...
+
+# Backfills while things are killed, cut and damaged at random.
+CHAOS_TIME = 60s
+CHAOS_SEED = 1
+chaos:
+	CHAOS_TIME=$(CHAOS_TIME) CHAOS_SEED=$(CHAOS_SEED) go test -count=1 -timeout 0 -v -run '^TestChaos$$' ./lib/chaos
 
 # The oldest and the newest TimescaleDB only.
 short:

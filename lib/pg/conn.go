@@ -75,11 +75,11 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		cfg.ConnectTimeout = connectTimeout
 	}
 	// A peer that vanished without a word must not hold a lane for ever: the
-	// probes find it within a minute and never hit a healthy long COPY.
+	// probes find it within minutes and never hit a healthy long COPY.
 	dialer := &net.Dialer{
 		Timeout:         cfg.ConnectTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second, Count: 4},
-		Control:         userTimeout,
+		Control:         userTimeout(side),
 	}
 	cfg.DialFunc = dialer.DialContext
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {

@@ -110,7 +110,7 @@ func hint(err error) string {
 }
 
 var (
-	passwordURI = regexp.MustCompile(`(://[^:/@\s]*):[^@\s]*@`)
+	passwordURI = regexp.MustCompile(`(://[^:/@\s]*):\S*@`) // to the last @: many a password has one
 	passwordKV  = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)`)
 )
 

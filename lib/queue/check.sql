@@ -1,16 +1,25 @@
--- Is there a __backfill schema, is it ours, and may it be trusted? Somebody
--- else's schema of that name could carry triggers or rules that run as us: it
--- is trusted when its owner is us, a role we belong to, or the owner of the
--- database, and nothing is attached to the table.
+-- Is there a __backfill schema, is it ours, and may it be trusted? Whoever owns
+-- a table can make whoever writes to it run their code (triggers, rules,
+-- policies, defaults, constraints, children): schema and tables have to belong
+-- to us, a role we are a member of, the owner of the database or a superuser.
+-- pg_has_role() calls a superuser a member of every role, so for one only the
+-- membership of others counts: anybody who may create a schema could lay the
+-- trap. Triggers and rules can also come from those with the TRIGGER privilege.
+with trusted(role) as (
+    select r.oid
+    from pg_roles r
+    join pg_roles me on me.rolname = current_user
+    join pg_database d on d.datname = current_database()
+    where r.oid in (me.oid, d.datdba) or r.rolsuper or not me.rolsuper and pg_has_role(me.oid, r.oid, 'member')
+)
 select n.oid is not null,
-       coalesce(r.rolname, ''),
-       coalesce(pg_has_role(current_user, n.nspowner, 'member') or n.nspowner = d.datdba or r.rolsuper, false),
+       coalesce(pg_get_userbyid(n.nspowner), ''),
+       coalesce(n.nspowner in (select role from trusted), false),
        to_regclass('__backfill.task') is not null and to_regclass('__backfill.version') is not null,
-       coalesce((select bool_and(pg_has_role(current_user, c.relowner, 'member') or c.relowner = d.datdba or cr.rolsuper)
-                        and bool_and(c.relkind = 'r' and not c.relhastriggers and not c.relhasrules and not c.relrowsecurity)
-                 from pg_class c join pg_roles cr on cr.oid = c.relowner
+       coalesce((select bool_and(c.relowner in (select role from trusted)
+                                 and c.relkind = 'r' and not c.relhastriggers and not c.relhasrules and not c.relrowsecurity
+                                 and not c.relhassubclass)
+                 from pg_class c
                  where c.relnamespace = n.oid and c.relname in ('task', 'version')), true)
-from pg_database d
-left join pg_namespace n on n.nspname = '__backfill'
-left join pg_roles r on r.oid = n.nspowner
-where d.datname = current_database()
+from (values (to_regnamespace('__backfill'))) s(schema)
+left join pg_namespace n on n.oid = s.schema

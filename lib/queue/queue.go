@@ -51,7 +51,7 @@ func Check(ctx context.Context, c *pg.Conn) error {
 		return &pg.Error{Side: c.Side, Err: ErrNone, Hint: "run bf-stage first"}
 	case !trusted || !tables:
 		return fail("have its owner drop it, or run as a role that is a member of the owner",
-			"schema __backfill belongs to %q, or its tables carry triggers or rules: it is not trusted", owner)
+			"schema __backfill belongs to %q, or its tables carry triggers, rules or the like: it is not trusted", owner)
 	case !whole:
 		return fail("move it out of the way; bf makes its own", "schema __backfill is not bf's: it has no tables task and version")
 	}
@@ -94,8 +94,10 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 		return nil, c.Wrap(err, "record the plan")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	// One stage at a time: a second one waits and finds the tasks there.
-	if _, err := tx.Exec(ctx, "lock table __backfill.task in share row exclusive mode"); err != nil {
+	// One stage at a time: a second one waits and finds the tasks there. Not by
+	// a lock on the table of tasks: a load that holds a task would wait for it
+	// to complete the task, and we for the task.
+	if _, err := tx.Exec(ctx, "lock table __backfill.version in share row exclusive mode"); err != nil {
 		return nil, c.Wrap(err, "record the plan")
 	}
 	if _, err := tx.Exec(ctx, `create temporary table staged on commit drop as
@@ -286,11 +288,12 @@ const busyFor = 15 * time.Second
 // Claim takes the task in the transaction that copies its chunk: whoever holds
 // the row lock copies, everybody else gets ErrBusy after a while. Complete
 // marks it in the same transaction, so that a task works exactly once whatever
-// dies.
-func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool) error {
+// dies. t is what will be copied: when bf-stage has widened the task's range
+// since it was read, completing it would lose the rows in between.
+func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool) error {
 	deadline := time.Now().Add(busyFor)
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := claim(ctx, c, tx, number, again)
+		err := claim(ctx, c, tx, t, again)
 		if err != ErrBusy || time.Now().Add(wait).After(deadline) {
 			return err
 		}
@@ -302,16 +305,22 @@ func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool)
 	}
 }
 
-func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, number int64, again bool) error {
-	var worked bool
-	err := tx.QueryRow(ctx, "select worked is not null from __backfill.task where priority = $1 for no key update skip locked", number).Scan(&worked)
+func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool) error {
+	rows, err := tx.Query(ctx, listSQL+" where priority = $1 for no key update skip locked", t.Task)
+	if err != nil {
+		return c.Wrap(err, "task %d", t.Task)
+	}
+	e, err := pgx.CollectOneRow(rows, scanEntry)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrBusy
 	case err != nil:
-		return c.Wrap(err, "task %d", number)
-	case worked && !again:
+		return c.Wrap(err, "task %d", t.Task)
+	case e.Worked && !again:
 		return ErrDone
+	}
+	if differs, same := t.SameWork(&e.Task); !same {
+		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task), Err: fmt.Errorf("was staged again in the meantime: %s", differs), Hint: "run the task again"}
 	}
 	return nil
 }

@@ -154,7 +154,7 @@ func (l *Loader) inTx(ctx context.Context, t *task.Task, f func(tx pgx.Tx) error
 		return err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := queue.Claim(ctx, l.db.Conn, tx, t.Task, l.force); err != nil {
+	if err := queue.Claim(ctx, l.db.Conn, tx, t, l.force); err != nil {
 		return err
 	}
 	if err := f(tx); err != nil {

@@ -1,0 +1,13 @@
+-- One line per chunk of the source: its name in the tests, and a digest of the
+-- rows before the completion point.
+select relation || '/' || to_char(time, 'YYYY-MM-DD') || coalesce('/' || part, ''),
+       count(*) || ' rows, ' || sum(hashtextextended(row, 0)::numeric)
+from (
+    select 'plain' as relation, time, null::int as part, p::text as row from plain p
+    union all select 'linked', time, null, l::text from linked l
+    union all select 'coarse', time, null, c::text from coarse c
+    union all select 'hashed', time, part(dev), h::text from hashed h
+    union all select 'packed', time, null, k::text from packed k
+) r
+where time < '{until}'
+group by 1

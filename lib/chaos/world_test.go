@@ -1,0 +1,218 @@
+package chaos
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"bf/lib/testdb"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	//go:embed testdata/schema.sql
+	schemaSQL string
+	//go:embed testdata/source.sql
+	sourceSQL string
+	//go:embed testdata/digest.sql
+	digestSQL string
+)
+
+// until is the completion point: in the middle of a day, so that one chunk per
+// hypertable is staged in part.
+const until = "2024-01-25 12:00:00+00"
+
+// world is a source and a target with a backfill between them.
+type world struct {
+	t              testing.TB
+	full           bool
+	source, target *testdb.DB
+	toSource       *proxy
+	toTarget       *proxy
+	env            []string // of the tools
+	rnd            *rand.Rand
+
+	want  map[string]string // digest of each cell of the source, when it was staged
+	stale map[string]string // of the target, before anything was copied
+	done  map[string]string // when each task that is done worked
+	gone  map[string]bool   // cells whose chunk was dropped on the source
+	tasks map[string]string // task number -> cell
+
+	checked int // chunk states compared
+}
+
+func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
+	t.Helper()
+	w := &world{t: t, rnd: rnd, full: p.Source.Full && p.Target.Full}
+	w.source = testdb.NewServer(t, p.Source, "source", config).DB(t)
+	w.target = testdb.NewServer(t, p.Target, "target", config).DB(t)
+	var source, target string
+	w.toSource, source = newProxy(t, w.source)
+	w.toTarget, target = newProxy(t, w.target)
+	w.env = []string{"BF_SOURCE=" + source, "BF_TARGET=" + target}
+	for _, d := range []*testdb.DB{w.source, w.target} {
+		coarse := "1 day"
+		if d == w.target {
+			coarse = "3 days" // rows have to go through the root
+		}
+		var hash string
+		d.Query1(t, &hash, "select coalesce(to_regproc('_timescaledb_functions.get_partition_hash'), to_regproc('_timescaledb_internal.get_partition_hash'))::text")
+		d.Exec(t, strings.NewReplacer("{coarse}", coarse, "{hash}", hash).Replace(schemaSQL))
+		if w.full {
+			d.Exec(t, "alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time')")
+		}
+	}
+	return w
+}
+
+// config of the servers: what they said is committed stays so when they crash,
+// and the logs that a failing test shows are short.
+var config = testdb.WithConfig("synchronous_commit = on", "log_min_messages = panic", "log_min_error_statement = panic")
+
+// hypertables are those of schema.sql.
+var hypertables = []string{"plain", "linked", "coarse", "hashed", "packed"}
+
+// reset makes source and target as they were at the beginning. On the target
+// there are stale rows in some of the chunks that are to be copied.
+func (w *world) reset() {
+	w.t.Helper()
+	for _, d := range []*testdb.DB{w.source, w.target} {
+		d.Exec(w.t, "drop schema if exists __backfill cascade")
+		for _, h := range hypertables {
+			d.Rows(w.t, "select drop_chunks('"+h+"', newer_than => '-infinity'::timestamptz)")
+		}
+	}
+	w.source.Exec(w.t, sourceSQL)
+	if w.full {
+		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('packed') c")
+	}
+	w.target.Exec(w.t, `insert into plain select d + interval '1 hour', 99, 1, 'stale' from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
+		insert into coarse select d + interval '1 hour', 1, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;
+		insert into hashed select d + interval '1 hour', n, 0, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-22', '1 day') d, generate_series(1, 3) n`)
+	w.want, w.stale = w.cells(w.source), w.cells(w.target)
+	w.done, w.gone, w.tasks = map[string]string{}, map[string]bool{}, map[string]string{}
+}
+
+// cells are the digests of what is before the completion point, by hypertable
+// and chunk of the source.
+func (w *world) cells(d *testdb.DB) map[string]string {
+	m := map[string]string{}
+	for _, r := range d.Rows(w.t, "set timezone = 'UTC';"+strings.ReplaceAll(digestSQL, "{until}", until)) {
+		m[r[0]] = r[1]
+	}
+	return m
+}
+
+// check compares every staged chunk with the source in one snapshot of the
+// target: it has to be whole where its task is done, untouched where it is
+// not, and a task that was done stays done by the same copy. It returns how
+// many tasks are pending.
+func (w *world) check(after string) (pending int) {
+	w.t.Helper()
+	results := w.query(w.target, "begin isolation level repeatable read; set local timezone = 'UTC';"+
+		"select priority, "+cellOfTask+", coalesce(worked::text, ''), coalesce(copy_message, '') from __backfill.task;"+
+		strings.ReplaceAll(digestSQL, "{until}", until)+"; commit")
+	have := map[string]string{}
+	for _, r := range results[3].Rows {
+		have[string(r[0])] = string(r[1])
+	}
+	for _, r := range results[2].Rows {
+		task, cell, worked, message := string(r[0]), string(r[1]), string(r[2]), string(r[3])
+		w.tasks[task] = cell
+		w.checked++
+		want, state := w.want[cell], "whole"
+		switch {
+		case worked == "":
+			pending++
+			want, state = w.stale[cell], "untouched"
+			if was := w.done[task]; was != "" {
+				w.t.Errorf("after %s: task %s (%s) was done and is pending", after, task, cell)
+			}
+		case strings.HasPrefix(message, "gone"):
+			want, state = w.stale[cell], "untouched (gone)"
+			if !w.gone[cell] {
+				w.t.Errorf("after %s: task %s (%s) is gone, but its chunk was not dropped", after, task, cell)
+			}
+		}
+		if worked != "" {
+			if was := w.done[task]; was != "" && was != worked {
+				w.t.Errorf("after %s: task %s (%s) worked twice: %s, then %s", after, task, cell, was, worked)
+			}
+			w.done[task] = worked
+		}
+		if have[cell] != want {
+			w.t.Errorf("after %s: task %s (%s) is not %s (worked %q, message %q): has %q, want %q", after, task, cell, state, worked, message, have[cell], want)
+		}
+	}
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+	return pending
+}
+
+// cellOfTask names the cell of a task as digest.sql does.
+const cellOfTask = `hypertable_name || '/' || to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), 'YYYY-MM-DD')
+	|| case when hypertable_name = 'hashed' then '/' || case when (dimensions->1->>'from')::bigint < 0 then 0 else 1 end else '' end`
+
+// run runs a shell command to its end and returns what it printed.
+func (w *world) run(script string) (stdout, stderr string, status int) {
+	w.t.Helper()
+	s := start(w.t, w.env, script)
+	s.wait(w.t, deadline)
+	return s.output(), s.errors(), s.status()
+}
+
+// stage stages everything before the completion point.
+func (w *world) stage() {
+	w.t.Helper()
+	if _, stderr, status := w.run(stageScript); status != 0 {
+		w.t.Fatalf("bf-stage: status %d\n%s", status, stderr)
+	}
+}
+
+const stageScript = "bf-stage --until '" + until + "'"
+
+// query runs SQL, again while the server crashes.
+func (w *world) query(d *testdb.DB, sql string) []*pgconn.Result {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	for {
+		conn := w.admin(ctx, d)
+		results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+		conn.Close(ctx)
+		if err == nil {
+			return results
+		}
+		var no *pgconn.PgError
+		if errors.As(err, &no) && no.Severity != "FATAL" && no.Code != "57P02" {
+			w.t.Fatalf("%v\nin: %s", err, sql)
+		}
+	}
+}
+
+// deadline bounds everything that waits: far more than it takes, so that only
+// what hangs reaches it.
+const deadline = 90 * time.Second
+
+// admin connects as superuser around the proxy, again and again while the
+// server is down.
+func (w *world) admin(ctx context.Context, d *testdb.DB) *pgx.Conn {
+	w.t.Helper()
+	for {
+		conn, err := pgx.Connect(ctx, d.ConnString) // the socket, not the proxy
+		if err == nil {
+			return conn
+		}
+		if ctx.Err() != nil {
+			w.t.Fatalf("connect to %s: %v", d.Server.Install, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
