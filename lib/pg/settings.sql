@@ -15,6 +15,7 @@ from (values
     ('intervalstyle', 'postgres'),
     ('extra_float_digits', '3'),
     ('bytea_output', 'hex'),
+    ('lc_monetary', 'C'),
     ('xmloption', 'content'),
     ('client_encoding', 'UTF8'),
     ('standard_conforming_strings', 'on'),

@@ -268,6 +268,32 @@ func Get(ctx context.Context, c *pg.Conn, number int64) (*Entry, error) {
 	return e, c.Wrap(err, "task %d", number)
 }
 
+// Refusal is a record that is not of a staged task. Nothing was done about it.
+type Refusal struct{ Err error }
+
+func (e *Refusal) Error() string { return e.Err.Error() }
+func (e *Refusal) Unwrap() error { return e.Err }
+
+// Staged looks up the task that a record claims to be. A pipe can carry
+// anything: only what the staged task names is ever touched.
+func Staged(ctx context.Context, c *pg.Conn, t *task.Task) (*Entry, error) {
+	e, err := Get(ctx, c, t.Task)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(format string, args ...any) error {
+		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task), Err: &Refusal{fmt.Errorf(format, args...)},
+			Hint: "take the records from bf-chunks --target …"}
+	}
+	if e == nil {
+		return nil, refuse("is not staged in __backfill")
+	}
+	if differs, same := t.SameWork(&e.Task); !same {
+		return nil, refuse("the record contradicts the staged task: %s", differs)
+	}
+	return e, nil
+}
+
 // Count returns how many tasks there are and how many are pending.
 func Count(ctx context.Context, c *pg.Conn) (all, pending int64, err error) {
 	err = c.QueryRow(ctx, "select count(*), count(*) filter (where worked is null) from __backfill.task").Scan(&all, &pending)
@@ -353,12 +379,13 @@ func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
 	return c.Wrap(err, "task %d", number)
 }
 
-// Verdict stores what a comparison found. verified is null unless both sides
-// were equal.
-func Verdict(ctx context.Context, c *pg.Conn, r *task.Result) error {
-	_, err := c.Exec(ctx, `update __backfill.task
-        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second', clock_timestamp(), '[]') end,
-            verify_message = $4
-        where priority = $1`, r.Task, r.Status == task.Verified, r.Seconds, r.Message)
-	return c.Wrap(err, "task %d", r.Task)
+// Verdict stores what a comparison found; verified is null unless both sides
+// were equal. It reports false when the task was copied again meanwhile: then
+// the verdict is of rows that are no longer there, and nothing is stored.
+func Verdict(ctx context.Context, c *pg.Conn, r *task.Result) (stored bool, err error) {
+	tag, err := c.Exec(ctx, `update __backfill.task
+        set verified = case when $2 then tstzrange(began.at, clock_timestamp(), '[]') end, verify_message = $4
+        from (select clock_timestamp() - $3::float8 * interval '1 second' as at) began
+        where priority = $1 and upper(worked) <= began.at`, r.Task, r.Status == task.Verified, r.Seconds, r.Message)
+	return tag.RowsAffected() == 1, c.Wrap(err, "task %d", r.Task)
 }

@@ -53,7 +53,7 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 	err = l.db.Wrap(sourceError(t, err), "%s", t)
 	res.Message = err.Error()
 	// Best effort: on a lost connection there is nobody to tell.
-	if refused := (*Refusal)(nil); errors.As(err, &refused) {
+	if refused := (*queue.Refusal)(nil); errors.As(err, &refused) {
 		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
 	} else {
 		_ = queue.Fail(context.WithoutCancel(ctx), l.db.Conn, t.Task, res.Message)
@@ -73,15 +73,8 @@ func sourceError(t *task.Task, err error) error {
 	return err
 }
 
-// Refusal is a segment that was not even tried: its record is not the staged
-// one. Nothing is written about it.
-type Refusal struct{ Err error }
-
-func (e *Refusal) Error() string { return e.Err.Error() }
-func (e *Refusal) Unwrap() error { return e.Err }
-
 func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, res *task.Result) error {
-	staged, err := l.staged(ctx, &h.Task)
+	staged, err := queue.Staged(ctx, l.db.Conn, &h.Task)
 	if err != nil {
 		return err
 	}
@@ -112,26 +105,6 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return err
 	}
 	return l.copy(ctx, r, ht, t, part, data, place, res)
-}
-
-// staged looks up what the record claims to be. A pipe can carry anything: only
-// what the staged task names is ever touched.
-func (l *Loader) staged(ctx context.Context, t *task.Task) (*queue.Entry, error) {
-	e, err := queue.Get(ctx, l.db.Conn, t.Task)
-	if err != nil {
-		return nil, err
-	}
-	refuse := func(format string, args ...any) error {
-		return &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", t.Task), Err: &Refusal{fmt.Errorf(format, args...)},
-			Hint: "take the records from bf-chunks --target …"}
-	}
-	if e == nil {
-		return nil, refuse("is not staged in __backfill")
-	}
-	if differs, same := t.SameWork(&e.Task); !same {
-		return nil, refuse("the record contradicts the staged task: %s", differs)
-	}
-	return e, nil
 }
 
 // gone completes a task whose chunk the source has dropped.

@@ -1,5 +1,7 @@
 package task
 
+import "fmt"
+
 // Status says what became of a task.
 type Status string
 
@@ -28,4 +30,34 @@ type Result struct {
 	Bytes     int64   `json:"bytes"`
 	Seconds   float64 `json:"seconds"`
 	Message   string  `json:"message,omitempty"`
+	// Differences are the first few things that bf-verify found to differ.
+	Differences []Difference `json:"differences,omitempty"`
+}
+
+// Difference is one thing that differs between the two sides of a task.
+type Difference struct {
+	// What differs: "rows" (their number), "count" (of values), "min", "max",
+	// "sum" or "hash" of a column, the "type" of a column, the "value" of a
+	// column in one row, "row" for a row that exists on one side only.
+	What   string `json:"what"`
+	Column string `json:"column,omitempty"`
+	Key    string `json:"key,omitempty"` // of the row
+	Source string `json:"source"`
+	Target string `json:"target"`
+}
+
+// String says it to people.
+func (d Difference) String() string {
+	var where string
+	switch {
+	case d.Key != "" && d.What == "row":
+		where = "row " + d.Key
+	case d.Key != "":
+		where = fmt.Sprintf("row %s, column %q", d.Key, d.Column)
+	case d.Column != "":
+		where = fmt.Sprintf("column %q, %s", d.Column, d.What)
+	default:
+		where = d.What
+	}
+	return fmt.Sprintf("%s: %s on the source, %s on the target", where, d.Source, d.Target)
 }

@@ -2,9 +2,15 @@
 -- every type it is made of (base of a domain, element of an array, subtype of
 -- a range, attributes of a composite) has both binary functions; the reg*
 -- types travel as OIDs in binary, which mean something else on the other
--- server. Equality of rows is hashed: "hashable" says whether the type and
--- everything in it has an extended hash function, and no enum is in it (an
--- enum hashes its OID, which differs between databases).
+-- server.
+--
+-- "hash" says what of a column to hash so that equal hashes mean the same value
+-- on two servers (Column.Hash). The hash functions follow equality, which is
+-- coarser than that for many types (numeric 1.0 = 1.00, interval '1 day' = '24
+-- hours', citext, arrays of other bounds), and an enum hashes its OID, which
+-- differs between databases. So only types are hashed by value whose equality
+-- is identity, and the text of all others. Nondeterministic collations compare
+-- by ICU's sort keys, which change with its version.
 with recursive part(attrelid, attnum, typ) as (
     select a.attrelid, a.attnum, a.atttypid
     from pg_attribute a
@@ -22,23 +28,27 @@ with recursive part(attrelid, attnum, typ) as (
                   where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)
 ), traits as (
     select p.attrelid, p.attnum,
-           bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.typname !~ '^_?reg' or t.typnamespace <> 'pg_catalog'::regnamespace and t.typsend <> 0 and t.typreceive <> 0) as binary,
-           bool_and(t.typtype <> 'e' and (
-               t.typtype in ('d', 'c', 'r', 'm') or t.typelem <> 0 and t.typlen = -1
-               or exists (select from pg_opclass o join pg_am m on m.oid = o.opcmethod and m.amname = 'hash'
-                          join pg_amproc f on f.amprocfamily = o.opcfamily and f.amproclefttype = o.opcintype and f.amprocnum = 2
-                          where o.opcdefault
-                            and (o.opcintype = t.oid
-                                 or exists (select from pg_cast k where k.castsource = t.oid and k.casttarget = o.opcintype
-                                            and k.castmethod = 'b' and k.castcontext = 'i'))))) as hashable
+           bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.typname !~ '^_?reg' or t.typnamespace <> 'pg_catalog'::regnamespace and t.typsend <> 0 and t.typreceive <> 0) as binary
     from part p join pg_type t on t.oid = p.typ
     group by 1, 2
+), exact(typ) as (
+    select unnest(array['bool', '"char"', 'int2', 'int4', 'int8', 'oid', 'float4', 'float8', 'date', 'time', 'timetz', 'timestamp', 'timestamptz',
+                        'uuid', 'text', 'varchar', 'name', 'bytea', 'inet', 'cidr', 'macaddr', 'macaddr8', 'pg_lsn', 'xid8']::regtype[])::oid
 )
 select a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
        a.attnotnull, a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
        coalesce(cn.nspname || '.' || co.collname, ''),
-       tr.binary, tr.hashable
+       tr.binary,
+       case when coalesce(not co.collisdeterministic, false) then 'text'
+            when t.oid in (table exact) or t.oid in ('numeric'::regtype, 'bpchar'::regtype) and a.atttypmod >= 0 then 'value'
+            when t.oid = 'numeric'::regtype then 'scale'
+            when el.oid in (table exact) or el.oid = 'numeric'::regtype and a.atttypmod >= 0 then 'dims'
+            when t.typtype = 'e' or el.oid is not null
+                 or t.typnamespace = 'pg_catalog'::regnamespace and t.oid <> 'bpchar'::regtype then 'text'
+            else 'record' end
 from pg_attribute a
+join pg_type t on t.oid = a.atttypid
+left join pg_type el on el.typarray = t.oid
 join traits tr on tr.attrelid = a.attrelid and tr.attnum = a.attnum
 left join pg_collation co on co.oid = a.attcollation
 left join pg_namespace cn on cn.oid = co.collnamespace

@@ -4,6 +4,7 @@
 package tsdb
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -141,8 +142,23 @@ type Column struct {
 	Generated bool   `json:"generated,omitempty"` // computed by the server, never copied
 	Default   bool   `json:"default,omitempty"`   // has a default or is an identity
 	Collation string `json:"collation,omitempty"`
-	Binary    bool   `json:"binary"`   // the type can travel in binary COPY
-	Hashable  bool   `json:"hashable"` // the server can hash it, equally on both sides
+	Binary    bool   `json:"binary"` // the type can travel in binary COPY
+	Hash      string `json:"hash"`   // what of it to hash, one of the constants Hash…
+}
+
+// What of a column to hash so that equal hashes mean the same value, whatever
+// the server. See columns.sql.
+const (
+	HashValue  = "value"  // itself
+	HashScale  = "scale"  // a numeric and its scale: 1.0 is not 1.00
+	HashDims   = "dims"   // an array and its bounds
+	HashText   = "text"   // its cast to text
+	HashRecord = "record" // the text of a record of it: a cast to text may lose something, or be the user's
+)
+
+// KnowsHash reports whether that is one of them.
+func KnowsHash(how string) bool {
+	return slices.Contains([]string{HashValue, HashScale, HashDims, HashText, HashRecord}, how)
 }
 
 // Hypertable is a hypertable, or the materialization hypertable behind a
@@ -288,7 +304,7 @@ func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column,
 	m := map[uint32][]Column{}
 	var oid uint32
 	var c Column
-	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Binary, &c.Hashable}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Binary, &c.Hash}, func() error {
 		m[oid] = append(m[oid], c)
 		return nil
 	})
@@ -371,6 +387,20 @@ func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*C
 		}
 	}
 	return nil, nil
+}
+
+// ChunksIn lists the chunks of the hypertable that may hold rows of the range,
+// oldest first.
+func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chunk, error) {
+	cs, err := db.queryChunks(ctx, `c.id = any(array(
+            select cc.chunk_id
+            from _timescaledb_catalog.dimension_slice ds
+            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
+            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
+              and ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint))`,
+		h.ID, r.Column, r.From, r.Until)
+	slices.SortFunc(cs, func(a, b *Chunk) int { return cmp.Compare(a.ID, b.ID) })
+	return cs, err
 }
 
 func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {

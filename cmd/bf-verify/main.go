@@ -1,0 +1,81 @@
+// Command bf-verify compares source and target, chunk by chunk.
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"bf/lib/cli"
+	"bf/lib/verify"
+)
+
+const name = "bf-verify"
+
+type flags struct {
+	Source      string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
+	Target      string   `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
+	All         bool     `arg:"--all" help:"verify every loaded task, also those that are verified"`
+	Parallelism int      `arg:"-p,--parallelism" default:"8" help:"chunks compared at the same time, one connection per side each" placeholder:"N"`
+	Method      string   `arg:"--method" help:"rows (the default): hash every row, exact; or summary: count, min, max and sum of every column" placeholder:"METHOD"`
+	Records     []string `arg:"positional" help:"task records, or - to read them from stdin; every loaded, unverified task when there are none" placeholder:"RECORD"`
+	cli.Common
+}
+
+func (flags) Description() string {
+	return "Compares what source and target hold in the staged range of each task, marks equal ones as verified and prints a result record per task.\n" +
+		"Ends with status 3 when something differs, also if other tasks could not be compared (1)."
+}
+
+func (flags) Epilogue() string {
+	return "With --source alone it prints a summary record per task; with --target alone it reads summaries and judges.\n\n" +
+		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\"\n" +
+		"  bf-chunks --target \"$TARGET\" --done | ssh source-host bf-verify - | bf-verify --target \"$TARGET\" -"
+}
+
+func (flags) Version() string { return name }
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	var f flags
+	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
+		return status
+	}
+	method := verify.Method(f.Method)
+	if f.Method == "" {
+		method = verify.Rows
+	}
+	fromStdin := len(f.Records) == 1 && f.Records[0] == "-" || f.Source == "" && len(f.Records) == 0
+	switch {
+	case f.Source == "" && f.Target == "":
+		return cli.BadUsage(name, stderr, "--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
+	case method != verify.Rows && method != verify.Columns:
+		return cli.BadUsage(name, stderr, "--method is rows or summary, not %q", f.Method)
+	case f.Method != "" && f.Source == "":
+		return cli.BadUsage(name, stderr, "--method is what the summaries were made with: give it with --source")
+	case f.Parallelism < 1 || f.Parallelism > 1000:
+		return cli.BadUsage(name, stderr, "--parallelism is a number from 1 to 1000, not %d", f.Parallelism)
+	case f.All && (len(f.Records) > 0 || f.Source == "" || f.Target == ""):
+		return cli.BadUsage(name, stderr, "--all chooses tasks: not with records, nor with one side alone")
+	case f.Target == "" && len(f.Records) == 0:
+		return cli.BadUsage(name, stderr, "no task records: give them as arguments, or - to read them from stdin (bf-chunks --done lists them)")
+	case fromStdin && cli.IsTerminal(stdin):
+		return cli.BadUsage(name, stderr, "stdin is a terminal: pipe records into it")
+	}
+	log := cli.NewLog(name, stderr, f.Common)
+	r := &runner{flags: &f, method: method, stdout: stdout, log: log, stop: cli.Signals(log)}
+	if fromStdin {
+		r.feed = lines(stdin)
+	} else {
+		r.feed = arguments(f.Records)
+	}
+	err := r.run()
+	switch {
+	case r.stop.Asked():
+		return cli.Stopped
+	case err != nil && !errors.Is(err, errReported):
+		log.Error(err)
+	}
+	return r.status(err)
+}

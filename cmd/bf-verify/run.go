@@ -1,0 +1,364 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"bf/lib/cli"
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+	"bf/lib/verify"
+)
+
+// job is one chunk to compare: the number of a staged task, or a record that
+// was given, on the target's half with the source's summary.
+type job struct {
+	number  int64
+	task    *task.Task
+	summary *verify.Summary
+}
+
+// runner compares chunks, several at a time.
+type runner struct {
+	flags  *flags
+	method verify.Method
+	feed   func() ([]byte, int, error) // the next record, and the line it stood on
+	stdout io.Writer
+	log    *cli.Log
+	stop   *cli.Stop
+
+	mu                    sync.Mutex // of stdout and what follows
+	done, total           int64      // total is 0 when it is not known
+	differ, failed, equal int64
+}
+
+var errReported = errors.New("reported already")
+
+func (r *runner) status(err error) int {
+	switch {
+	case r.differ > 0:
+		return cli.Differs
+	case r.failed > 0 || err != nil:
+		return cli.Failed
+	}
+	return cli.OK
+}
+
+// run works everything off. The first worker connects at once, so that what
+// is wrong with the connections is said once.
+func (r *runner) run() error {
+	ctx := r.stop.Context
+	first := &worker{runner: r}
+	if err := first.open(ctx); err != nil {
+		return err
+	}
+	workers := r.flags.Parallelism
+	jobs := make(chan *job)
+	var next func() (*job, error)
+	if n := len(r.flags.Records); n > 0 || r.flags.Source == "" {
+		if n > 0 && r.flags.Records[0] != "-" {
+			r.total = int64(n)
+		}
+		next = r.record
+	} else {
+		numbers, err := r.list(ctx, first.pair.Target)
+		if err != nil {
+			first.close()
+			return err
+		}
+		r.total = int64(len(numbers))
+		if r.total == 0 {
+			r.log.Info("nothing to verify")
+		}
+		next = func() (*job, error) {
+			if len(numbers) == 0 {
+				return nil, io.EOF
+			}
+			j := &job{number: numbers[0]}
+			numbers = numbers[1:]
+			return j, nil
+		}
+	}
+	if r.total > 0 {
+		workers = int(min(int64(workers), r.total))
+	}
+	var wg sync.WaitGroup
+	var once sync.Once
+	for i := range workers {
+		w := first
+		if i > 0 {
+			w = &worker{runner: r}
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			defer w.close()
+			if err := w.open(ctx); err != nil {
+				once.Do(func() {
+					if ctx.Err() == nil {
+						r.log.Error(err)
+						r.log.Warn("going on with fewer connections")
+					}
+				})
+				return
+			}
+			for j := range jobs {
+				if err := w.work(ctx, j); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	ended := make(chan struct{}) // no worker is left
+	go func() { wg.Wait(); close(ended) }()
+	err := r.hand(next, jobs, ended)
+	close(jobs)
+	<-ended
+	return err
+}
+
+// hand hands out the jobs until there are no more, or a stop is requested.
+func (r *runner) hand(next func() (*job, error), jobs chan<- *job, ended <-chan struct{}) error {
+	type read struct {
+		j   *job
+		err error
+	}
+	for {
+		n, ok := cli.Await(r.stop, ended, func() read { j, err := next(); return read{j, err} })
+		var bad *task.BadRecord
+		switch {
+		case !ok && !r.stop.Asked():
+			return errReported // no worker is left, and each has said why
+		case !ok || n.err == io.EOF:
+			return nil
+		case errors.As(n.err, &bad):
+			r.log.Error(n.err)
+			r.mu.Lock()
+			r.failed++
+			r.mu.Unlock()
+			continue
+		case n.err != nil:
+			return n.err
+		}
+		select {
+		case jobs <- n.j:
+		case <-r.stop.Requested():
+			return nil
+		case <-ended:
+			return errReported
+		}
+	}
+}
+
+// list returns the numbers of the tasks to verify.
+func (r *runner) list(ctx context.Context, db *tsdb.DB) (numbers []int64, err error) {
+	state := queue.Unverified
+	if r.flags.All {
+		state = queue.Done
+	}
+	err = queue.Each(ctx, db.Conn, queue.Selection{State: state}, func(e *queue.Entry) error {
+		numbers = append(numbers, e.Task.Task)
+		return nil
+	})
+	return numbers, err
+}
+
+// record reads the next record: a task, or a summary on the target's half.
+func (r *runner) record() (*job, error) {
+	b, line, err := r.feed()
+	if err != nil {
+		return nil, err
+	}
+	fail := func(err error) (*job, error) { return nil, &task.BadRecord{Line: line, Err: err} }
+	if r.flags.Source == "" {
+		var s verify.Summary
+		if err := json.Unmarshal(b, &s); err != nil {
+			return fail(fmt.Errorf("not a summary of bf-verify --source: %w", err))
+		}
+		if err := s.Check(); err != nil {
+			return fail(err)
+		}
+		return &job{task: &s.Task, summary: &s}, nil
+	}
+	t, err := task.Parse(b)
+	if err != nil {
+		return fail(err)
+	}
+	return &job{task: t}, nil
+}
+
+// lines yields the records of a stream, one per line.
+func lines(in io.Reader) func() ([]byte, int, error) {
+	s := bufio.NewScanner(in)
+	s.Buffer(make([]byte, 0, 64<<10), maxLine)
+	n := 0
+	return func() ([]byte, int, error) {
+		for s.Scan() {
+			n++
+			if len(bytes.TrimSpace(s.Bytes())) > 0 {
+				return s.Bytes(), n, nil
+			}
+		}
+		if err := s.Err(); err != nil {
+			return nil, 0, fmt.Errorf("read records: line %d: %w", n+1, err)
+		}
+		return nil, 0, io.EOF
+	}
+}
+
+// maxLine bounds a summary: 1600 columns of some hundred bytes each.
+const maxLine = 8 << 20
+
+// arguments yields the records of the command line.
+func arguments(args []string) func() ([]byte, int, error) {
+	return func() ([]byte, int, error) {
+		if len(args) == 0 {
+			return nil, 0, io.EOF
+		}
+		b := []byte(args[0])
+		args = args[1:]
+		return b, 0, nil
+	}
+}
+
+// worker compares one chunk at a time over its own connections.
+type worker struct {
+	*runner
+	pair *verify.Pair
+}
+
+// open connects to the sides that were named, unless that is done.
+func (w *worker) open(ctx context.Context) (err error) {
+	if w.pair != nil && !w.pair.Lost() {
+		return nil
+	}
+	w.close()
+	o := pg.Options{Application: name, Log: w.log.Info}
+	w.pair, err = verify.Open(ctx, w.flags.Source, w.flags.Target, w.method, o)
+	return err
+}
+
+func (w *worker) close() {
+	if w.pair != nil {
+		w.pair.Close()
+	}
+	w.pair = nil
+}
+
+// work does one job and reports it; the error means that the worker cannot go
+// on.
+func (w *worker) work(ctx context.Context, j *job) error {
+	if err := w.open(ctx); err != nil {
+		w.report(nil, err)
+		return err
+	}
+	if w.flags.Target == "" {
+		s, err := w.pair.Summarize(ctx, j.task)
+		if err != nil {
+			w.report(nil, err)
+			return nil
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if err := task.Write(w.stdout, s); err != nil {
+			w.log.Error(fmt.Errorf("write the summary: %w", err))
+			w.failed++
+			return err
+		}
+		w.done++
+		if s.State == verify.StateGone {
+			w.log.Info("%s%s: gone", w.count(), &s.Task)
+		} else {
+			w.log.Detail("%s%s: %d rows in %.2fs", w.count(), &s.Task, s.Rows, s.Seconds)
+		}
+		return nil
+	}
+	w.report(w.compare(ctx, j))
+	return nil
+}
+
+// compare gives a task its verdict and stores it.
+func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
+	e, err := w.staged(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	t := &e.Task
+	if !e.Worked {
+		return &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk, Status: task.Skipped, Message: "not loaded yet"}, nil
+	}
+	var res *task.Result
+	if j.summary != nil {
+		res, err = w.pair.Judge(ctx, t, j.summary)
+	} else {
+		res, err = w.pair.Verify(ctx, t)
+	}
+	if err != nil && (ctx.Err() != nil || w.pair.Lost()) {
+		return res, err
+	}
+	stored, e2 := queue.Verdict(ctx, w.pair.Target.Conn, res)
+	if err == nil && e2 == nil && !stored {
+		res.Status, res.Message, res.Differences = task.Skipped, "copied again while it was compared; verify it again", nil
+	}
+	return res, errors.Join(err, e2)
+}
+
+func (w *worker) staged(ctx context.Context, j *job) (*queue.Entry, error) {
+	if j.task != nil {
+		return queue.Staged(ctx, w.pair.Target.Conn, j.task)
+	}
+	e, err := queue.Get(ctx, w.pair.Target.Conn, j.number)
+	if err == nil && e == nil {
+		err = &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", j.number), Err: errors.New("is no longer staged")}
+	}
+	return e, err
+}
+
+// count is the place of a finished task among all, where they are known.
+func (r *runner) count() string {
+	if r.total == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d ", r.done, r.total)
+}
+
+// report prints the result record of a task and a line for people.
+func (r *runner) report(res *task.Result, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done++
+	if res != nil {
+		if werr := task.Write(r.stdout, res); werr != nil {
+			r.log.Error(fmt.Errorf("write the result record: %w", werr))
+			r.failed++
+		}
+	}
+	if err != nil {
+		r.failed++
+		if r.stop.Context.Err() == nil {
+			r.log.Error(err)
+		}
+		return
+	}
+	say := r.log.Info
+	if len(res.Differences) > 0 {
+		r.differ++
+		say = r.log.Warn
+	} else if res.Status == task.Verified {
+		r.equal++
+	}
+	say("%s%s %s: %s in %.2fs", r.count(), res.Hypertable, res.Chunk.Name, res.Message, res.Seconds)
+	if len(res.Differences) > 1 {
+		for _, d := range res.Differences {
+			say("  %s: %s", res.Chunk.Name, d)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package verify
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// columns are a side's own columns as a summary has them, in name order: their
+// order in the table differs between the sides.
+func (s *side) columns(of []tsdb.Column) []Column {
+	cols := make([]Column, len(of))
+	for i, c := range of {
+		cols[i] = Column{Name: c.Name, Type: c.Type, How: c.Hash}
+		if c.Hash == tsdb.HashDims && c.Collation != "" && !s.utf8() {
+			cols[i].How = tsdb.HashText // as its elements cannot be converted one by one
+		}
+	}
+	slices.SortFunc(cols, func(a, b Column) int { return cmp.Compare(a.Name, b.Name) })
+	return cols
+}
+
+// agree returns the columns to compare, each hashed in a way that both sides
+// have, and what already differs. Generated columns are compared where both
+// sides have them; what only the target has was not copied.
+func agree(from, to *side) (cols []Column, diffs []task.Difference) {
+	theirs := map[string]Column{}
+	for _, c := range to.columns(to.h.Columns) {
+		theirs[c.Name] = c
+	}
+	for _, c := range from.columns(from.h.Columns) {
+		o, ok := theirs[c.Name]
+		if !ok {
+			if i := slices.IndexFunc(from.h.Columns, func(x tsdb.Column) bool { return x.Name == c.Name }); !from.h.Columns[i].Generated {
+				diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
+			}
+			continue
+		}
+		if o.Type != c.Type {
+			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
+		}
+		if o.How != c.How {
+			c.How = tsdb.HashRecord
+		}
+		cols = append(cols, c)
+	}
+	return cols, diffs
+}
+
+// follow returns the columns of a summary that was made elsewhere, to be
+// summarized in the same way here, and what already differs.
+func (s *side) follow(a *Summary) (cols []Column, diffs []task.Difference, err error) {
+	mine := map[string]Column{}
+	for _, c := range s.columns(s.h.Columns) {
+		mine[c.Name] = c
+	}
+	for _, c := range a.Columns {
+		o, ok := mine[c.Name]
+		switch {
+		case !ok:
+			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
+			continue
+		case o.Type != c.Type:
+			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
+		}
+		if a.Method == Rows && c.How != o.How && c.How != tsdb.HashText && c.How != tsdb.HashRecord {
+			return nil, nil, &pg.Error{Side: pg.Target, Object: fmt.Sprintf("%s, column %q", s.h.Label(), c.Name),
+				Err:  fmt.Errorf("the summary hashes it as %q, which means something else here", c.How),
+				Hint: "make the summary with --method summary, or give --source and --target to one bf-verify"}
+		}
+		cols = append(cols, Column{Name: c.Name, Type: o.Type, How: c.How})
+	}
+	return cols, diffs, nil
+}
+
+// mostDifferences is how many differences a verdict tells.
+const mostDifferences = 12
+
+// judge gives the verdict on two summaries.
+func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, to *side) {
+	res.Rows = a.Rows
+	more, tolerance := compare(a, b)
+	diffs = append(diffs, more...)
+	notes := ""
+	if a.Note != "" {
+		notes = "; " + a.Note
+	}
+	if len(diffs) == 0 {
+		res.Status, res.Message = task.Verified, fmt.Sprintf("equal: %d rows", a.Rows)
+		switch {
+		case m == Rows:
+			res.Message += ", hash " + a.Hash
+		case tolerance > 0:
+			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns; sums of floating point within %.1g", len(b.Columns), tolerance)
+		default:
+			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns", len(b.Columns))
+		}
+		res.Message += notes
+		return
+	}
+	if to.gone && a.Rows > 0 {
+		res.Status, res.Message = task.Gone, "gone on the target: the chunk was dropped there"+notes
+		diffs = []task.Difference{{What: "rows", Source: strconv.FormatInt(a.Rows, 10), Target: "0"}}
+	} else {
+		res.Status = task.Differs
+		said := diffs[0].String()
+		if n := len(diffs) - 1; n > 0 {
+			said += fmt.Sprintf(" (and %d more)", n)
+		}
+		res.Message = "differs: " + said + notes
+	}
+	res.Differences = diffs[:min(len(diffs), mostDifferences)]
+}
+
+func sourceGone(res *task.Result) {
+	res.Status, res.Message = task.Gone, "gone on the source: the chunk was dropped there; nothing to compare with"
+}
+
+// Check refuses a summary that was read from outside and is none.
+func (s *Summary) Check() error {
+	switch {
+	case s.Kind != kind:
+		return errors.New(`not a summary of bf-verify --source (no "kind":"summary")`)
+	case s.V != task.Version:
+		return fmt.Errorf("summary version %d: this bf reads version %d", s.V, task.Version)
+	case s.Method != Rows && s.Method != Columns:
+		return fmt.Errorf("method %q: this bf knows rows and summary", s.Method)
+	case s.State != StateChunk && s.State != StateGone:
+		return fmt.Errorf("state %q: this bf knows %s and %s", s.State, StateChunk, StateGone)
+	case slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == "" || strings.ContainsRune(c.Name, 0) || !tsdb.KnowsHash(c.How) }):
+		return errors.New("a column without name, or hashed in a way this bf does not know")
+	}
+	return s.Task.Validate()
+}

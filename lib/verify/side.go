@@ -1,0 +1,127 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/source"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// side is one side of a task: an open read-only transaction, in whose snapshot
+// the rows of the task are looked at as often as needed.
+type side struct {
+	db   *tsdb.DB
+	h    *tsdb.Hypertable
+	rows string // relation and condition, for a FROM clause
+	gone bool   // no chunk holds rows of the task's range
+	note string // what the reader of a verdict should know
+}
+
+// enterSource looks at the chunk of a task in the snapshot it was staged with,
+// or as it is now when that is no longer possible.
+func enterSource(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) {
+	s := &side{db: db}
+	c, h, err := source.Enter(ctx, db, t)
+	if errors.Is(err, source.ErrSnapshot) {
+		s.leave(ctx)
+		s.note = fmt.Sprintf("source as it is now (snapshot %s: no longer usable)", t.Snapshot)
+		now := *t
+		now.Snapshot = ""
+		c, h, err = source.Enter(ctx, db, &now)
+	}
+	if err != nil {
+		return s, err
+	}
+	s.h = h
+	return s, s.chunk(c, t)
+}
+
+// enterTarget looks at the target's chunk of the same extent, or else through
+// the hypertable at the rows of the range. Chunks are locked before the
+// snapshot is taken: one that is older than a compression would miss the rows.
+func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) {
+	s := &side{db: db}
+	for range 5 {
+		var err error
+		if s.h, err = db.HypertableFor(ctx, t.Hypertable, t.View); err != nil {
+			return s, err
+		}
+		if s.h == nil {
+			return s, &pg.Error{Side: pg.Target, Object: t.Target().String(), Err: errors.New("is not there any more"), Hint: "create it as on the source and run bf-stage again"}
+		}
+		chunks, err := s.chunks(ctx, t)
+		if err != nil {
+			return s, err
+		}
+		var b strings.Builder
+		b.WriteString("begin isolation level repeatable read read only")
+		for _, c := range chunks {
+			b.WriteString("; lock table only " + pg.Ident(c.Name.Schema, c.Name.Name) + " in access share mode")
+		}
+		_, err = db.Exec(ctx, b.String())
+		if err != nil && pg.Code(err) != pg.UndefinedTable {
+			return s, err
+		}
+		if err == nil {
+			locked, err := s.chunks(ctx, t)
+			if err != nil {
+				return s, err
+			}
+			if slices.EqualFunc(chunks, locked, func(a, b *tsdb.Chunk) bool { return a.OID == b.OID && !b.Rewritten }) {
+				if len(chunks) == 1 && chunks[0].SameSlices(t.Slices) {
+					return s, s.chunk(chunks[0], t)
+				}
+				s.gone = len(chunks) == 0
+				return s, s.root(t)
+			}
+		}
+		s.leave(ctx) // chunks were made, dropped or compressed in the meantime
+	}
+	return s, &pg.Error{Side: pg.Target, Object: t.String(), Err: errors.New("its chunks keep changing"), Hint: "run bf-verify again"}
+}
+
+// chunks returns the chunk of the task's extent, or else all that may hold rows
+// of its range.
+func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) {
+	c, err := s.db.ChunkOf(ctx, s.h, t.Slices)
+	if err != nil {
+		return nil, err
+	}
+	if c != nil && len(s.h.Dimensions) == len(t.Slices) {
+		return []*tsdb.Chunk{c}, nil
+	}
+	return s.db.ChunksIn(ctx, s.h, t.Range)
+}
+
+func (s *side) chunk(c *tsdb.Chunk, t *task.Task) error {
+	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
+	if !t.Range.Partial {
+		return nil
+	}
+	cond, err := s.db.RangeCondition(s.h, t)
+	s.rows += " where " + cond
+	return err
+}
+
+func (s *side) root(t *task.Task) error {
+	cond, err := s.db.TaskCondition(s.h, t)
+	s.rows = pg.Ident(s.h.Name.Schema, s.h.Name.Name) + " where " + cond
+	return err
+}
+
+// leave ends the transaction.
+func (s *side) leave(ctx context.Context) {
+	if !s.db.Lost() {
+		_, _ = s.db.Exec(context.WithoutCancel(ctx), "rollback")
+	}
+}
+
+// utf8 reports whether the bytes of text are the same as on any other such
+// server.
+func (s *side) utf8() bool { return s.db.PgConn().ParameterStatus("server_encoding") == "UTF8" }

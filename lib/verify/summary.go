@@ -1,0 +1,314 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Summary is what one side holds of a task. It is a record (one JSON object per
+// line): the source's half of a verification may be kept, and judged elsewhere
+// or later.
+type Summary struct {
+	V      int       `json:"v"`
+	Kind   string    `json:"kind"` // "summary"
+	Task   task.Task `json:"task"`
+	Method Method    `json:"method"`
+	State  string    `json:"state"`
+	Rows   int64     `json:"rows"`
+	// Hash is the sum of the hashes of all rows; a row is its columns in the
+	// order of Columns.
+	Hash    string   `json:"hash,omitempty"`
+	Columns []Column `json:"columns,omitempty"`
+	Note    string   `json:"note,omitempty"`
+	Seconds float64  `json:"seconds"`
+}
+
+const kind = "summary"
+
+// The states of a summary, as those of a dump.
+const (
+	StateChunk = "chunk"
+	StateGone  = "gone"
+)
+
+// Column is a column's part of a summary.
+type Column struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	How  string `json:"how"` // what of it is hashed: tsdb.HashValue and so on
+	// Values is left out where only the rows are hashed.
+	*Values
+}
+
+// Values is what the values of one column come to, as text; nil where the type
+// does not have it.
+type Values struct {
+	Count string  `json:"count"` // not null
+	Min   *string `json:"min,omitempty"`
+	Max   *string `json:"max,omitempty"`
+	Sum   *string `json:"sum,omitempty"`
+	Hash  *string `json:"hash,omitempty"`
+}
+
+// want says what of a summary to compute.
+type want struct{ hash, values, hashes bool }
+
+// summarize computes a summary in the side's snapshot. Sums that overflow are
+// left out.
+func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, error) {
+	sum, err := s.query(ctx, cols, w, true)
+	if code := pg.Code(err); code == "22003" || code == "22008" {
+		// Not exact numbers: the largest floats, infinite intervals. The
+		// transaction is aborted; its snapshot must stay.
+		if _, err := s.db.Exec(ctx, "rollback to savepoint summary"); err != nil {
+			return nil, s.db.Wrap(err, "rows of %s", s.rows)
+		}
+		sum, err = s.query(ctx, cols, w, false)
+	}
+	return sum, s.db.Wrap(err, "compare %s", s.rows)
+}
+
+func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Summary, error) {
+	out := &Summary{V: task.Version, Kind: kind, State: StateChunk, Note: s.note, Columns: slices.Clone(cols)}
+	var b strings.Builder
+	b.WriteString("select count(*)")
+	dest := []any{&out.Rows}
+	if w.hash {
+		var row []string
+		for _, c := range cols {
+			row = append(row, s.hashed(c)...)
+		}
+		b.WriteString(", coalesce(sum(" + hash(row) + "), 0)::text")
+		dest = append(dest, &out.Hash)
+	}
+	values := make([][]*string, len(cols))
+	if w.values {
+		// An array per column: a query has at most 1664 columns, a table 1600.
+		for i, c := range cols {
+			e := s.aggregates(c, sums)
+			if w.hashes {
+				e = append(e, "coalesce(sum("+hash(s.hashed(c))+"), 0)::text")
+			}
+			b.WriteString(",\n array[" + strings.Join(e, ", ") + "]")
+			dest = append(dest, &values[i])
+		}
+	}
+	b.WriteString("\nfrom " + s.rows)
+	if _, err := s.db.Exec(ctx, "savepoint summary"); err != nil {
+		return nil, err
+	}
+	if err := s.db.QueryRow(ctx, b.String()).Scan(dest...); err != nil {
+		return nil, err
+	}
+	for i, v := range values {
+		if v != nil {
+			out.Columns[i].Values = &Values{Count: *v[0], Min: v[1], Max: v[2], Sum: v[3]}
+			if w.hashes {
+				out.Columns[i].Hash = v[4]
+			}
+		}
+	}
+	return out, nil
+}
+
+// hash is the hash of a row of expressions. A ROW has at most 1664.
+func hash(exprs []string) string {
+	const most = 1600
+	for len(exprs) > most {
+		var rows []string
+		for part := range slices.Chunk(exprs, most) {
+			rows = append(rows, "row("+strings.Join(part, ", ")+")")
+		}
+		exprs = rows
+	}
+	return "hash_record_extended(row(" + strings.Join(exprs, ", ") + "), 0)"
+}
+
+// hashed is what of a column goes into the hash. Text is hashed in UTF-8,
+// whatever the encoding of the database.
+func (s *side) hashed(c Column) []string {
+	q := pg.Ident(c.Name)
+	text := func(e string) []string {
+		e = "(" + e + `::text collate "C")`
+		if !s.utf8() {
+			e = "convert_to(" + e + ", 'UTF8')"
+		}
+		return []string{e}
+	}
+	switch c.How {
+	case tsdb.HashScale:
+		return []string{q, "scale(" + q + ")"}
+	case tsdb.HashDims:
+		return []string{q, "array_dims(" + q + ")"}
+	case tsdb.HashText:
+		return text(q)
+	case tsdb.HashRecord:
+		return text("row(" + q + ")")
+	}
+	if isText(c.Type) && !s.utf8() {
+		return text(q)
+	}
+	return []string{q}
+}
+
+// plainType is a type without its modifiers: timestamp(3) with time zone and
+// timestamp with time zone are the same here.
+func plainType(t string) string {
+	if strings.HasPrefix(t, "interval") {
+		return "interval"
+	}
+	if before, rest, ok := strings.Cut(t, "("); ok {
+		_, after, _ := strings.Cut(rest, ")")
+		return before + after
+	}
+	return t
+}
+
+func isText(typ string) bool {
+	switch plainType(typ) {
+	case "text", "character varying", "character", "bpchar", "name":
+		return true
+	}
+	return false
+}
+
+func isFloat(typ string) bool { return typ == "double precision" || typ == "real" }
+
+// aggregates are count, min, max and sum of a column, each as text. Where
+// equality is coarser than identity (1.0 = 1.00, -0 = 0) min and max give back
+// any of the equal values: those are made the same. Types that have no order,
+// or none that is the same on every server (collations, enums), are compared
+// by their text.
+func (s *side) aggregates(c Column, sums bool) []string {
+	q := pg.Ident(c.Name)
+	count, sum := "count("+q+")::text", "null"
+	minmax := func(format string) []string {
+		return []string{count, fmt.Sprintf(format, "min("+q+")"), fmt.Sprintf(format, "max("+q+")"), sum}
+	}
+	switch plainType(c.Type) {
+	case "smallint", "integer", "bigint":
+		sum = "sum(" + q + ")::text"
+		return minmax("%s::text")
+	case "numeric":
+		sum = "sum(" + q + ")::text"
+		return minmax("trim_scale(%s)::text")
+	case "real", "double precision":
+		if sums {
+			sum = "sum(" + q + "::float8)::text"
+		}
+		return minmax("(%s::float8 + 0)::text")
+	case "money":
+		sum = "sum(" + q + "::numeric)::text"
+		return minmax("%s::text")
+	case "date", "time without time zone", "time with time zone", "timestamp without time zone", "timestamp with time zone", "oid", "pg_lsn", "inet":
+		return minmax("%s::text")
+	case "interval":
+		if sums {
+			sum = "sum(" + q + ")::text"
+		}
+	}
+	text := q + "::text"
+	if c.How == tsdb.HashRecord {
+		text = "case num_nulls(" + q + ") when 0 then row(" + q + ")::text end"
+	}
+	text = "(" + text + ` collate "C")`
+	least, most := "min("+text+")", "max("+text+")"
+	if !s.utf8() { // the order of the bytes in UTF-8
+		text = "encode(convert_to(" + text + `, 'UTF8'), 'hex') collate "C"`
+		least, most = "convert_from(decode(min("+text+"), 'hex'), 'UTF8')", "convert_from(decode(max("+text+"), 'hex'), 'UTF8')"
+	}
+	return []string{count, short(least), short(most), sum}
+}
+
+// short is a value of which only the beginning is shown, with what tells it
+// from others.
+func short(e string) string {
+	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
+        else left(%[1]s, 80) || '… (' || length(%[1]s) || ' characters, hash ' || hash_record_extended(row(convert_to(%[1]s, 'UTF8')), 0) || ')' end`, e)
+}
+
+// compare lists what differs between the two summaries, and the largest
+// tolerance that was used.
+func compare(a, b *Summary) (diffs []task.Difference, tolerance float64) {
+	say := func(what, column, x, y string) {
+		diffs = append(diffs, task.Difference{What: what, Column: column, Source: x, Target: y})
+	}
+	if a.Rows != b.Rows {
+		say("rows", "", strconv.FormatInt(a.Rows, 10), strconv.FormatInt(b.Rows, 10))
+	}
+	theirs := map[string]Column{}
+	for _, c := range b.Columns {
+		theirs[c.Name] = c
+	}
+	for _, c := range a.Columns {
+		o, ok := theirs[c.Name]
+		if !ok || c.Values == nil || o.Values == nil {
+			continue
+		}
+		if c.Count != o.Count {
+			say("count", c.Name, c.Count, o.Count)
+		}
+		same := true
+		for _, v := range []struct {
+			what string
+			x, y *string
+		}{{"min", c.Min, o.Min}, {"max", c.Max, o.Max}} {
+			if text(v.x) != text(v.y) {
+				same = false
+				say(v.what, c.Name, text(v.x), text(v.y))
+			}
+		}
+		if c.Sum != nil && o.Sum != nil && *c.Sum != *o.Sum {
+			if t := sumTolerance(c); t == 0 || !close(*c.Sum, *o.Sum, t) {
+				same = false
+				say("sum", c.Name, *c.Sum, *o.Sum)
+			} else {
+				tolerance = max(tolerance, t)
+			}
+		}
+		if c.Hash != nil && o.Hash != nil && *c.Hash != *o.Hash && same && c.Count == o.Count {
+			say("hash", c.Name, *c.Hash, *o.Hash)
+		}
+	}
+	if a.Hash != b.Hash && len(diffs) == 0 {
+		say("hash", "", a.Hash, b.Hash)
+	}
+	return diffs, tolerance
+}
+
+func text(s *string) string {
+	if s == nil {
+		return "null"
+	}
+	return *s
+}
+
+// sumTolerance is how far two sums of the same floats, added in different
+// orders, can be apart at most: n² · 2⁻⁵² · the largest absolute value. Sums of
+// other types are exact.
+func sumTolerance(c Column) float64 {
+	if !isFloat(plainType(c.Type)) {
+		return 0
+	}
+	n, _ := strconv.ParseFloat(c.Count, 64)
+	lo, err1 := strconv.ParseFloat(text(c.Min), 64)
+	hi, err2 := strconv.ParseFloat(text(c.Max), 64)
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	return n * n * 0x1p-52 * max(math.Abs(lo), math.Abs(hi))
+}
+
+func close(a, b string, tolerance float64) bool {
+	x, err1 := strconv.ParseFloat(a, 64)
+	y, err2 := strconv.ParseFloat(b, 64)
+	return err1 == nil && err2 == nil && math.Abs(x-y) <= tolerance
+}

@@ -1,0 +1,219 @@
+// Package verify compares what the two sides hold of a task: a summary of each,
+// computed by the servers in one snapshot per side, and a judgement of the
+// pair. The two halves may run on two machines: a summary is a record.
+package verify
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/source"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Method is how two sides are compared.
+type Method string
+
+const (
+	// Rows hashes every row and adds the hashes up: exact, whatever the order
+	// of the rows.
+	Rows Method = "rows"
+	// Columns, "summary" to users, compares the number of rows and count,
+	// min, max and sum of each column.
+	Columns Method = "summary"
+)
+
+// Pair compares tasks over one connection per side. A half of it has one side
+// only.
+type Pair struct {
+	Source, Target *tsdb.DB
+	method         Method
+}
+
+// Open connects to the sides whose connection strings are given.
+func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (p *Pair, err error) {
+	p = &Pair{method: m}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if src != "" {
+		if p.Source, err = open(ctx, pg.Source, src, o); err != nil {
+			return nil, err
+		}
+	}
+	if dst != "" {
+		if p.Target, err = open(ctx, pg.Target, dst, o); err == nil {
+			err = queue.Check(ctx, p.Target.Conn)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
+		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"), Hint: "check --source and --target"}
+	}
+	return p, nil
+}
+
+// open connects to one side. No parallel query: what a verification costs a
+// server is bounded by the number of its connections.
+func open(ctx context.Context, side pg.Side, conn string, o pg.Options) (*tsdb.DB, error) {
+	db, err := tsdb.Open(ctx, side, conn, o)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := db.Exec(ctx, "set max_parallel_workers_per_gather = 0"); err != nil {
+		db.Close()
+		return nil, db.Wrap(err, "session settings")
+	}
+	return db, nil
+}
+
+// Close ends the connections.
+func (p *Pair) Close() {
+	for _, db := range []*tsdb.DB{p.Source, p.Target} {
+		if db != nil {
+			db.Close()
+		}
+	}
+}
+
+// Lost reports whether a connection is beyond use.
+func (p *Pair) Lost() bool {
+	return p.Source != nil && p.Source.Lost() || p.Target != nil && p.Target.Lost()
+}
+
+// Verify compares the two sides of a task and says what it found. The error is
+// why they could not be compared.
+func (p *Pair) Verify(ctx context.Context, t *task.Task) (*task.Result, error) {
+	return report(t, func(res *task.Result) error { return p.verify(ctx, t, res) })
+}
+
+// report runs f, which fills in the result of a task.
+func report(t *task.Task, f func(res *task.Result) error) (*task.Result, error) {
+	start := time.Now()
+	res := &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk}
+	err := f(res)
+	res.Seconds = time.Since(start).Seconds()
+	if err != nil {
+		res.Status, res.Message = task.Failed, err.Error()
+	}
+	return res, err
+}
+
+func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error {
+	from, err := enterSource(ctx, p.Source, t)
+	defer from.leave(ctx)
+	if errors.Is(err, source.ErrGone) {
+		sourceGone(res)
+		return nil
+	}
+	if err != nil {
+		return p.Source.Wrap(err, "chunk %s", t.Chunk)
+	}
+	to, err := enterTarget(ctx, p.Target, t)
+	defer to.leave(ctx)
+	if err != nil {
+		return p.Target.Wrap(err, "%s", t)
+	}
+	cols, diffs := agree(from, to)
+	a, b, err := p.compare(ctx, from, to, cols)
+	if err != nil {
+		return err
+	}
+	judge(res, p.method, a, b, diffs, to)
+	return nil
+}
+
+// compare computes what is compared of the two sides, in the cheapest way that
+// the method allows for this pair of chunks; where rows differ, also what shows
+// the difference.
+func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b *Summary, err error) {
+	summaries := func(w want) (a, b *Summary, err error) {
+		return both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) { return s.summarize(ctx, cols, w) })
+	}
+	if p.method == Columns {
+		return summaries(want{values: true})
+	}
+	a, b, err = summaries(want{hash: true})
+	if err != nil || a.Rows == b.Rows && a.Hash == b.Hash || to.gone {
+		return a, b, err
+	}
+	return summaries(want{hash: true, values: true, hashes: true})
+}
+
+// both runs f for the two sides at the same time.
+func both[T any](ctx context.Context, from, to *side, f func(context.Context, *side) (T, error)) (a, b T, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		if b, err = f(ctx, to); err != nil {
+			cancel(err)
+		}
+		done <- err
+	}()
+	if a, err = f(ctx, from); err != nil {
+		cancel(err)
+	}
+	if e := <-done; err == nil || errors.Is(err, context.Canceled) && e != nil {
+		err = e
+	}
+	return a, b, err
+}
+
+// Summarize is the source's half: the summary of a task, for a judge elsewhere.
+func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
+	start := time.Now()
+	db, m := p.Source, p.method
+	from, err := enterSource(ctx, db, t)
+	defer from.leave(ctx)
+	if errors.Is(err, source.ErrGone) {
+		return &Summary{V: task.Version, Kind: kind, Task: *t, Method: m, State: StateGone, Seconds: time.Since(start).Seconds()}, nil
+	}
+	if err != nil {
+		return nil, db.Wrap(err, "chunk %s", t.Chunk)
+	}
+	// All that a judge may want to show: nobody can come back and ask.
+	s, err := from.summarize(ctx, from.columns(from.h.Copied()), want{hash: m == Rows, values: true})
+	if err != nil {
+		return nil, err
+	}
+	s.Task, s.Method = *t, m
+	s.Seconds = time.Since(start).Seconds()
+	return s, nil
+}
+
+// Judge is the target's half: it computes the same summary of the target and
+// compares.
+func (p *Pair) Judge(ctx context.Context, t *task.Task, a *Summary) (*task.Result, error) {
+	db := p.Target
+	return report(t, func(res *task.Result) error {
+		if a.State == StateGone {
+			sourceGone(res)
+			return nil
+		}
+		to, err := enterTarget(ctx, db, t)
+		defer to.leave(ctx)
+		if err != nil {
+			return db.Wrap(err, "%s", t)
+		}
+		cols, diffs, err := to.follow(a)
+		if err != nil {
+			return err
+		}
+		b, err := to.summarize(ctx, cols, want{hash: a.Method == Rows, values: true})
+		if err != nil {
+			return err
+		}
+		judge(res, a.Method, a, b, diffs, to)
+		return nil
+	})
+}
