@@ -44,7 +44,7 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		return nil, err
 	}
 	if c != nil {
-		return &place{chunk: c, way: wayChunk}, nil
+		return l.into(ctx, ht, c)
 	}
 	if why := unaligned(ht, t.Slices); why != "" {
 		return &place{way: wayRoot, why: why}, nil
@@ -64,11 +64,24 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 			return nil, err
 		}
 		if c != nil {
-			return &place{chunk: c, way: wayChunk}, nil
+			return l.into(ctx, ht, c)
 		}
 		why = "the target cuts chunks differently"
 	}
 	return &place{way: wayRoot, why: why}, nil
+}
+
+// into is a chunk of the target as the place, if rows may be written to it
+// directly.
+func (l *Loader) into(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (*place, error) {
+	skewed, err := l.db.Skewed(ctx, ht, c)
+	if err != nil {
+		return nil, err
+	}
+	if skewed {
+		return &place{way: wayRoot, why: "the chunk's columns have other numbers than the hypertable's"}, nil
+	}
+	return &place{chunk: c, way: wayChunk}, nil
 }
 
 // unaligned says why the source's slices must not become a chunk of the target:

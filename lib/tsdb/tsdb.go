@@ -438,6 +438,21 @@ func (c *Chunk) SameSlices(want []task.Slice) bool {
 	return true
 }
 
+// Skewed reports whether a column of a dimension has another number in the chunk
+// than in the hypertable: a column was dropped before the chunk was made.
+// TimescaleDB (2.28 and 2.29 at least) then checks the wrong column, or none
+// that exists, when rows are written to the chunk directly.
+func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool, err error) {
+	columns := make([]string, len(h.Dimensions))
+	for i, d := range h.Dimensions {
+		columns[i] = d.Column
+	}
+	err = db.QueryRow(ctx, `select exists (
+            select from pg_attribute p join pg_attribute c on c.attrelid = $2 and c.attname = p.attname
+            where p.attrelid = $1 and p.attname = any($3) and p.attnum <> c.attnum)`, h.OID, c.OID, columns).Scan(&skewed)
+	return skewed, db.Wrap(err, "columns of chunk %s", c.Name)
+}
+
 // CreateChunk makes an empty chunk with these slices and returns its name;
 // created is false when it was there already. Run it in a transaction of its
 // own: it locks the hypertable against other chunk creation until commit. The
