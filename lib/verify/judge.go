@@ -80,8 +80,9 @@ func (s *side) follow(a *Summary) (cols []Column, diffs []task.Difference, err e
 	return cols, diffs, nil
 }
 
-// mostDifferences is how many differences a verdict tells.
-const mostDifferences = 12
+// mostDifferences is how many differences of columns, and how many of rows, a
+// verdict tells.
+const mostDifferences = 8
 
 // judge gives the verdict on two summaries.
 func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, to *side) {
@@ -117,6 +118,14 @@ func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, t
 		res.Message = "differs: " + said + notes
 	}
 	res.Differences = diffs[:min(len(diffs), mostDifferences)]
+}
+
+// tell adds to a verdict the rows that were found to differ.
+func tell(res *task.Result, rows []task.Difference, atLeast int) {
+	if atLeast > 0 {
+		res.Message += fmt.Sprintf("; at least %d rows by their key", atLeast)
+	}
+	res.Differences = append(res.Differences, rows[:min(len(rows), mostDifferences)]...)
 }
 
 func sourceGone(res *task.Result) {

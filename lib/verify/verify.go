@@ -127,7 +127,15 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 	if err != nil {
 		return err
 	}
+	var found []task.Difference
+	atLeast := 0
+	if p.method == Rows && a.Hash != b.Hash && !to.gone {
+		if found, atLeast, err = keys(ctx, from, to, cols); err != nil {
+			return err
+		}
+	}
 	judge(res, p.method, a, b, diffs, to)
+	tell(res, found, atLeast)
 	return nil
 }
 

@@ -1,0 +1,230 @@
+package verify
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed key.sql
+var keySQL string
+
+// Rows are found by narrowing down: the rows of both sides are divided into
+// buckets by the hash of their key, and buckets whose sums differ are divided
+// again, until few enough rows are left to be compared one by one. Each step is
+// one pass over the chunk and a small aggregate on the server: no sort, no
+// temporary file, whatever the chunk's size.
+const (
+	bucketBits = 12
+	fewRows    = 4096 // that are fetched with their hashes
+	fewKeys    = 5    // that are told
+)
+
+// keys names a few rows that differ, by the hypertable's unique key; it does
+// nothing where there is none.
+func keys(ctx context.Context, from, to *side, cols []Column) (diffs []task.Difference, atLeast int, err error) {
+	var key []string
+	switch err := from.db.QueryRow(ctx, keySQL, from.h.OID).Scan(&key); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, 0, nil
+	case err != nil:
+		return nil, 0, from.db.Wrap(err, "unique key of %s", from.h.Name)
+	}
+	f := &finder{from: from, to: to, cols: cols}
+	for _, k := range key {
+		i := slices.IndexFunc(cols, func(c Column) bool { return c.Name == k })
+		if i < 0 {
+			return nil, 0, nil // a column that the target lacks
+		}
+		f.key = append(f.key, i)
+	}
+	return f.find(ctx)
+}
+
+type finder struct {
+	from, to *side
+	cols     []Column
+	key      []int // of cols
+}
+
+// hashedRows is a FROM clause that gives each row's hash r and its key's k.
+func (f *finder) hashedRows(s *side) string {
+	var key, row []string
+	for i, c := range f.cols {
+		row = append(row, s.hashed(c)...)
+		if slices.Contains(f.key, i) {
+			key = append(key, s.hashed(c)...)
+		}
+	}
+	return fmt.Sprintf("(select %s as k, %s as r from %s) x", hash(key), hash(row), s.rows)
+}
+
+func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int, err error) {
+	for _, s := range []*side{f.from, f.to} {
+		// The number of buckets is beyond the planner: it might sort.
+		if _, err := s.db.Exec(ctx, "set local enable_sort = off; set local work_mem = '8MB'"); err != nil {
+			return nil, 0, s.db.Wrap(err, "compare %s", s.rows)
+		}
+	}
+	var prefix int64
+	for bits := 0; bits+bucketBits < 64; bits += bucketBits {
+		within := fmt.Sprintf("k & %d = %d", int64(1)<<bits-1, prefix)
+		bucket := fmt.Sprintf("(k >> %d) & %d", bits, 1<<bucketBits-1)
+		a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
+			return sums(ctx, s, fmt.Sprintf("select %s, count(*), sum(r)::text from %s where %s group by 1", bucket, f.hashedRows(s), within))
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		other := differing(a, b)
+		if bits == 0 {
+			atLeast = len(other)
+		}
+		if len(other) == 0 {
+			return nil, 0, nil
+		}
+		var rows int64
+		few := other[:min(len(other), fewKeys)]
+		for _, n := range few {
+			rows += max(a[n].rows, b[n].rows)
+		}
+		if rows > fewRows {
+			prefix |= other[0] << bits
+			continue
+		}
+		ka, kb, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
+			return sums(ctx, s, fmt.Sprintf("select k, count(*), sum(r)::text from %s where %s and %s = any($1) group by 1", f.hashedRows(s), within, bucket), few)
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		found := differing(ka, kb)
+		atLeast = max(atLeast, len(found))
+		diffs, err = f.tell(ctx, found[:min(len(found), fewKeys)])
+		return diffs, atLeast, err
+	}
+	return nil, atLeast, nil
+}
+
+// sum is what the rows of a bucket, or of a key, come to.
+type sum struct {
+	rows   int64
+	hashes string
+}
+
+func sums(ctx context.Context, s *side, sql string, args ...any) (map[int64]sum, error) {
+	rows, err := s.db.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, s.db.Wrap(err, "compare %s", s.rows)
+	}
+	m := map[int64]sum{}
+	var n int64
+	var v sum
+	_, err = pgx.ForEachRow(rows, []any{&n, &v.rows, &v.hashes}, func() error { m[n] = v; return nil })
+	return m, s.db.Wrap(err, "compare %s", s.rows)
+}
+
+// differing returns the numbers whose sums differ, in order.
+func differing(a, b map[int64]sum) (numbers []int64) {
+	for n, v := range a {
+		if b[n] != v {
+			numbers = append(numbers, n)
+		}
+	}
+	for n := range b {
+		if _, ok := a[n]; !ok {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+// row is one row to tell of: the text of its columns, and their hashes.
+type row struct {
+	texts, hashes []*string
+}
+
+// tell fetches the rows with these hashes of keys and says what differs.
+func (f *finder) tell(ctx context.Context, hashes []int64) (diffs []task.Difference, err error) {
+	a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64][]row, error) { return f.rows(ctx, s, hashes) })
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range hashes {
+		x, y := a[k], b[k]
+		switch {
+		case len(x) == 0 && len(y) == 0:
+		case len(x) == 1 && len(y) == 1:
+			for i, c := range f.cols {
+				if *x[0].hashes[i] != *y[0].hashes[i] {
+					diffs = append(diffs, task.Difference{What: "value", Column: c.Name, Key: f.name(x[0]), Source: text(x[0].texts[i]), Target: text(y[0].texts[i])})
+				}
+			}
+		default: // keys with nulls may be there several times
+			diffs = append(diffs, task.Difference{What: "row", Key: f.name(append(x, y...)[0]), Source: times(len(x)), Target: times(len(y))})
+		}
+	}
+	return diffs, nil
+}
+
+func times(n int) string {
+	switch n {
+	case 0:
+		return "absent"
+	case 1:
+		return "present"
+	}
+	return fmt.Sprintf("%d times", n)
+}
+
+// name is the key of a row for people.
+func (f *finder) name(r row) string {
+	var parts []string
+	for _, i := range f.key {
+		parts = append(parts, f.cols[i].Name+"="+text(r.texts[i]))
+	}
+	return "(" + strings.Join(parts, ", ") + ")"
+}
+
+func (f *finder) rows(ctx context.Context, s *side, hashes []int64) (map[int64][]row, error) {
+	var key, texts, each []string
+	for i, c := range f.cols {
+		q := pg.Ident(c.Name)
+		if slices.Contains(f.key, i) {
+			key = append(key, s.hashed(c)...)
+		}
+		t := q + "::text"
+		if c.How == tsdb.HashRecord {
+			t = fmt.Sprintf("case num_nulls(%[1]s) when 0 then row(%[1]s)::text end", q)
+		}
+		texts = append(texts, short("("+t+")"))
+		each = append(each, hash(s.hashed(c))+"::text")
+	}
+	sql := fmt.Sprintf("select k, array[%s]::text[], array[%s]::text[] from (select %s as k, * from %s) x where k = any($1)",
+		strings.Join(texts, ", "), strings.Join(each, ", "), hash(key), s.rows)
+	rows, err := s.db.Query(ctx, sql, hashes)
+	if err != nil {
+		return nil, s.db.Wrap(err, "compare %s", s.rows)
+	}
+	m := map[int64][]row{}
+	var k int64
+	var r row
+	_, err = pgx.ForEachRow(rows, []any{&k, &r.texts, &r.hashes}, func() error {
+		if len(m[k]) <= fewKeys {
+			m[k] = append(m[k], r)
+		}
+		r = row{}
+		return nil
+	})
+	return m, s.db.Wrap(err, "compare %s", s.rows)
+}
