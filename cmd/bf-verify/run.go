@@ -292,7 +292,7 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 		return nil, err
 	}
 	t := &e.Task
-	if !e.Worked {
+	if e.Worked == "" {
 		return &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk, Status: task.Skipped, Message: "not loaded yet"}, nil
 	}
 	var res *task.Result
@@ -304,7 +304,7 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 	if err != nil && (ctx.Err() != nil || w.pair.Lost()) {
 		return res, err
 	}
-	stored, e2 := queue.Verdict(ctx, w.pair.Target.Conn, res)
+	stored, e2 := queue.Verdict(ctx, w.pair.Target.Conn, e, res)
 	if err == nil && e2 == nil && !stored {
 		res.Status, res.Message, res.Differences = task.Skipped, "copied again while it was compared; verify it again", nil
 	}

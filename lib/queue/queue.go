@@ -172,7 +172,8 @@ func null(s string) *string {
 // Entry is a task and its state.
 type Entry struct {
 	task.Task
-	Worked, Failed, Verified bool
+	Worked           string // when it was copied, "" while it is pending
+	Failed, Verified bool
 }
 
 func scanEntry(r pgx.CollectableRow) (*Entry, error) {
@@ -342,7 +343,7 @@ func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool)
 		return ErrBusy
 	case err != nil:
 		return c.Wrap(err, "task %d", t.Task)
-	case e.Worked && !again:
+	case e.Worked != "" && !again:
 		return ErrDone
 	}
 	if differs, same := t.SameWork(&e.Task); !same {
@@ -380,12 +381,12 @@ func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
 }
 
 // Verdict stores what a comparison found; verified is null unless both sides
-// were equal. It reports false when the task was copied again meanwhile: then
-// the verdict is of rows that are no longer there, and nothing is stored.
-func Verdict(ctx context.Context, c *pg.Conn, r *task.Result) (stored bool, err error) {
+// were equal. It reports false when the task was copied again since e was read:
+// then the verdict is of rows that are no longer there, and nothing is stored.
+func Verdict(ctx context.Context, c *pg.Conn, e *Entry, r *task.Result) (stored bool, err error) {
 	tag, err := c.Exec(ctx, `update __backfill.task
-        set verified = case when $2 then tstzrange(began.at, clock_timestamp(), '[]') end, verify_message = $4
-        from (select clock_timestamp() - $3::float8 * interval '1 second' as at) began
-        where priority = $1 and upper(worked) <= began.at`, r.Task, r.Status == task.Verified, r.Seconds, r.Message)
+        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second', clock_timestamp(), '[]') end,
+            verify_message = $4
+        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds, r.Message, e.Worked)
 	return tag.RowsAffected() == 1, c.Wrap(err, "task %d", r.Task)
 }

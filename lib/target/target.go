@@ -79,7 +79,7 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return err
 	}
 	t := &staged.Task
-	if staged.Worked && !l.force {
+	if staged.Worked != "" && !l.force {
 		return queue.ErrDone
 	}
 	if h.State == stream.StateGone {

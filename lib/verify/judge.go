@@ -123,7 +123,7 @@ func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, t
 // tell adds to a verdict the rows that were found to differ.
 func tell(res *task.Result, rows []task.Difference, atLeast int) {
 	if atLeast > 0 {
-		res.Message += fmt.Sprintf("; at least %d rows by their key", atLeast)
+		res.Message += fmt.Sprintf("; rows that differ, by their key: at least %d", atLeast)
 	}
 	res.Differences = append(res.Differences, rows[:min(len(rows), mostDifferences)]...)
 }

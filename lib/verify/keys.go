@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -110,6 +111,7 @@ func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int
 		found := differing(ka, kb)
 		atLeast = max(atLeast, len(found))
 		diffs, err = f.tell(ctx, found[:min(len(found), fewKeys)])
+		slices.SortStableFunc(diffs, func(a, b task.Difference) int { return cmp.Compare(a.Key, b.Key) })
 		return diffs, atLeast, err
 	}
 	return nil, atLeast, nil

@@ -39,7 +39,7 @@ func enterSource(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 		return s, err
 	}
 	s.h = h
-	return s, s.chunk(c, t)
+	return s, s.chunk(ctx, c, t)
 }
 
 // enterTarget looks at the target's chunk of the same extent, or else through
@@ -75,10 +75,10 @@ func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 			}
 			if slices.EqualFunc(chunks, locked, func(a, b *tsdb.Chunk) bool { return a.OID == b.OID && !b.Rewritten }) {
 				if len(chunks) == 1 && chunks[0].SameSlices(t.Slices) {
-					return s, s.chunk(chunks[0], t)
+					return s, s.chunk(ctx, chunks[0], t)
 				}
 				s.gone = len(chunks) == 0
-				return s, s.root(t)
+				return s, s.root(ctx, t)
 			}
 		}
 		s.leave(ctx) // chunks were made, dropped or compressed in the meantime
@@ -99,19 +99,28 @@ func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) 
 	return s.db.ChunksIn(ctx, s.h, t.Range)
 }
 
-func (s *side) chunk(c *tsdb.Chunk, t *task.Task) error {
+func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
 	if !t.Range.Partial {
 		return nil
 	}
 	cond, err := s.db.RangeCondition(s.h, t)
-	s.rows += " where " + cond
-	return err
+	return s.where(ctx, cond, err)
 }
 
-func (s *side) root(t *task.Task) error {
+func (s *side) root(ctx context.Context, t *task.Task) error {
+	s.rows = pg.Ident(s.h.Name.Schema, s.h.Name.Name)
 	cond, err := s.db.TaskCondition(s.h, t)
-	s.rows = pg.Ident(s.h.Name.Schema, s.h.Name.Name) + " where " + cond
+	return s.where(ctx, cond, err)
+}
+
+func (s *side) where(ctx context.Context, cond string, err error) error {
+	s.rows += " where " + cond
+	if err == nil && slices.ContainsFunc(s.h.Dimensions, func(d tsdb.Dimension) bool { return !d.Func.IsZero() }) {
+		// A partitioning function of the user's may rely on the search_path
+		// that database and role set.
+		_, err = s.db.Exec(ctx, "set local search_path to default")
+	}
 	return err
 }
 
