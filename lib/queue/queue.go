@@ -380,6 +380,15 @@ func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
 	return c.Wrap(err, "task %d", number)
 }
 
+// FailRows is Fail for a chunk whose compressed relation the target cannot take:
+// the next record of the task says that its rows have to travel, and why.
+func FailRows(ctx context.Context, c *pg.Conn, number int64, message, why string) error {
+	if _, err := c.Exec(ctx, "update __backfill.task set rows_only = $2 where priority = $1", number, why); err != nil {
+		return c.Wrap(err, "task %d", number)
+	}
+	return Fail(ctx, c, number, message)
+}
+
 // Verdict stores what a comparison found; verified is null unless both sides
 // were equal. It reports false when the task was copied again since e was read:
 // then the verdict is of rows that are no longer there, and nothing is stored.

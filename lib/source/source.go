@@ -4,6 +4,7 @@ package source
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -86,11 +87,19 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	if err != nil {
 		return res, false, err
 	}
-	sql, part, err := d.rows(c, h, t)
+	img, err := d.image(ctx, c, h, t)
 	if err != nil {
 		return res, false, err
 	}
-	if err := d.w.Begin(d.header(t, stream.StateChunk, []stream.Part{part})); err != nil {
+	sqls, parts, err := d.parts(ctx, c, h, t, img)
+	if err != nil {
+		return res, false, err
+	}
+	head := d.header(t, stream.StateChunk, parts)
+	if head.Chunk, err = json.Marshal(img); err != nil {
+		return res, false, err
+	}
+	if err := d.w.Begin(head); err != nil {
 		return res, true, output(err)
 	}
 	if t.Range.Partial {
@@ -100,24 +109,26 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 			return res, true, err
 		}
 	}
-	var out countWriter
-	out.w = d.w
-	n, err := db.CopyOut(ctx, &out, sql)
-	if out.err != nil {
-		return res, true, output(out.err)
-	}
-	if err != nil {
-		return res, true, err
-	}
-	if err := d.w.EndPart(n); err != nil {
-		return res, true, output(err)
+	for _, sql := range sqls {
+		out := countWriter{w: d.w}
+		n, err := db.CopyOut(ctx, &out, sql)
+		if out.err != nil {
+			return res, true, output(out.err)
+		}
+		if err != nil {
+			return res, true, err
+		}
+		if err := d.w.EndPart(n); err != nil {
+			return res, true, output(err)
+		}
+		res.Rows, res.Bytes = res.Rows+n, res.Bytes+out.n
 	}
 	// The trailer vouches for the whole: it comes after the server has agreed
 	// that the transaction was good to the end.
 	if _, err := db.Exec(ctx, "commit"); err != nil {
 		return res, true, err
 	}
-	return Result{Rows: n, Bytes: out.n}, true, output(d.w.End())
+	return res, true, output(d.w.End())
 }
 
 // ErrGone is returned by Enter when the chunk no longer exists: the record is of
@@ -181,16 +192,29 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 	if c.Rewritten {
 		// Only with a shared snapshot: it is older than a compression or a
 		// TRUNCATE, and would read nothing.
-		return nil, nil, fail("pause compression on the source and run bf-stage again with a new snapshot, or without one",
-			fmt.Errorf("%w: rewritten (compressed, decompressed, truncated) after it was taken", ErrSnapshot))
+		return nil, nil, rewritten(t)
 	}
 	return c, h, nil
 }
 
-// rows describes the COPY of the task's rows: of a compressed chunk
-// decompressed by the server. ONLY matters on an uncompressed one: a chunk
-// compressed behind an older snapshot would give its rows twice or not at all.
-func (d *Dumper) rows(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (string, stream.Part, error) {
+// parts describes the COPYs of a chunk and their data: its rows, or its
+// compressed relation and the rows beside that. The compressed relation comes
+// first: the target builds it without a lock that anybody could feel.
+func (d *Dumper) parts(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task, img *tsdb.Image) ([]string, []stream.Part, error) {
+	sql, rows, err := d.rows(c, h, t, img.Relation == nil)
+	if err != nil || img.Relation == nil {
+		return []string{sql}, []stream.Part{rows}, err
+	}
+	raw, batches, err := d.batches(ctx, c, img.Relation)
+	rows.Bytes = 0
+	return []string{raw, sql}, []stream.Part{batches, rows}, err
+}
+
+// rows describes the COPY of the task's rows: all of them, of a compressed
+// chunk decompressed by the server, or those outside of its compressed
+// relation. ONLY matters on an uncompressed chunk: one compressed behind an
+// older snapshot would give its rows twice or not at all.
+func (d *Dumper) rows(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task, all bool) (string, stream.Part, error) {
 	part := stream.Part{Relation: stream.Rows, Format: stream.Binary, Bytes: c.Bytes}
 	var names []string
 	for _, col := range h.Copied() {
@@ -201,7 +225,7 @@ func (d *Dumper) rows(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (string, 
 		}
 	}
 	from := "only "
-	if c.Status&tsdb.StatusCompressed != 0 {
+	if all && c.Status&tsdb.StatusCompressed != 0 {
 		from = ""
 	}
 	where := ""

@@ -52,6 +52,16 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 		if err != nil {
 			return nil, err
 		}
+		if s.Compressed {
+			if why := rowsOnly(p, dst, s, t); why != "" {
+				for _, task := range p.Tasks {
+					if task.Hypertable == s.Name {
+						task.RowsOnly = why
+					}
+				}
+				notes = append(notes, fmt.Sprintf("%s: compressed chunks are copied row by row: %s", s.Label(), why))
+			}
+		}
 		if len(trig) > 0 {
 			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
 		}
@@ -60,6 +70,48 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 		return notes, m
 	}
 	return notes, nil
+}
+
+// rowsOnly says why compressed chunks of s cannot become compressed chunks of t
+// as they are; "" when nothing speaks against it that is known before a dump.
+func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable) string {
+	switch {
+	case !dst.Full:
+		return "the target is the Apache edition"
+	case !tsdb.AtLeast(dst.TimescaleDB, p.Source.TimescaleDB):
+		return fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", dst.TimescaleDB, p.Source.TimescaleDB)
+	case !t.Compressed:
+		return "compression is not enabled on the target"
+	case len(s.Dimensions) != len(t.Dimensions):
+		return "the dimensions differ"
+	}
+	for _, d := range s.Dimensions[1:] {
+		if o := t.Dimension(d.Column); o == nil || o.Partitions != d.Partitions {
+			return fmt.Sprintf("dimension %q differs", d.Column)
+		}
+	}
+	theirs := map[string]tsdb.Column{}
+	for _, c := range t.Columns {
+		theirs[c.Name] = c
+	}
+	for _, c := range s.Columns {
+		o, ok := theirs[c.Name]
+		delete(theirs, c.Name)
+		switch {
+		case !ok:
+			return fmt.Sprintf("column %q exists only on the source", c.Name)
+		case c.Generated != o.Generated:
+			return fmt.Sprintf("column %q is generated on one side only", c.Name)
+		case c.Collation != o.Collation:
+			return fmt.Sprintf("column %q has another collation", c.Name)
+		case o.NotNull && !c.NotNull:
+			return fmt.Sprintf("column %q is not null on the target only", c.Name)
+		}
+	}
+	for name := range theirs {
+		return fmt.Sprintf("column %q exists only on the target", name)
+	}
+	return ""
 }
 
 // Counterpart returns the hypertable of the other side: for a continuous

@@ -20,18 +20,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// place is where the rows of a task go.
+// place is where the data of a task goes.
 type place struct {
 	chunk *tsdb.Chunk // nil: through the hypertable's root
-	way   string
-	why   string // why not into a chunk
+	why   string      // why not into a chunk
 }
-
-// The ways of rows.
-const (
-	wayChunk = "rows into the chunk"
-	wayRoot  = "rows through the hypertable"
-)
 
 // place finds the chunk with the task's extent, or makes it in a short
 // transaction of its own: making a chunk locks the hypertable, and the tables
@@ -47,7 +40,7 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		return l.into(ctx, ht, c)
 	}
 	if why := unaligned(ht, t.Slices); why != "" {
-		return &place{way: wayRoot, why: why}, nil
+		return &place{why: why}, nil
 	}
 	make := l.createChunk
 	if !l.db.Full {
@@ -68,7 +61,7 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		}
 		why = "the target cuts chunks differently"
 	}
-	return &place{way: wayRoot, why: why}, nil
+	return &place{why: why}, nil
 }
 
 // into is a chunk of the target as the place, if rows may be written to it
@@ -79,9 +72,9 @@ func (l *Loader) into(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (
 		return nil, err
 	}
 	if skewed {
-		return &place{way: wayRoot, why: "the chunk's columns have other numbers than the hypertable's"}, nil
+		return &place{why: "the chunk's columns have other numbers than the hypertable's"}, nil
 	}
-	return &place{chunk: c, way: wayChunk}, nil
+	return &place{chunk: c}, nil
 }
 
 // unaligned says why the source's slices must not become a chunk of the target:
@@ -143,11 +136,11 @@ func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 	}
 	elsewhere := errors.New("elsewhere")
 	err = l.briefly(ctx, func(tx pgx.Tx) error {
-		if err := l.userPath(ctx, tx); err != nil {
+		if err := l.asUser(ctx, tx, func() error {
+			_, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy %s (%s) from stdin (format %s)",
+				pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), part.Format))
 			return err
-		}
-		if _, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy %s (%s) from stdin (format %s)",
-			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), part.Format)); err != nil {
+		}); err != nil {
 			return err
 		}
 		c, err := l.db.ChunkOf(ctx, ht, t.Slices)
@@ -158,8 +151,7 @@ func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 			return elsewhere
 		}
 		// Only our row: the chunk may have been there by now.
-		_, err = tx.Exec(ctx, "delete from only "+pg.Ident(c.Name.Schema, c.Name.Name)+" where xmin::text::bigint = txid_current() & 4294967295")
-		return err
+		return l.remove(ctx, tx, "only "+pg.Ident(c.Name.Schema, c.Name.Name)+" where xmin::text::bigint = txid_current() & 4294967295")
 	})
 	if errors.Is(err, elsewhere) {
 		return "the target cuts chunks differently", nil

@@ -4,9 +4,11 @@ package target
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"bf/lib/pg"
@@ -20,8 +22,9 @@ import (
 
 // Loader loads chunks over one connection.
 type Loader struct {
-	db    *tsdb.DB
-	force bool
+	db        *tsdb.DB
+	force     bool
+	rehearsed string // what a compressed relation was like that is known to fit
 }
 
 // New returns a Loader. force loads tasks again that are done.
@@ -53,9 +56,14 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 	err = l.db.Wrap(sourceError(t, err), "%s", t)
 	res.Message = err.Error()
 	// Best effort: on a lost connection there is nobody to tell.
-	if refused := (*queue.Refusal)(nil); errors.As(err, &refused) {
+	var refused *queue.Refusal
+	var rows *rowsNeeded
+	switch {
+	case errors.As(err, &refused):
 		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
-	} else {
+	case errors.As(err, &rows):
+		_ = queue.FailRows(context.WithoutCancel(ctx), l.db.Conn, t.Task, res.Message, rows.why)
+	default:
 		_ = queue.Fail(context.WithoutCancel(ctx), l.db.Conn, t.Task, res.Message)
 	}
 	return res, err
@@ -95,16 +103,74 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if err := l.fits(ht, h); err != nil {
 		return err
 	}
-	part, err := r.NextPart()
+	img, err := image(h)
 	if err != nil {
-		return err
+		return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}, Hint: "was the stream written by another version of bf-dump?"}
 	}
-	data := newPart(r)
-	place, err := l.place(ctx, ht, t, part, data)
-	if err != nil {
-		return err
+	s := situation{raw: len(h.Parts) == 2, compressed: img.Compressed, partial: t.Range.Partial, whyRows: img.WhyRows, compression: ht.Compressed && l.db.Full}
+	var rel *relation
+	if s.raw {
+		if rel, s.unfit, err = l.fit(ctx, ht, h, img); err != nil {
+			return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}}
+		}
 	}
-	return l.copy(ctx, r, ht, t, part, data, place, res)
+	var p *place
+	var part *stream.Part
+	var data *partReader
+	if s.unfit == "" {
+		if part, err = r.NextPart(); err != nil {
+			return err
+		}
+		data = newPart(r)
+		if p, err = l.place(ctx, ht, t, part, data); err != nil {
+			return err
+		}
+		s.chunk, s.whyRoot = p.chunk != nil, p.why
+		if s.raw && s.chunk {
+			if err := l.settle(ctx, ht, t, p.chunk, rel, &s); err != nil {
+				return err
+			}
+		}
+	}
+	if s.raw {
+		way, why := choose(s)
+		if way == refuse {
+			return &pg.Error{Side: pg.Target, Object: t.String(), Err: &rowsNeeded{why}, Hint: "run the same again: the chunk will travel as rows"}
+		}
+		return l.copyRaw(ctx, r, ht, t, p, data, img, rel, way, res)
+	}
+	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
+}
+
+// rowsNeeded is compressed data that this target cannot take. It is left on the
+// task, so that the next dump sends rows.
+type rowsNeeded struct{ why string }
+
+func (e *rowsNeeded) Error() string {
+	return "the compressed data cannot be taken as it is: " + e.why
+}
+
+// image reads the state of the source chunk from the header and checks that
+// the parts are what it announces.
+func image(h *stream.Header) (*tsdb.Image, error) {
+	img := &tsdb.Image{}
+	if len(h.Chunk) > 0 {
+		if err := json.Unmarshal(h.Chunk, img); err != nil {
+			return nil, fmt.Errorf("state of the source chunk: %w", err)
+		}
+	}
+	var have []string
+	for _, p := range h.Parts {
+		have = append(have, p.Relation)
+	}
+	want := []string{stream.Rows}
+	if img.Relation != nil {
+		want = []string{stream.Compressed, stream.Rows}
+	}
+	if !slices.Equal(have, want) {
+		return nil, fmt.Errorf("the stream brings %v, its header announces %v", have, want)
+	}
+	return img, nil
 }
 
 // gone completes a task whose chunk the source has dropped.
@@ -164,110 +230,6 @@ func (l *Loader) fits(ht *tsdb.Hypertable, h *stream.Header) error {
 		}
 	}
 	return nil
-}
-
-// copy replaces what the target holds in the task's range by the data of the
-// stream, in one transaction that also completes the task.
-func (l *Loader) copy(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader, p *place, res *task.Result) error {
-	columns := make([]string, len(part.Columns))
-	for i, c := range part.Columns {
-		columns[i] = c.Name
-	}
-	return l.inTx(ctx, t, func(tx pgx.Tx) error {
-		relation, err := l.clear(ctx, tx, ht, t, p)
-		if err != nil {
-			return err
-		}
-		stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (format %s)", relation, pg.Idents(columns), part.Format))
-		if err != nil {
-			return l.db.Wrap(err, "copy into %s", relation)
-		}
-		sent, bytes := r.Part()
-		if stored != sent {
-			return &pg.Error{Side: pg.Target, Object: relation, Err: fmt.Errorf("stored %d of %d rows", stored, sent), Hint: "does a trigger drop rows?"}
-		}
-		if _, err := r.NextPart(); err != io.EOF {
-			return cmpErr(err, errors.New("a second part where none was announced"))
-		}
-		if p.chunk != nil && stored > 0 {
-			// Statistics as a native chunk would have them after its first
-			// autoanalyze, before anybody queries it.
-			l.analyze(ctx, tx, relation)
-		}
-		if _, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp"); err != nil {
-			return err
-		}
-		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, p.way, p.why
-		return queue.Complete(ctx, l.db.Conn, tx, res)
-	})
-}
-
-// analyze does without: an expression index whose function relies on a
-// search_path makes ANALYZE fail from PostgreSQL 17 on, natively too.
-func (l *Loader) analyze(ctx context.Context, tx pgx.Tx, relation string) {
-	if _, err := tx.Exec(ctx, "savepoint statistics; analyze "+relation+"; release statistics"); err != nil {
-		_, _ = tx.Exec(ctx, "rollback to statistics")
-	}
-}
-
-// userPath gives the transaction the search_path that database and role set:
-// functions of the user (of triggers, constraints, expression indexes, of a
-// dimension) may rely on it.
-func (l *Loader) userPath(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "set local search_path to default")
-	return l.db.Wrap(err, "search_path")
-}
-
-// clear removes the target's rows of the task's range and returns the relation
-// to copy into, with userPath set. Rows outside of the range are not touched.
-//
-// DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
-// exist it logs the invalidation that makes later refreshes right. No lock
-// stronger than a writer's is held during the COPY: the application goes on
-// writing to the chunk.
-func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place) (relation string, err error) {
-	if p.chunk == nil {
-		relation = pg.Ident(ht.Name.Schema, ht.Name.Name)
-		cond, err := l.db.TaskCondition(ht, t)
-		if err != nil {
-			return "", err
-		}
-		if err := l.userPath(ctx, tx); err != nil {
-			return "", err
-		}
-		_, err = tx.Exec(ctx, "delete from "+relation+" where "+cond)
-		return relation, l.db.Wrap(err, "clear %s", ht.Name)
-	}
-	name := p.chunk.Name
-	relation = pg.Ident(name.Schema, name.Name)
-	// A writer's lock, so that the chunk cannot be compressed or dropped under
-	// us; only then is its state worth looking at.
-	if _, err := tx.Exec(ctx, "lock table only "+relation+" in row exclusive mode"); err != nil {
-		return "", l.db.Wrap(err, "chunk %s", name)
-	}
-	c, err := l.db.Chunk(ctx, name)
-	if err != nil {
-		return "", err
-	}
-	if c == nil || !c.SameSlices(t.Slices) {
-		return "", &pg.Error{Side: pg.Target, Object: "chunk " + name.String(), Err: errors.New("changed while it was being loaded"), Hint: "run the task again"}
-	}
-	if c.Status != 0 {
-		return "", &pg.Error{Side: pg.Target, Object: "chunk " + name.String(), Err: errors.New("is compressed or frozen"), Hint: "decompress or unfreeze it and run the task again"}
-	}
-	where := ""
-	if t.Range.Partial {
-		cond, err := l.db.RangeCondition(ht, t)
-		if err != nil {
-			return "", err
-		}
-		where = " where " + cond
-	}
-	if err := l.userPath(ctx, tx); err != nil {
-		return "", err
-	}
-	_, err = tx.Exec(ctx, "delete from only "+relation+where)
-	return relation, l.db.Wrap(err, "clear chunk %s", name)
 }
 
 // cmpErr returns err, or instead where there is none.

@@ -9,7 +9,8 @@ select c.id, c.hypertable_id, n.nspname, cl.relname, cl.oid, c.status,
        greatest(cl.reltuples, 0)::bigint,
        pg_table_size(cl.oid) + coalesce(pg_table_size(z.relid), 0),
        coalesce(z.relid, 0)::oid,
-       cl.relfilenode is distinct from pg_relation_filenode(cl.oid),
+       cl.relfilenode is distinct from pg_relation_filenode(cl.oid)
+           or exists (select from pg_class zl where zl.oid = z.relid and zl.relfilenode is distinct from pg_relation_filenode(zl.oid)),
        coalesce(am.amname, '')
 from _timescaledb_catalog.chunk c
 {class}

@@ -1,0 +1,100 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// image describes the state of the chunk to the target, and decides as far as
+// the source can whether its compressed relation travels as it is.
+func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (*tsdb.Image, error) {
+	img := &tsdb.Image{Compressed: c.Status&tsdb.StatusCompressed != 0, Frozen: c.Status&tsdb.StatusFrozen != 0}
+	if !img.Compressed {
+		return img, nil
+	}
+	if c.Compressed == 0 {
+		return nil, rewritten(t)
+	}
+	var err error
+	if img.WhyRows = whyRows(c, t); img.WhyRows != "" {
+		return img, nil
+	}
+	if img.Relation, img.WhyRows, err = d.db.Relation(ctx, c, h); err != nil || img.WhyRows != "" {
+		return img, err
+	}
+	// A SQL NULL in the compressed relation stands for the default of a column
+	// that was added with one after compression; the target's chunk may be
+	// younger than that and would read NULL.
+	missing, err := d.db.Missing(ctx, c.OID)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range missing {
+		if slices.Contains(img.Relation.Nulls, m) {
+			img.WhyRows = fmt.Sprintf("column %q was added with a default after the chunk was compressed", m)
+			img.Relation = nil
+			break
+		}
+	}
+	return img, nil
+}
+
+// whyRows says what in the state of a compressed chunk, or in the task, makes
+// its rows travel instead.
+func whyRows(c *tsdb.Chunk, t *task.Task) string {
+	switch {
+	case t.RowsOnly != "":
+		return t.RowsOnly
+	case t.Range.Partial:
+		return "the staged range covers only a part of the chunk"
+	case c.Status&tsdb.StatusUnordered != 0:
+		// No call sets this bit on the target: it would take the batches for
+		// ordered.
+		return "its batches are unordered"
+	case c.AM == "hypercore":
+		// Without ONLY its rows come once, with ONLY they come as well.
+		return "it uses the hypercore access method"
+	}
+	return ""
+}
+
+// batches describes the COPY of the compressed relation.
+func (d *Dumper) batches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relation) (string, stream.Part, error) {
+	part := stream.Part{Relation: stream.Compressed, Format: stream.Binary, Bytes: c.Bytes}
+	cols, err := d.db.Columns(ctx, c.Compressed)
+	if err != nil {
+		return "", part, err
+	}
+	rel, err := d.db.RelationName(ctx, c.Compressed)
+	if err != nil {
+		return "", part, err
+	}
+	for _, col := range cols[c.Compressed] {
+		if !col.Binary {
+			part.Format = stream.Text
+		}
+	}
+	var exprs []string
+	for _, col := range r.Columns {
+		part.Columns = append(part.Columns, stream.Column{Name: col.Name, Type: col.Type})
+		if col.Type == tsdb.CompressedData {
+			exprs = append(exprs, d.db.NullBatches(col.Name))
+		} else {
+			exprs = append(exprs, pg.Ident(col.Name))
+		}
+	}
+	return fmt.Sprintf("copy (select %s from only %s) to stdout (format %s)", strings.Join(exprs, ", "), rel, part.Format), part, nil
+}
+
+// rewritten is a chunk that a shared snapshot no longer shows as it is.
+func rewritten(t *task.Task) error {
+	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("%w: rewritten (compressed, decompressed, truncated) after it was taken", ErrSnapshot),
+		Hint: "pause compression on the source and run bf-stage again with a new snapshot, or without one"}
+}

@@ -1,0 +1,351 @@
+package target_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/source"
+	"bf/lib/stage"
+	"bf/lib/stream"
+	"bf/lib/target"
+	"bf/lib/task"
+	"bf/lib/testdb"
+	"bf/lib/tsdb"
+)
+
+// sides are a source and a target that a test copies between.
+type sides struct {
+	src, dst *testdb.DB
+	as       string // connection string of the loading role; "" for the superuser's
+	force    bool
+}
+
+func both(t *testing.T, p testdb.Pair) *sides {
+	t.Helper()
+	return &sides{src: testdb.New(t, p.Source, "source"), dst: testdb.New(t, p.Target, "target")}
+}
+
+func (s *sides) exec(t *testing.T, sql string) {
+	t.Helper()
+	s.src.Exec(t, sql)
+	s.dst.Exec(t, sql)
+}
+
+func open(t *testing.T, side pg.Side, conn string) *tsdb.DB {
+	t.Helper()
+	db, err := tsdb.Open(context.Background(), side, conn, pg.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
+}
+
+func (s *sides) target() string {
+	if s.as != "" {
+		return s.as
+	}
+	return s.dst.ConnString
+}
+
+// stage records the plan and returns it.
+func (s *sides) stage(t *testing.T, o stage.Options) {
+	t.Helper()
+	ctx := context.Background()
+	src, dst := open(t, pg.Source, s.src.ConnString), open(t, pg.Target, s.target())
+	plan, err := stage.Make(ctx, src, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stage.Fit(ctx, dst, plan); err != nil {
+		t.Fatal(err)
+	}
+	if err := queue.Create(ctx, dst.Conn); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := queue.Record(ctx, dst.Conn, plan.Tasks); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copy moves all pending tasks as a lane does: a task that is refused as it is
+// comes again by its rows. It returns the last result of each.
+func (s *sides) copy(t *testing.T) []*task.Result {
+	t.Helper()
+	var results []*task.Result
+	for range 2 {
+		rs, errs := s.lane(t, nil)
+		for i, r := range rs {
+			if errs[i] != nil && !strings.Contains(errs[i].Error(), "cannot be taken as it is") {
+				t.Fatal(errs[i])
+			}
+			if errs[i] == nil {
+				results = append(results, r)
+			}
+		}
+	}
+	var pending int
+	s.dst.Query1(t, &pending, "select count(*) from __backfill.task where worked is null")
+	if pending > 0 {
+		t.Fatalf("%d tasks still pending", pending)
+	}
+	return results
+}
+
+// lane dumps the tasks that are pending (all, with force) and loads them. edit
+// may change a header on its way.
+func (s *sides) lane(t *testing.T, edit func(*stream.Header)) (results []*task.Result, errs []error) {
+	t.Helper()
+	ctx := context.Background()
+	src, dst := open(t, pg.Source, s.src.ConnString), open(t, pg.Target, s.target())
+	defer src.Close()
+	defer dst.Close()
+	state := queue.Pending
+	if s.force {
+		state = queue.All
+	}
+	var tasks []*task.Task
+	if err := queue.Each(ctx, dst.Conn, queue.Selection{State: state}, func(e *queue.Entry) error {
+		tasks = append(tasks, &e.Task)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	out, in := io.Pipe()
+	defer out.Close()
+	go func() {
+		w := stream.NewWriter(in, stream.Compression{})
+		d := source.New(src, w, "test")
+		for _, tk := range tasks {
+			if _, err := d.Dump(ctx, tk); errors.Is(err, source.ErrOutput) {
+				return
+			}
+		}
+		in.CloseWithError(w.Close(false))
+	}()
+	r := stream.NewReader(out)
+	l := target.New(dst, s.force)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return results, errs
+		}
+		var abort *stream.AbortError
+		if errors.As(err, &abort) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if edit != nil {
+			edit(h)
+		}
+		res, err := l.Load(ctx, r, h)
+		results, errs = append(results, res), append(errs, err)
+	}
+}
+
+// one is the only result.
+func one(t *testing.T, rs []*task.Result) *task.Result {
+	t.Helper()
+	if len(rs) != 1 {
+		t.Fatalf("%d results", len(rs))
+	}
+	return rs[0]
+}
+
+func wantWay(t *testing.T, r *task.Result, way string, why string) {
+	t.Helper()
+	if r.Way != way || !strings.Contains(r.WhyNotRaw, why) || (why == "") != (r.WhyNotRaw == "") {
+		t.Errorf("way %q because %q; want %q because %q", r.Way, r.WhyNotRaw, way, why)
+	}
+}
+
+// The table of most tests: segments, an order of two columns, types that are
+// compressed by every algorithm, NULLs, batches without any value, an index
+// that makes sparse indexes where the server has them.
+const table = `
+create table m(ts timestamptz not null, dev int, v float8, i bigint, t text collate "C", u uuid, b bool, j jsonb, e date, a int[]);
+select create_hypertable('m', 'ts', chunk_time_interval => interval '7 days');
+create index on m (u);
+create index on m (t, u);
+create index on m (i);
+`
+
+const enable = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts desc, i');`
+
+// rows of one chunk: [from, from+n) minutes after its start, four segments.
+func fill(from, n int) string {
+	return fmt.Sprintf(`insert into m select '2024-01-04'::timestamptz + i * interval '1 minute', i %% 4, i / 7.0, i, 't' || i %% 10,
+        ('00000000-0000-0000-0000-' || lpad((i %% 50)::text, 12, '0'))::uuid, case when i %% 4 <> 0 then i %% 3 = 0 end,
+        case when i %% 5 <> 0 then jsonb_build_object('k', i) end, '2024-01-01'::date + i %% 20, case when i %% 4 <> 1 then array[i, null] end
+      from generate_series(%d, %d) i;`, from, from+n-1)
+}
+
+const compress = `select compress_chunk(c) from show_chunks('m') c;`
+
+// paths reads the hypertable by every access path that could go wrong.
+var paths = []string{
+	`select count(*), sum(i), sum(v::numeric), min(ts), max(ts), count(b), count(j), count(a) from m`,
+	`select md5(string_agg(m::text, ';' order by m::text)) from m`,
+	`select * from m order by ts limit 5`,
+	`select * from m order by ts desc, i limit 5`,
+	`select ts, i from m where dev = 2 order by ts desc, i limit 7`,
+	`select ts, i from m where dev = 2 order by ts, i desc limit 7`,
+	`select dev, count(*) from m group by 1 order by 1`,
+	`select count(*), sum(i) from m where ts >= '2024-01-04 03:00+00' and ts < '2024-01-04 20:00+00'`,
+	`select count(*), sum(i) from m where i between 100 and 300`,
+	`select count(*), sum(i) from m where u = '00000000-0000-0000-0000-000000000007'`,
+	`select count(*), sum(i) from m where t = 't3' and u = '00000000-0000-0000-0000-000000000013'`,
+	`select count(*), sum(i) from m where t = 't3'`,
+	`select count(*), sum(i) from m where t > 't5' and dev = 1`,
+	`select count(*) from m where b is null`,
+	`select count(*) from m where dev is null`,
+	`select last(i, ts), first(i, ts) from m where dev = 3`,
+}
+
+func look(t *testing.T, db *testdb.DB) map[string][][]string {
+	t.Helper()
+	m := map[string][][]string{}
+	for _, set := range []string{"set enable_seqscan = on; set enable_indexscan = on; set enable_bitmapscan = on", "set enable_seqscan = off; set enable_bitmapscan = on", "set enable_seqscan = on; set enable_indexscan = off; set enable_bitmapscan = off"} {
+		db.Exec(t, set)
+		for _, q := range paths {
+			m[set+"\n"+q] = db.Rows(t, q)
+		}
+	}
+	db.Exec(t, "reset enable_seqscan; reset enable_indexscan; reset enable_bitmapscan")
+	return m
+}
+
+func (s *sides) same(t *testing.T, when string) {
+	t.Helper()
+	a, b := look(t, s.src), look(t, s.dst)
+	for q := range a {
+		if !reflect.DeepEqual(a[q], b[q]) {
+			t.Errorf("%s: %s\nsource %v\ntarget %v", when, q, a[q], b[q])
+			return
+		}
+	}
+}
+
+// state is the status of the chunks of a hypertable, oldest first.
+func state(t *testing.T, db *testdb.DB) string {
+	t.Helper()
+	fn := "_timescaledb_functions"
+	if strings.HasPrefix(db.Install.Version, "2.11.") {
+		fn = "_timescaledb_internal"
+	}
+	var s string
+	db.Query1(t, &s, "select coalesce(string_agg("+fn+".chunk_status(c)::text, ',' order by c::text), '') from show_chunks('m') c")
+	return s
+}
+
+// live makes the chunk work for its living on both sides.
+func (s *sides) live(t *testing.T) {
+	t.Helper()
+	recompress := compress
+	if slices.ContainsFunc([]*testdb.DB{s.src, s.dst}, func(d *testdb.DB) bool { return strings.HasPrefix(d.Install.Version, "2.11.") }) {
+		// There compress_chunk refuses a partial chunk.
+		recompress = `select decompress_chunk(c, true) from show_chunks('m') c;` + compress
+	}
+	for _, step := range []struct{ name, sql string }{
+		{"insert", fill(100, 50) + "insert into m(ts, dev, i) values ('2024-01-05 00:00+00', 9, -1), ('2024-01-05 00:00+00', null, -2);"},
+		{"update", "update m set v = -v, t = 'x' where u = '00000000-0000-0000-0000-000000000009';"},
+		{"delete", "delete from m where i between 500 and 510 or dev = 3 and ts < '2024-01-04 06:00+00';"},
+		{"recompress", recompress},
+		{"add column", "alter table m add column n int; alter table m add column d text default 'old';"},
+		{"insert again", fill(700, 40) + "update m set n = 5 where i = 705;"},
+		{"drop column", "alter table m drop column e;"},
+		{"recompress again", recompress},
+		{"decompress", "select decompress_chunk(c) from show_chunks('m') c;"},
+		{"compress", compress},
+	} {
+		s.exec(t, step.sql)
+		s.same(t, "after "+step.name)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+func settings(t *testing.T, db *testdb.DB) any {
+	t.Helper()
+	if strings.HasPrefix(db.Install.Version, "2.11.") {
+		return db.Rows(t, "select * from _timescaledb_catalog.hypertable_compression order by 1, 2")
+	}
+	return db.Rows(t, "select * from _timescaledb_catalog.compression_settings where relid = 'm'::regclass")
+}
+
+// TestCompressedStates copies a chunk in every state of the source over one in
+// every state of the target.
+func TestCompressedStates(t *testing.T) {
+	sources := []struct{ name, sql string }{
+		{"uncompressed", fill(0, 1000)},
+		{"compressed", fill(0, 1000) + compress},
+		{"partial", fill(0, 1000) + compress + fill(200, 20)},
+		{"frozen", fill(0, 1000) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
+	}
+	targets := []struct{ name, sql string }{
+		{"absent", ""},
+		{"empty", fill(0, 1) + "delete from m;"},
+		{"dual-written", fill(50, 10)},
+		{"compressed empty", fill(0, 1) + "delete from m;" + compress},
+		{"compressed", fill(30, 400) + compress},
+		{"partial", fill(30, 400) + compress + fill(10, 20)},
+		{"frozen", fill(30, 400) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
+	}
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, from := range sources {
+			for _, to := range targets {
+				if testing.Short() && from.name != "partial" && to.name != "partial" {
+					continue
+				}
+				t.Run(strings.ReplaceAll(from.name+" over "+to.name, " ", "-"), func(t *testing.T) {
+					s := both(t, p)
+					s.exec(t, table+enable)
+					fn := func(sql string, db *testdb.DB) string {
+						if strings.HasPrefix(db.Install.Version, "2.11.") {
+							return strings.ReplaceAll(sql, "FN", "_timescaledb_internal")
+						}
+						return strings.ReplaceAll(sql, "FN", "_timescaledb_functions")
+					}
+					s.src.Exec(t, fn(from.sql, s.src))
+					if to.sql != "" {
+						s.dst.Exec(t, fn(to.sql, s.dst))
+					}
+					before := settings(t, s.dst)
+					s.stage(t, stage.Options{Until: "2025-01-01"})
+					r := one(t, s.copy(t))
+					if from.name == "uncompressed" {
+						wantWay(t, r, "rows into the chunk", "")
+					} else {
+						wantWay(t, r, "raw into a fresh compressed relation", "")
+					}
+					s.same(t, "after the copy")
+					var rows int64
+					s.src.Query1(t, &rows, "select count(*) from m")
+					if r.Rows != rows {
+						t.Errorf("result says %d rows of %d", r.Rows, rows)
+					}
+					if a, b := state(t, s.src), state(t, s.dst); a != b {
+						t.Errorf("status %s on the source, %s on the target", a, b)
+					}
+					if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
+						t.Errorf("settings of the hypertable were %v, are %v", before, after)
+					}
+					if from.name == "partial" && (to.name == "absent" || to.name == "partial") {
+						s.live(t)
+					}
+				})
+			}
+		}
+	})
+}

@@ -1,0 +1,412 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// copyRows replaces what the target holds in the task's range by the rows of
+// the stream, in one transaction that also completes the task.
+func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data io.Reader, p *place, img *tsdb.Image, s situation, res *task.Result) error {
+	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+		frozen := img.Frozen
+		if p.chunk != nil {
+			// A writer's lock, so that the chunk cannot be compressed or
+			// dropped under us; only then is its state worth looking at.
+			c, err := l.lock(ctx, tx, p.chunk.Name, t, "row exclusive")
+			if err != nil {
+				return err
+			}
+			p.chunk, s.squeezed = c, c.Status&tsdb.StatusCompressed != 0
+			if t.Range.Partial {
+				frozen = c.Status&tsdb.StatusFrozen != 0
+			}
+		}
+		way, why := choose(s)
+		relation, err := l.clear(ctx, tx, ht, t, p, way)
+		if err != nil {
+			return err
+		}
+		stored, bytes, err := l.rows(ctx, tx, r, relation, part, data)
+		if err != nil {
+			return err
+		}
+		if err := whole(r); err != nil {
+			return err
+		}
+		if way == rowsCompress {
+			err := l.patiently(ctx, tx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", p.chunk.OID)
+				return err
+			})
+			if err != nil {
+				return l.db.Wrap(err, "compress chunk %s", p.chunk.Name)
+			}
+		}
+		if way != rowsRoot && stored > 0 {
+			// Statistics as a native chunk would have them after its first
+			// autoanalyze, before anybody queries it.
+			if err := l.analyze(ctx, tx, relation); err != nil {
+				return err
+			}
+		}
+		if frozen && p.chunk != nil {
+			if err := l.freeze(ctx, tx, p.chunk); err != nil {
+				return err
+			}
+		}
+		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
+		return queue.Complete(ctx, l.db.Conn, tx, res)
+	})
+}
+
+// copyRaw replaces the chunk by the compressed relation of the stream and the
+// rows beside it, in one transaction that also completes the task. A fresh
+// relation is filled first, under locks that nobody else meets; the chunk is
+// touched at the end.
+func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, data io.Reader, img *tsdb.Image, rr *relation, w way, res *task.Result) error {
+	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+		chunk := p.chunk
+		into := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
+		var rel string
+		var err error
+		if w == rawFresh {
+			rel, err = l.build(ctx, tx, ht, chunk, rr)
+		} else {
+			rel, err = l.existing(ctx, tx, t, chunk, rr)
+			// Rows that go through the hypertable mark the chunk as partial.
+			into = pg.Ident(ht.Name.Schema, ht.Name.Name)
+		}
+		if err != nil {
+			return err
+		}
+		bytes, err := l.batches(ctx, r, data, rel, rr, w == rawFresh)
+		if err != nil {
+			return err
+		}
+		part, err := r.NextPart()
+		if err != nil {
+			return err
+		}
+		if w == rawFresh {
+			if err := l.index(ctx, tx, rel, rr); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
+				return err
+			}
+			if chunk, err = l.empty(ctx, tx, ht, t, chunk); err != nil {
+				return err
+			}
+		}
+		stored, more, err := l.rows(ctx, tx, r, into, part, newPart(r))
+		if err != nil {
+			return err
+		}
+		if err := whole(r); err != nil {
+			return err
+		}
+		if w == rawFresh {
+			if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, rr) }); err != nil {
+				return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
+			}
+			if err := l.finish(ctx, tx, ht, chunk, rel); err != nil {
+				return err
+			}
+		}
+		if img.Frozen {
+			if err := l.freeze(ctx, tx, chunk); err != nil {
+				return err
+			}
+		}
+		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, rr.Rows+stored, bytes+more, string(w)
+		return queue.Complete(ctx, l.db.Conn, tx, res)
+	})
+}
+
+// rows copies the rows of a part into a relation.
+func (l *Loader) rows(ctx context.Context, tx pgx.Tx, r *stream.Reader, relation string, part *stream.Part, data io.Reader) (stored, bytes int64, err error) {
+	columns := make([]string, len(part.Columns))
+	for i, c := range part.Columns {
+		columns[i] = c.Name
+	}
+	err = l.asUser(ctx, tx, func() error {
+		var err error
+		stored, err = l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (format %s)", relation, pg.Idents(columns), part.Format))
+		return err
+	})
+	if err != nil {
+		return 0, 0, l.db.Wrap(err, "copy into %s", relation)
+	}
+	sent, bytes := r.Part()
+	if stored != sent {
+		return 0, 0, &pg.Error{Side: pg.Target, Object: relation, Err: fmt.Errorf("stored %d of %d rows", stored, sent), Hint: "does a trigger drop rows?"}
+	}
+	return stored, bytes, nil
+}
+
+// asUser runs f with the search_path that database and role set: functions of
+// the user (of triggers, constraints, expression indexes, of a dimension) may
+// rely on it.
+func (l *Loader) asUser(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, "set local search_path to default"); err != nil {
+		return l.db.Wrap(err, "search_path")
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp")
+	return l.db.Wrap(err, "search_path")
+}
+
+// analyze does without: an expression index whose function relies on a
+// search_path makes ANALYZE fail from PostgreSQL 17 on, natively too.
+func (l *Loader) analyze(ctx context.Context, tx pgx.Tx, relation string) error {
+	return l.asUser(ctx, tx, func() error {
+		if _, err := tx.Exec(ctx, "savepoint statistics; analyze "+relation+"; release statistics"); err != nil {
+			_, _ = tx.Exec(ctx, "rollback to statistics")
+		}
+		return nil
+	})
+}
+
+// remove deletes rows, running the user's functions where there are any.
+func (l *Loader) remove(ctx context.Context, tx pgx.Tx, from string) error {
+	return l.asUser(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "delete from "+from)
+		return err
+	})
+}
+
+// whole returns nil when the trailer proves that all of the segment came.
+func whole(r *stream.Reader) error {
+	if _, err := r.NextPart(); err != io.EOF {
+		return cmpErr(err, errors.New("another part where none was announced"))
+	}
+	return nil
+}
+
+// clear removes the target's rows of the task's range and returns the relation
+// to copy into. Rows outside of the range are not touched.
+//
+// DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
+// exist it logs the invalidation that makes later refreshes right. No lock
+// stronger than a writer's is held during the COPY, so that the application
+// goes on writing to the chunk; only a chunk that is compressed is locked for
+// longer, and its batches go at once.
+func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place, w way) (relation string, err error) {
+	if w == rowsRoot {
+		relation = pg.Ident(ht.Name.Schema, ht.Name.Name)
+		cond, err := l.db.TaskCondition(ht, t)
+		if err != nil {
+			return "", err
+		}
+		if p.chunk != nil {
+			if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
+				return "", err
+			}
+		}
+		// Batches that the range cuts are decompressed, however many.
+		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
+			return "", err
+		}
+		return relation, l.db.Wrap(l.remove(ctx, tx, relation+" where "+cond), "clear %s", ht.Name)
+	}
+	relation = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name)
+	if t.Range.Partial {
+		cond, err := l.db.RangeCondition(ht, t)
+		if err != nil {
+			return "", err
+		}
+		if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
+			return "", err
+		}
+		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
+	}
+	_, err = l.empty(ctx, tx, ht, t, p.chunk)
+	return relation, err
+}
+
+// empty leaves the chunk uncompressed and without rows, and returns it as it is
+// then. A compressed one loses its batches first: decompressing none is cheap,
+// and from 2.28 on DELETE would go through them one by one.
+func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+	relation := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
+	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
+	if err != nil {
+		return nil, err
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return nil, err
+	}
+	if c.Status&tsdb.StatusCompressed != 0 {
+		if c, err = l.lock(ctx, tx, chunk.Name, t, "access exclusive"); err != nil {
+			return nil, err
+		}
+		batches, err := l.db.RelationName(ctx, c.Compressed)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := tx.Exec(ctx, "truncate "+batches); err != nil {
+			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID); err != nil {
+			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+	}
+	if err := l.remove(ctx, tx, "only "+relation); err != nil {
+		return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+	}
+	return c, nil
+}
+
+// existing empties the compressed relation that the chunk has and returns it.
+// DELETE, not TRUNCATE: readers see the old batches until the commit.
+func (l *Loader) existing(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk, r *relation) (rel string, err error) {
+	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
+	if err != nil {
+		return "", err
+	}
+	if err := l.matches(ctx, c, r); err != nil {
+		return "", changed(chunk)
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return "", err
+	}
+	if rel, err = l.db.RelationName(ctx, c.Compressed); err != nil {
+		return "", err
+	}
+	for _, from := range []string{rel, pg.Ident(c.Name.Schema, c.Name.Name)} {
+		if err := l.remove(ctx, tx, "only "+from); err != nil {
+			return "", l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+	}
+	return rel, nil
+}
+
+// lock locks the chunk and then looks at its state.
+func (l *Loader) lock(ctx context.Context, tx pgx.Tx, name task.Name, t *task.Task, mode string) (*tsdb.Chunk, error) {
+	err := l.patiently(ctx, tx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "lock table only "+pg.Ident(name.Schema, name.Name)+" in "+mode+" mode")
+		return err
+	})
+	if err != nil {
+		return nil, l.db.Wrap(err, "chunk %s", name)
+	}
+	c, err := l.db.Chunk(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil || !c.SameSlices(t.Slices) {
+		return nil, changed(&tsdb.Chunk{Name: name})
+	}
+	return c, nil
+}
+
+func changed(c *tsdb.Chunk) error {
+	return &pg.Error{Side: pg.Target, Object: "chunk " + c.Name.String(), Err: errors.New("changed while it was being loaded"), Hint: "run the task again"}
+}
+
+// finish makes an attached chunk behave like one that the server compressed.
+func (l *Loader) finish(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string) error {
+	name := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
+	c, err := l.db.Chunk(ctx, chunk.Name)
+	if err != nil {
+		return err
+	}
+	// 2.14 and 2.15 move the foreign keys of the hypertable from the chunk to
+	// its compressed relation, but not when one is attached.
+	rows, err := tx.Query(ctx, `select pg_get_constraintdef(k.oid) from pg_constraint k
+        where k.conrelid = $1 and k.contype = 'f'
+          and not exists (select from pg_constraint o where o.conrelid in ($2, $3::text::regclass) and o.contype = 'f' and o.confrelid = k.confrelid
+                            and pg_get_constraintdef(o.oid) = pg_get_constraintdef(k.oid))`, ht.OID, c.OID, rel)
+	if err != nil {
+		return err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if _, err := tx.Exec(ctx, "alter table "+rel+" add "+k); err != nil {
+			return l.db.Wrap(err, "foreign key of chunk %s", c.Name)
+		}
+	}
+	// Rows beside the batches are seen only on a chunk that is marked partial.
+	// Up to 2.13 attaching does not look for them: let one come in by the
+	// hypertable.
+	var loose bool
+	if err := tx.QueryRow(ctx, "select exists (select from only "+name+")").Scan(&loose); err != nil {
+		return err
+	}
+	if !loose || c.Status&tsdb.StatusPartial != 0 {
+		return nil
+	}
+	var columns []string
+	for _, col := range ht.Copied() {
+		columns = append(columns, col.Name)
+	}
+	_, err = tx.Exec(ctx, fmt.Sprintf(`with one as (delete from only %s where ctid = (select ctid from only %[1]s limit 1) returning %s)
+        insert into %s (%[2]s) overriding system value select %[2]s from one`, name, pg.Idents(columns), pg.Ident(ht.Name.Schema, ht.Name.Name)))
+	return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+}
+
+// freeze and unfreeze set and take the bit that forbids changes to a chunk.
+func (l *Loader) freeze(ctx context.Context, tx pgx.Tx, c *tsdb.Chunk) error {
+	_, err := tx.Exec(ctx, "select "+l.db.Fn("freeze_chunk")+"($1::oid::regclass)", c.OID)
+	return l.db.Wrap(err, "freeze chunk %s", c.Name)
+}
+
+func (l *Loader) unfreeze(ctx context.Context, tx pgx.Tx, c *tsdb.Chunk) error {
+	if c.Status&tsdb.StatusFrozen == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, "select "+l.db.Fn("unfreeze_chunk")+"($1::oid::regclass)", c.OID)
+	return l.db.Wrap(err, "unfreeze chunk %s", c.Name)
+}
+
+// patiently runs f inside of the transaction, with locks that are waited for
+// only briefly, again and again: what was copied so far is not lost over a
+// lock, and nobody queues behind us for long.
+func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
+	var timeout string
+	if err := tx.QueryRow(ctx, "select current_setting('lock_timeout')").Scan(&timeout); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(patience)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", fmt.Sprint(lockWait.Milliseconds())); err != nil {
+				return err
+			}
+			if err := f(tx); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", timeout)
+			return err
+		})
+		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// patience is how long a lock is tried for that the copy needs at its end.
+const patience = 5 * time.Minute

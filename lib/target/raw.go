@@ -1,0 +1,489 @@
+package target
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed privileges.sql
+var privilegesSQL string
+
+// relation is the compressed relation that a segment brings, made ready for
+// this target: nothing of the stream's text gets into SQL but quoted names of
+// columns; types and collations are compared with those of the target's own
+// hypertable.
+type relation struct {
+	*tsdb.Relation
+	kept   []tsdb.RelationColumn
+	drop   map[string]bool // columns that do not arrive
+	sparse []tsdb.SparseIndex
+	format string
+	space  string // TABLESPACE clause: that of the chunk
+}
+
+// fit says why the compressed relation cannot become one of the target; "" and
+// the relation, when it can as far as its description shows.
+func (l *Loader) fit(ctx context.Context, ht *tsdb.Hypertable, h *stream.Header, img *tsdb.Image) (*relation, string, error) {
+	r := &relation{Relation: img.Relation, drop: map[string]bool{}}
+	switch {
+	case img.Relation == nil:
+		return nil, "", errors.New("the stream brings a compressed relation and does not describe it")
+	case !l.db.Full:
+		return nil, "the target is the Apache edition", nil
+	case !ht.Compressed:
+		return nil, "compression is not enabled on the target", nil
+	case !tsdb.AtLeast(l.db.TimescaleDB, h.Source.TimescaleDB):
+		return nil, fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", l.db.TimescaleDB, h.Source.TimescaleDB), nil
+	}
+	if err := r.Valid(); err != nil {
+		return nil, "", fmt.Errorf("description of the compressed relation: %w", err)
+	}
+	// The columns that the stream announces are those that it describes.
+	part := h.Parts[0]
+	if !slices.EqualFunc(part.Columns, r.Columns, func(a stream.Column, b tsdb.RelationColumn) bool { return a.Name == b.Name && a.Type == b.Type }) {
+		return nil, "", errors.New("description of the compressed relation: its columns are not those that travel")
+	}
+	r.format = part.Format
+
+	mine, encoding, err := l.db.RelationColumns(ctx, ht.OID)
+	if err != nil {
+		return nil, "", err
+	}
+	if encoding != r.Encoding {
+		return nil, fmt.Sprintf("the databases' encodings differ (%s, %s)", r.Encoding, encoding), nil
+	}
+	byName, known := map[string]tsdb.RelationColumn{}, map[string]bool{tsdb.CompressedData: true, tsdb.BloomType: true, "integer": true}
+	collations := map[string]bool{"": true}
+	for _, c := range mine {
+		byName[c.Name], known[c.Type], collations[c.Collation] = c, true, true
+	}
+	for _, c := range r.Columns {
+		_, user := byName[c.Name]
+		segment := slices.Contains(r.Settings.SegmentBy, c.Name)
+		switch {
+		case user:
+			delete(byName, c.Name)
+		case c.Index == nil && c.Name != "_ts_meta_count" && c.Name != "_ts_meta_sequence_num":
+			return nil, fmt.Sprintf("the target has no column %q", c.Name), nil
+		}
+		switch {
+		case !known[c.Type], user && !segment && c.Type != tsdb.CompressedData:
+			return nil, fmt.Sprintf("type %s of column %q is not the target's", c.Type, c.Name), nil
+		case !collations[c.Collation]:
+			return nil, fmt.Sprintf("column %q has collation %s, the target another one", c.Name, c.Collation), nil
+		}
+		if c.Droppable() && (c.Stale() || h.Source.TimescaleDB != l.db.TimescaleDB) {
+			// Another version hashes differently: its filters would hide rows.
+			r.drop[c.Name] = true
+			continue
+		}
+		r.kept = append(r.kept, c)
+	}
+	for name := range byName {
+		return nil, fmt.Sprintf("column %q exists only on the target", name), nil
+	}
+	for _, i := range r.Indexes {
+		for _, c := range i {
+			if r.drop[c.Column] {
+				return nil, fmt.Sprintf("an index of the compressed relation is on column %q", c.Column), nil
+			}
+		}
+	}
+	if r.format != stream.Text && len(r.drop) > 0 {
+		return nil, "", errors.New("description of the compressed relation: bloom filters in binary format")
+	}
+	r.sparse = r.Sparse(r.drop)
+	return r, "", nil
+}
+
+// settle finds out, before anything is copied, how the compressed relation can
+// get into the chunk: it rehearses the attachment with an empty one in a
+// transaction that is rolled back, or, where the role may not create one,
+// has the server make it. A lane rehearses once for relations of one kind.
+func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation, s *situation) error {
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	if err != nil {
+		return err
+	}
+	for _, m := range missing {
+		if slices.Contains(r.Nulls, m) {
+			s.unfit = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
+			return nil
+		}
+	}
+	var role string
+	if err := l.db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&s.mayBuild, &role); err != nil {
+		return err
+	}
+	if !s.mayBuild {
+		s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server makes a different one; this helps: grant create on schema _timescaledb_internal to " + role
+		s.same, err = l.native(ctx, ht, chunk, r)
+		return err
+	}
+	kind, err := json.Marshal([]any{ht.ID, r.Columns, r.Indexes, r.Settings})
+	if err != nil {
+		return err
+	}
+	if l.rehearsed == string(kind) {
+		return nil
+	}
+	rehearsal := errors.New("a rehearsal")
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		rel, err := l.build(ctx, tx, ht, chunk, r)
+		if err != nil {
+			return err
+		}
+		if err := l.index(ctx, tx, rel, r); err != nil {
+			return err
+		}
+		if _, err := l.empty(ctx, tx, ht, t, chunk); err != nil {
+			return err
+		}
+		if err := l.attach(ctx, tx, ht, chunk, rel, r); err != nil {
+			return err
+		}
+		return rehearsal
+	})
+	var misfit *misfitError
+	switch {
+	case errors.Is(err, rehearsal):
+		l.rehearsed = string(kind)
+		return nil
+	case errors.As(err, &misfit):
+		s.unfit = misfit.Error()
+		return nil
+	}
+	return err
+}
+
+// misfitError says why the target does not take the compressed relation.
+type misfitError struct{ why string }
+
+func (e *misfitError) Error() string { return e.why }
+
+// native has the server compress the chunk, in a short transaction, with the
+// settings of the source's, and reports whether its compressed relation is the
+// same as the source's. If not, nothing has changed.
+func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation) (same bool, err error) {
+	if chunk.Status&tsdb.StatusCompressed != 0 {
+		err := l.matches(ctx, chunk, r)
+		var misfit *misfitError
+		if err == nil || !errors.As(err, &misfit) {
+			return err == nil, err
+		}
+		return false, nil
+	}
+	if chunk.Status != 0 {
+		return false, nil
+	}
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
+			return err
+		})
+	})
+	var misfit *misfitError
+	if errors.As(err, &misfit) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// build makes the compressed relation, empty and standing alone. On servers
+// before 2.29 it has to live in _timescaledb_internal: their catalog looks for
+// it there.
+func (l *Loader) build(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation) (rel string, err error) {
+	var xid string
+	var space *string
+	if err := tx.QueryRow(ctx, "select pg_current_xact_id()::text, (select t.spcname from pg_class c join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1)", chunk.OID).Scan(&xid, &space); err != nil {
+		return "", err
+	}
+	if r.space = ""; space != nil {
+		r.space = " tablespace " + pg.Ident(*space)
+	}
+	name := "compress" + chunk.Name.Name
+	rel = pg.Ident("_timescaledb_internal", name[:min(len(name), 62-len(xid))]+"_"+xid)
+	var defs, alters []string
+	for _, c := range r.kept {
+		def := pg.Ident(c.Name) + " " + c.Type
+		if c.Collation != "" && !strings.HasPrefix(c.Collation, "default ") {
+			schema, name, _ := strings.Cut(c.Collation, ".")
+			def += " collate " + pg.Ident(schema, name)
+		}
+		defs = append(defs, def)
+		alters = append(alters, fmt.Sprintf("alter %s set storage %s, alter %[1]s set statistics %[3]d", pg.Ident(c.Name), c.StorageSQL(), c.Statistics))
+	}
+	sql := fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
+		rel, strings.Join(defs, ", "), r.space, strings.Join(alters, ", "))
+	if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return "", l.db.Wrap(err, "create the compressed relation of chunk %s", chunk.Name)
+	}
+	rows, err := tx.Query(ctx, privilegesSQL, ht.OID, rel)
+	if err != nil {
+		return "", err
+	}
+	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return "", err
+	}
+	_, err = tx.Conn().PgConn().Exec(ctx, strings.Join(grants, ";")).ReadAll()
+	return rel, l.db.Wrap(err, "privileges of the compressed relation of chunk %s", chunk.Name)
+}
+
+// index makes the indexes of the compressed relation. Up to 2.13 they come with
+// the attachment, from the table that all compressed relations are children of.
+func (l *Loader) index(ctx context.Context, tx pgx.Tx, rel string, r *relation) error {
+	if !l.db.PerChunk() {
+		return nil
+	}
+	for _, cols := range r.Indexes {
+		var list []string
+		for _, c := range cols {
+			s := pg.Ident(c.Column)
+			if c.Desc {
+				s += " desc"
+			}
+			if c.NullsFirst {
+				s += " nulls first"
+			} else {
+				s += " nulls last"
+			}
+			list = append(list, s)
+		}
+		if _, err := tx.Exec(ctx, "create index on "+rel+" ("+strings.Join(list, ", ")+")"+r.space); err != nil {
+			return l.db.Wrap(err, "index of the compressed relation %s", rel)
+		}
+	}
+	return nil
+}
+
+// attach makes rel the compressed relation of the chunk, which has none, with
+// the settings that it was compressed with.
+func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation) error {
+	if !l.db.PerChunk() {
+		var parent string
+		if err := tx.QueryRow(ctx, `select format('%I.%I', p.schema_name, p.table_name) from _timescaledb_catalog.hypertable h
+            join _timescaledb_catalog.hypertable p on p.id = h.compressed_hypertable_id where h.id = $1`, ht.ID).Scan(&parent); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "alter table "+rel+" inherit "+parent); err != nil {
+			return l.misfit(err)
+		}
+	}
+	// What attaching writes down for compression_chunk_size.
+	var after [3]int64
+	var batches int64
+	if err := tx.QueryRow(ctx, `select pg_relation_size(c.oid), coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0), pg_indexes_size(c.oid),
+        (select count(*) from `+rel+`) from pg_class c where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2], &batches); err != nil {
+		return err
+	}
+	return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "select "+l.db.Fn("create_compressed_chunk")+"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
+			chunk.OID, rel, r.Before[0], r.Before[1], r.Before[2], after[0], after[1], after[2], r.Rows, batches)
+		return err
+	})
+}
+
+// withSettings runs f, which makes chunk a compressed one: the server gives it
+// the settings that the hypertable has at this moment. If those are not the
+// settings of r, f is undone and run again while the hypertable has them; the
+// hypertable's own are put back at once. That locks the hypertable against
+// everybody until the transaction ends: only the commit may follow.
+func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation, f func(tx pgx.Tx) error) error {
+	check := func(tx pgx.Tx) error {
+		if err := f(tx); err != nil {
+			return l.misfit(err)
+		}
+		c, err := l.db.Chunk(ctx, chunk.Name)
+		if err != nil {
+			return err
+		}
+		return l.matches(ctx, c, r)
+	}
+	err := pgx.BeginFunc(ctx, tx, check)
+	var misfit *misfitError
+	if !errors.As(err, &misfit) || !l.db.PerChunk() {
+		return err
+	}
+	own, err := l.db.HypertableSettings(ctx, ht)
+	if err != nil {
+		return err
+	}
+	configured, err := own.Sparse(true)
+	if err != nil {
+		return &misfitError{err.Error()}
+	}
+	table := pg.Ident(ht.Name.Schema, ht.Name.Name)
+	exec := func(tx pgx.Tx, sql string) error {
+		_, err := tx.Exec(ctx, sql)
+		return l.misfit(err)
+	}
+	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if err := exec(tx, "alter table "+table+" set ("+l.db.SettingsSQL(&r.Settings, r.sparse)+")"); err != nil {
+			return err
+		}
+		if err := check(tx); err != nil {
+			return err
+		}
+		if l.db.HasSparse() {
+			if err := exec(tx, "alter table "+table+" reset (timescaledb.compress_index)"); err != nil {
+				return err
+			}
+		}
+		if own.OrderBy == nil || own.SegmentBy == nil && l.db.HasSparse() {
+			if err := exec(tx, "alter table "+table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)"); err != nil {
+				return err
+			}
+		}
+		if own.OrderBy != nil || own.SegmentBy != nil || len(configured) > 0 {
+			if err := exec(tx, "alter table "+table+" set ("+l.db.SettingsSQL(own, configured)+")"); err != nil {
+				return err
+			}
+		}
+		now, err := l.db.HypertableSettings(ctx, ht)
+		if err != nil {
+			return err
+		}
+		if now == nil || !now.Same(own) {
+			return &misfitError{"the compression settings of the target's hypertable could not be put back as they were"}
+		}
+		return nil
+	})
+}
+
+// misfit turns a refusal of the server into the reason why the relation does
+// not fit; a lock that was not had is none, nor is a lost connection.
+func (l *Loader) misfit(err error) error {
+	if code := pg.Code(err); code == "" || code == pg.LockNotAvailable || strings.HasPrefix(code, "57") || strings.HasPrefix(code, "40") || strings.HasPrefix(code, "53") {
+		return err
+	}
+	return &misfitError{"the target refuses it: " + pg.Describe(err)}
+}
+
+// matches reports by a misfitError whether a compressed chunk's relation and
+// settings are those of r.
+func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error {
+	if c == nil || c.Compressed == 0 {
+		return &misfitError{"the target's chunk has no compressed relation"}
+	}
+	have, _, err := l.db.RelationColumns(ctx, c.Compressed)
+	if err != nil {
+		return err
+	}
+	if differs, same := tsdb.SameColumns(r.kept, have); !same {
+		return &misfitError{"the target's compressed relation has " + differs}
+	}
+	s, err := l.db.ChunkSettings(ctx, c)
+	if err != nil {
+		return err
+	}
+	if s == nil || !s.SameLayout(&r.Settings) {
+		return &misfitError{"the target's chunk has other compression settings"}
+	}
+	if l.db.HasSparse() {
+		sparse, err := s.Sparse(false)
+		if err != nil {
+			return &misfitError{err.Error()}
+		}
+		if !tsdb.SameSparse(sparse, r.sparse) {
+			return &misfitError{"the target's chunk has other sparse indexes"}
+		}
+	}
+	return nil
+}
+
+// batches copies the compressed relation of the stream into rel.
+func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, rel string, rr *relation, freeze bool) (bytes int64, err error) {
+	names := make([]string, len(rr.kept))
+	for i, c := range rr.kept {
+		names[i] = c.Name
+	}
+	if len(rr.drop) > 0 {
+		var drop []bool
+		for _, c := range rr.Columns {
+			drop = append(drop, rr.drop[c.Name])
+		}
+		data = &fieldFilter{r: bufio.NewReaderSize(data, peekRow), drop: drop}
+	}
+	options := "format " + rr.format
+	if freeze {
+		options += ", freeze"
+	}
+	stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", rel, pg.Idents(names), options))
+	if err != nil {
+		return 0, l.db.Wrap(err, "copy into %s", rel)
+	}
+	sent, bytes := r.Part()
+	if stored != sent {
+		return 0, &pg.Error{Side: pg.Target, Object: rel, Err: fmt.Errorf("stored %d of %d batches", stored, sent)}
+	}
+	return bytes, nil
+}
+
+// fieldFilter takes columns out of a COPY in text format. Tabs and line ends
+// inside of values travel escaped: the bytes themselves only separate.
+type fieldFilter struct {
+	r     *bufio.Reader
+	drop  []bool
+	field int // of the line
+	kept  int // fields of the line handed out
+	buf   []byte
+	out   []byte // of buf, not handed out yet
+}
+
+func (f *fieldFilter) Read(p []byte) (int, error) {
+	for len(f.out) == 0 {
+		if _, err := f.r.Peek(1); err != nil {
+			return 0, err
+		}
+		in, _ := f.r.Peek(f.r.Buffered())
+		f.buf = f.buf[:0]
+		for rest := in; len(rest) > 0; {
+			end := bytes.IndexAny(rest, "\t\n")
+			piece := rest
+			if end >= 0 {
+				piece = rest[:end]
+			}
+			keep := f.field < len(f.drop) && !f.drop[f.field]
+			if keep {
+				f.buf = append(f.buf, piece...)
+			}
+			if end < 0 {
+				break
+			}
+			if rest[end] == '\n' {
+				f.buf = append(f.buf, '\n')
+				f.field, f.kept = 0, 0
+			} else {
+				if keep {
+					f.kept++
+				}
+				f.field++
+				if f.kept > 0 && f.field < len(f.drop) && !f.drop[f.field] {
+					f.buf = append(f.buf, '\t')
+				}
+			}
+			rest = rest[end+1:]
+		}
+		f.r.Discard(len(in))
+		f.out = f.buf
+	}
+	n := copy(p, f.out)
+	f.out = f.out[n:]
+	return n, nil
+}

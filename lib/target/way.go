@@ -1,0 +1,63 @@
+package target
+
+// way is how the data of a task is written.
+type way string
+
+const (
+	rowsChunk    way = "rows into the chunk"
+	rowsRoot     way = "rows through the hypertable"
+	rowsCompress way = "rows into the chunk, then compressed"
+	rawFresh     way = "raw into a fresh compressed relation"
+	rawExisting  way = "raw into the existing compressed relation"
+	refuse       way = "" // the stream brings what the target cannot take
+)
+
+// situation is all that the choice of a way depends on.
+type situation struct {
+	// Of the stream.
+	raw        bool // it brings the compressed relation
+	compressed bool // the chunk is compressed on the source
+	partial    bool // the range covers only a part of the chunk
+	whyRows    string
+
+	// Of the target.
+	chunk       bool   // it has a chunk of that extent
+	whyRoot     string // why not
+	squeezed    bool   // that chunk is compressed
+	compression bool   // the hypertable has compression enabled
+	unfit       string // why the compressed relation does not fit; "" if it does
+	mayBuild    bool   // the role may create the relation
+	whyNot      string // why not
+	same        bool   // the chunk's own relation has the same columns and settings
+}
+
+// choose is the decision table. Clearing what the target holds is no part of
+// it: that depends on the state the chunk is in once it is locked.
+func choose(s situation) (w way, why string) {
+	switch {
+	// The stream brings the compressed relation.
+	case s.raw && s.unfit != "":
+		return refuse, s.unfit
+	case s.raw && !s.chunk:
+		return refuse, s.whyRoot
+	case s.raw && s.mayBuild:
+		return rawFresh, "" // attached last: nobody waits for the COPY
+	case s.raw && s.same:
+		return rawExisting, ""
+	case s.raw:
+		return refuse, s.whyNot
+
+	// It brings rows.
+	case !s.chunk:
+		return rowsRoot, s.whyRoot
+	case s.partial && s.squeezed:
+		return rowsRoot, "the target's chunk is compressed" // and its other rows stay as they are
+	case s.partial:
+		return rowsChunk, ""
+	case s.compressed && s.compression:
+		return rowsCompress, s.whyRows
+	case s.compressed:
+		return rowsChunk, s.whyRows
+	}
+	return rowsChunk, ""
+}

@@ -1,0 +1,504 @@
+package tsdb
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/md5" // of TimescaleDB's names
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed relation.sql
+	relationSQL string
+	//go:embed relation_indexes.sql
+	relationIndexesSQL string
+	//go:embed settings_legacy.sql
+	settingsLegacySQL string
+)
+
+// Image is the state of a source chunk as the target must know it. It travels
+// in the header of a segment.
+type Image struct {
+	Compressed bool `json:"compressed,omitempty"`
+	Frozen     bool `json:"frozen,omitempty"`
+	// WhyRows says why a compressed chunk travels as rows; empty when its
+	// compressed relation travels as it is, and Relation describes it.
+	WhyRows  string    `json:"why_rows,omitempty"`
+	Relation *Relation `json:"relation,omitempty"`
+}
+
+// Relation describes the compressed relation of a chunk so that another server
+// can build it again. It holds structured values only: names, flags, numbers.
+type Relation struct {
+	Columns  []RelationColumn `json:"columns"`
+	Indexes  [][]IndexColumn  `json:"indexes"`
+	Settings Settings         `json:"settings"`
+	// Nulls are the columns in which SQL NULL occurs: on a chunk that a
+	// column with a default was added to after compression, it stands for the
+	// default.
+	Nulls []string `json:"nulls,omitempty"`
+	// Rows is the number of rows in the batches; the sizes are those of the
+	// chunk before it was compressed: heap, toast, indexes.
+	Rows     int64    `json:"rows"`
+	Before   [3]int64 `json:"before"`
+	Encoding string   `json:"encoding"` // of the database
+}
+
+// RelationColumn is one column of a compressed relation.
+type RelationColumn struct {
+	Name       string `json:"name"`
+	Type       string `json:"type"`
+	Storage    string `json:"storage"` // p, e, m or x as in pg_attribute
+	Statistics int    `json:"statistics"`
+	Collation  string `json:"collation,omitempty"` // the database's default spelled out
+	// Index says for a metadata column what it holds of which columns.
+	Index *SparseIndex `json:"index,omitempty"`
+}
+
+// SparseIndex is what a metadata column knows of the columns of its batch.
+type SparseIndex struct {
+	Kind    string   `json:"kind"` // minmax, firstlast, bloom, or stale for a bloom filter of an older hash
+	Columns []string `json:"columns"`
+}
+
+// The kinds of sparse indexes, as TimescaleDB spells them.
+const (
+	MinMax    = "minmax"
+	FirstLast = "firstlast"
+	Bloom     = "bloom"
+	stale     = "stale"
+)
+
+// IndexColumn is one column of a btree.
+type IndexColumn struct {
+	Column     string `json:"column"`
+	Desc       bool   `json:"desc,omitempty"`
+	NullsFirst bool   `json:"nulls_first,omitempty"`
+}
+
+// CompressedData is the type of compressed columns.
+const CompressedData = "_timescaledb_internal.compressed_data"
+
+// BloomType is the type of bloom filters. It has no binary I/O.
+const BloomType = "_timescaledb_internal.bloom1"
+
+// metaPrefix begins the names of metadata columns.
+const metaPrefix = "_ts_meta_"
+
+// Settings are the compression settings of a hypertable or of a chunk.
+type Settings struct {
+	SegmentBy  []string        `json:"segment_by"`
+	OrderBy    []string        `json:"order_by"`
+	Desc       []bool          `json:"desc"`
+	NullsFirst []bool          `json:"nulls_first"`
+	Index      json.RawMessage `json:"index,omitempty"` // sparse indexes, 2.22 and newer
+}
+
+// SameLayout reports whether two settings segment and order rows alike.
+func (s *Settings) SameLayout(o *Settings) bool {
+	return slices.Equal(s.SegmentBy, o.SegmentBy) && slices.Equal(s.OrderBy, o.OrderBy) &&
+		slices.Equal(s.Desc, o.Desc) && slices.Equal(s.NullsFirst, o.NullsFirst)
+}
+
+// Same reports whether two settings are the same to the byte.
+func (s *Settings) Same(o *Settings) bool {
+	return s.SameLayout(o) && bytes.Equal(s.Index, o.Index) &&
+		(s.SegmentBy == nil) == (o.SegmentBy == nil) && (s.OrderBy == nil) == (o.OrderBy == nil)
+}
+
+// indexEntry is an element of Settings.Index. Source says who asked for the
+// index: config is the user.
+type indexEntry struct {
+	Type   string  `json:"type"`
+	Column oneOrMo `json:"column"`
+	Source string  `json:"source"`
+}
+
+// oneOrMo is a JSON string or an array of them.
+type oneOrMo []string
+
+func (c *oneOrMo) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '[' {
+		return json.Unmarshal(b, (*[]string)(c))
+	}
+	*c = make([]string, 1)
+	return json.Unmarshal(b, &(*c)[0])
+}
+
+// Sparse returns the sparse indexes of the settings; configured those alone
+// that the user asked for.
+func (s *Settings) Sparse(configured bool) ([]SparseIndex, error) {
+	if len(s.Index) == 0 {
+		return nil, nil
+	}
+	var entries []indexEntry
+	if err := json.Unmarshal(s.Index, &entries); err != nil {
+		return nil, fmt.Errorf("sparse indexes of the compression settings: %w", err)
+	}
+	var out []SparseIndex
+	for _, e := range entries {
+		if !configured || e.Source == "config" {
+			out = append(out, SparseIndex{e.Type, e.Column})
+		}
+	}
+	return out, nil
+}
+
+// Sparse returns the sparse indexes that the relation has columns for, without
+// those of the given columns.
+func (r *Relation) Sparse(without map[string]bool) (out []SparseIndex) {
+	for _, c := range r.Columns {
+		if c.Index != nil && !without[c.Name] && !slices.ContainsFunc(out, c.Index.equal) {
+			out = append(out, *c.Index)
+		}
+	}
+	return out
+}
+
+func (i *SparseIndex) equal(o SparseIndex) bool {
+	return i.Kind == o.Kind && slices.Equal(i.Columns, o.Columns)
+}
+
+// SameSparse reports whether two sets of sparse indexes are equal.
+func SameSparse(a, b []SparseIndex) bool {
+	contains := func(set []SparseIndex) func(SparseIndex) bool {
+		return func(x SparseIndex) bool { return !slices.ContainsFunc(set, x.equal) }
+	}
+	return !slices.ContainsFunc(a, contains(b)) && !slices.ContainsFunc(b, contains(a))
+}
+
+// HasSparse reports whether the settings of this server name sparse indexes
+// (2.22 and newer). Older servers look metadata columns up by name.
+func (db *DB) HasSparse() bool { return db.columns["compression_settings.index"] }
+
+// PerChunk reports whether chunks keep the settings they were compressed with
+// (2.14 and newer). Before, the hypertable's hold for all of its chunks, and
+// compressed relations are children of one table.
+func (db *DB) PerChunk() bool { return db.columns["compression_settings.relid"] }
+
+// ChunkSettings returns the settings that a compressed chunk has.
+func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
+	rel := c.OID
+	if !db.columns["compression_settings.compress_relid"] {
+		rel = c.Compressed
+	}
+	return db.settings(ctx, rel, c.Hypertable)
+}
+
+// HypertableSettings returns the settings for chunks to be compressed; nil for
+// none.
+func (db *DB) HypertableSettings(ctx context.Context, h *Hypertable) (*Settings, error) {
+	return db.settings(ctx, h.OID, h.ID)
+}
+
+func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Settings, error) {
+	sql, arg := settingsLegacySQL, any(hypertable)
+	if db.PerChunk() {
+		index := "null"
+		if db.HasSparse() {
+			index = "index::text"
+		}
+		sql = "select segmentby::text[], orderby::text[], orderby_desc, orderby_nullsfirst, " + index +
+			" from _timescaledb_catalog.compression_settings where relid = $1::oid"
+		arg = rel
+	}
+	var s Settings
+	var index *string
+	err := db.QueryRow(ctx, sql, arg).Scan(&s.SegmentBy, &s.OrderBy, &s.Desc, &s.NullsFirst, &index)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if index != nil {
+		s.Index = json.RawMessage(*index)
+	}
+	return &s, db.Wrap(err, "compression settings")
+}
+
+// Relation describes the compressed relation of a chunk. why says what in it
+// is not understood; then it must not travel as it is.
+func (db *DB) Relation(ctx context.Context, c *Chunk, h *Hypertable) (r *Relation, why string, err error) {
+	s, err := db.ChunkSettings(ctx, c)
+	if err != nil {
+		return nil, "", err
+	}
+	if s == nil {
+		return nil, "the chunk has no compression settings", nil
+	}
+	r = &Relation{Settings: *s}
+	if r.Columns, r.Encoding, err = db.RelationColumns(ctx, c.Compressed); err != nil {
+		return nil, "", err
+	}
+	if r.Indexes, err = db.relationIndexes(ctx, c.Compressed); err != nil {
+		return nil, "", err
+	}
+	if why, err = db.attribute(ctx, r, h); err != nil || why != "" {
+		return nil, why, err
+	}
+	return r, "", db.count(ctx, r, c)
+}
+
+// RelationColumns lists the columns of a compressed relation, and the encoding
+// of the database.
+func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationColumn, encoding string, err error) {
+	rows, err := db.Query(ctx, relationSQL, oid)
+	if err != nil {
+		return nil, "", db.Wrap(err, "columns of the compressed relation")
+	}
+	var c RelationColumn
+	_, err = pgx.ForEachRow(rows, []any{&c.Name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &encoding}, func() error {
+		cols = append(cols, c)
+		return nil
+	})
+	return cols, encoding, db.Wrap(err, "columns of the compressed relation")
+}
+
+func (db *DB) relationIndexes(ctx context.Context, oid uint32) ([][]IndexColumn, error) {
+	rows, err := db.Query(ctx, relationIndexesSQL, oid)
+	if err != nil {
+		return nil, db.Wrap(err, "indexes of the compressed relation")
+	}
+	var all [][]IndexColumn
+	var id, last uint32
+	var c IndexColumn
+	_, err = pgx.ForEachRow(rows, []any{&id, &c.Column, &c.Desc, &c.NullsFirst}, func() error {
+		if id != last {
+			all, last = append(all, nil), id
+		}
+		all[len(all)-1] = append(all[len(all)-1], c)
+		return nil
+	})
+	return all, db.Wrap(err, "indexes of the compressed relation")
+}
+
+// attribute finds out what each metadata column holds: by its name, which is
+// the only thing that says so on servers before 2.22, and for bloom filters
+// over several columns by the settings.
+func (db *DB) attribute(ctx context.Context, r *Relation, h *Hypertable) (why string, err error) {
+	var prefix string
+	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").Scan(&prefix); err != nil {
+		return "", db.Wrap(err, "probe")
+	}
+	names := map[string]*SparseIndex{}
+	for _, c := range h.Columns {
+		for _, kind := range []struct{ name, kind string }{
+			{"min", MinMax}, {"max", MinMax}, {"first", FirstLast}, {"last", FirstLast}, {"bloom1", Bloom}, {"bloomh", Bloom}} {
+			k := kind.kind
+			if k == Bloom && kind.name != prefix {
+				k = stale
+			}
+			names[metaName(kind.name, c.Name)] = &SparseIndex{k, []string{c.Name}}
+		}
+	}
+	sparse, err := r.Settings.Sparse(false)
+	if err != nil {
+		return err.Error(), nil
+	}
+	for _, s := range sparse {
+		if s.Kind == Bloom && len(s.Columns) > 1 {
+			names[metaName(prefix, s.Columns...)] = &s
+		}
+	}
+	for i, o := range r.Settings.OrderBy {
+		for _, m := range []string{"min_", "max_"} {
+			names[metaPrefix+m+strconv.Itoa(i+1)] = &SparseIndex{MinMax, []string{o}}
+		}
+	}
+	for i := range r.Columns {
+		c := &r.Columns[i]
+		if !strings.HasPrefix(c.Name, metaPrefix) || c.Name == metaPrefix+"count" || c.Name == metaPrefix+"sequence_num" {
+			continue
+		}
+		c.Index = names[c.Name]
+		if c.Index == nil && c.Type == BloomType {
+			c.Index = &SparseIndex{Kind: stale} // of several columns, by an older hash
+		}
+		if c.Index == nil {
+			return fmt.Sprintf("metadata column %q of the compressed relation is not known to this bf", c.Name), nil
+		}
+	}
+	return "", nil
+}
+
+// Droppable reports whether the column only speeds queries up and does so by a
+// hash of the version that wrote it.
+func (c *RelationColumn) Droppable() bool {
+	return c.Index != nil && (c.Index.Kind == Bloom || c.Index.Kind == stale)
+}
+
+// Stale reports whether the version that has the column no longer uses it.
+func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind == stale }
+
+// metaName is the name of a metadata column of the second generation. A long
+// one, or one of several columns, is told apart by a hash.
+func metaName(kind string, columns ...string) string {
+	name := strings.Join(columns, "_")
+	if len(name) > 39 || len(columns) > 1 {
+		sum := md5.Sum([]byte(strings.Join(columns, "\x00")))
+		name = fmt.Sprintf("%x_%s", sum[:2], name[:min(39, len(name))])
+	}
+	return metaPrefix + "v2_" + kind + "_" + name
+}
+
+// count counts the rows in the batches and finds the columns with SQL NULLs;
+// neither decompresses anything.
+func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) error {
+	var b strings.Builder
+	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
+	for _, col := range r.Columns {
+		if !strings.HasPrefix(col.Name, metaPrefix) {
+			b.WriteString(" || case when count(*) > count(" + pg.Ident(col.Name) + ") then array[" + pg.Literal(col.Name) + "] end")
+		}
+	}
+	rel, err := db.RelationName(ctx, c.Compressed)
+	if err != nil {
+		return err
+	}
+	if err := db.QueryRow(ctx, b.String()+" from only "+rel).Scan(&r.Rows, &r.Nulls); err != nil {
+		return db.Wrap(err, "compressed relation %s", rel)
+	}
+	err = db.QueryRow(ctx, `select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
+        from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).Scan(&r.Before[0], &r.Before[1], &r.Before[2])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	return db.Wrap(err, "sizes of chunk %s", c.Name)
+}
+
+// RelationName returns the quoted name of a relation.
+func (db *DB) RelationName(ctx context.Context, oid uint32) (string, error) {
+	var schema, name string
+	err := db.QueryRow(ctx, "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1", oid).Scan(&schema, &name)
+	return pg.Ident(schema, name), db.Wrap(err, "name of relation %d", oid)
+}
+
+// Missing returns the columns of a relation that were added with a default
+// after it was made: for them a value that is not there means the default.
+func (db *DB) Missing(ctx context.Context, rel uint32) ([]string, error) {
+	rows, err := db.Query(ctx, "select attname::text from pg_attribute where attrelid = $1 and atthasmissing and not attisdropped order by 1", rel)
+	if err != nil {
+		return nil, db.Wrap(err, "columns added later")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return names, db.Wrap(err, "columns added later")
+}
+
+// NullBatches returns the expression that reads a compressed column of this
+// server. 2.19 to 2.21 store a batch without values as a one-byte algorithm
+// that 2.19 and 2.20.0 themselves refuse to receive: there it is read as SQL
+// NULL, which means the same and which every version takes. Newer versions
+// receive the byte, and nothing older is ever sent their data as it is.
+func (db *DB) NullBatches(column string) string {
+	q := pg.Ident(column)
+	if !db.columns["compression_settings.compress_relid"] || db.HasSparse() {
+		return q
+	}
+	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s(%[1]s) <> '\x06' then %[1]s end as %[1]s`, q, db.Fn("compressed_data_send"))
+}
+
+// AtLeast reports whether one version of TimescaleDB is another or newer. A
+// version that is not understood is older than any.
+func AtLeast(version, other string) bool {
+	a, b := numbers(version), numbers(other)
+	return slices.Compare(a[:], b[:]) >= 0
+}
+
+func numbers(version string) (n [3]int) {
+	version, _, _ = strings.Cut(version, "-")
+	for i, s := range strings.SplitN(version, ".", 3) {
+		n[i], _ = strconv.Atoi(s)
+	}
+	return n
+}
+
+// SettingsSQL is the option list that gives a hypertable these settings. On
+// servers that keep a list of sparse indexes it is given as well, unless it is
+// empty: an empty list corrupts the settings (seen on 2.28 to 2.30).
+func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
+	var order []string
+	for i, c := range s.OrderBy {
+		o := pg.Ident(c) + " asc"
+		if s.Desc[i] {
+			o = pg.Ident(c) + " desc"
+		}
+		if s.NullsFirst[i] {
+			o += " nulls first"
+		} else {
+			o += " nulls last"
+		}
+		order = append(order, o)
+	}
+	sql := "timescaledb.compress, timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
+	if len(order) > 0 {
+		sql += ", timescaledb.compress_orderby = " + pg.Literal(strings.Join(order, ", "))
+	}
+	if db.HasSparse() && len(sparse) > 0 {
+		var list []string
+		for _, i := range sparse {
+			list = append(list, i.Kind+"("+pg.Idents(i.Columns)+")")
+		}
+		sql += ", timescaledb.compress_index = " + pg.Literal(strings.Join(list, ","))
+	}
+	return sql
+}
+
+// Valid reports what in a relation's description is out of order.
+func (r *Relation) Valid() error {
+	n := len(r.Settings.OrderBy)
+	if len(r.Settings.Desc) != n || len(r.Settings.NullsFirst) != n {
+		return errors.New("its order has columns without directions")
+	}
+	seen := map[string]bool{}
+	for _, c := range r.Columns {
+		if seen[c.Name] || c.Name == "" || strings.ContainsRune(c.Name, 0) {
+			return fmt.Errorf("its column %q comes twice or has no proper name", c.Name)
+		}
+		seen[c.Name] = true
+		if storages[c.Storage] == "" || c.Statistics < -1 || c.Statistics > 10000 {
+			return fmt.Errorf("its column %q has storage %q, statistics %d", c.Name, c.Storage, c.Statistics)
+		}
+	}
+	for _, i := range r.Indexes {
+		for _, c := range i {
+			if !seen[c.Column] {
+				return fmt.Errorf("its index is on column %q, which it does not have", c.Column)
+			}
+		}
+	}
+	return nil
+}
+
+var storages = map[string]string{"p": "plain", "e": "external", "m": "main", "x": "extended"}
+
+// StorageSQL is the keyword of the column's storage.
+func (c *RelationColumn) StorageSQL() string { return storages[c.Storage] }
+
+// compareColumns orders columns by name.
+func compareColumns(a, b RelationColumn) int { return cmp.Compare(a.Name, b.Name) }
+
+// SameColumns reports whether two compressed relations have the same columns
+// in whatever order; where they do not, it says in words what differs.
+func SameColumns(want, have []RelationColumn) (differs string, same bool) {
+	a, b := slices.SortedFunc(slices.Values(want), compareColumns), slices.SortedFunc(slices.Values(have), compareColumns)
+	for i := range max(len(a), len(b)) {
+		switch {
+		case i == len(b) || i < len(a) && a[i].Name < b[i].Name:
+			return fmt.Sprintf("no column %q", a[i].Name), false
+		case i == len(a) || b[i].Name < a[i].Name:
+			return fmt.Sprintf("an additional column %q", b[i].Name), false
+		case a[i].Type != b[i].Type:
+			return fmt.Sprintf("column %q of type %s instead of %s", a[i].Name, b[i].Type, a[i].Type), false
+		}
+	}
+	return "", true
+}
