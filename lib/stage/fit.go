@@ -186,7 +186,15 @@ func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {
 		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension has a partitioning function on one side only", label))
 	}
 	for _, d := range s.Dimensions[1:] {
-		if o := t.Dimension(d.Column); o == nil || o.Partitions != d.Partitions {
+		o := t.Dimension(d.Column)
+		var theirs task.Name
+		if o != nil {
+			theirs = o.HashFunc()
+		}
+		if d.Hash() && d.HashFunc() != theirs {
+			diffs = append(diffs, fmt.Sprintf("%s: dimension %q is hashed by another function on the target", label, d.Column))
+		}
+		if o == nil || o.Partitions != d.Partitions {
 			notes = append(notes, fmt.Sprintf("%s: dimension %q differs: chunks are copied row by row through the hypertable", label, d.Column))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 
 	"bf/lib/pg"
@@ -17,13 +18,51 @@ func jsonString(s string) string {
 }
 
 // expr is what the dimension partitions by: the column or the partitioning
-// function applied to it.
+// function applied to it. The hash of a null is 0 to TimescaleDB.
 func (d *Dimension) expr() string {
-	if d.Func.IsZero() {
-		return pg.Ident(d.Column)
+	e := pg.Ident(d.Column)
+	if !d.Func.IsZero() {
+		e = pg.Ident(d.Func.Schema, d.Func.Name) + "(" + e + ")"
 	}
-	return pg.Ident(d.Func.Schema, d.Func.Name) + "(" + pg.Ident(d.Column) + ")"
+	if d.Hash() {
+		e = "coalesce(" + e + ", 0)"
+	}
+	return e
 }
+
+// dimensionOf is the hypertable's dimension that a slice is of. A hypertable
+// that is partitioned otherwise than the slice's may not have it: then it is as
+// TimescaleDB would make it on that column.
+func (db *DB) dimensionOf(h *Hypertable, s task.Slice) *Dimension {
+	if d := h.Dimension(s.Column); d != nil && d.Hash() == s.Hash {
+		return d
+	}
+	for _, c := range h.Columns {
+		switch {
+		case c.Name != s.Column:
+		case s.Hash:
+			return &Dimension{Column: c.Name, Partitions: 1, Func: task.Name{Schema: db.Functions, Name: partitionHash}}
+		default:
+			typ := typmod.ReplaceAllString(c.Type, "")
+			return &Dimension{Column: c.Name, Type: typ, RangeType: typ}
+		}
+	}
+	return nil
+}
+
+// partitionHash is TimescaleDB's own function of a hash dimension.
+const partitionHash = "get_partition_hash"
+
+// HashFunc is the function of the user's that a hash dimension partitions by;
+// zero for TimescaleDB's own, whose schema changed with 2.12.
+func (d *Dimension) HashFunc() task.Name {
+	if !d.Hash() || d.Func.Name == partitionHash {
+		return task.Name{}
+	}
+	return d.Func
+}
+
+var typmod = regexp.MustCompile(`\(\d+\)`)
 
 // bound turns an internal bound into an SQL expression that can be compared
 // with expr. The conversion functions are immutable: the planner folds them
@@ -84,9 +123,9 @@ func (db *DB) conditions(h *Hypertable, slices []task.Slice, r task.Range) (stri
 	all := append([]task.Slice{{Column: r.Column, From: r.From, Until: r.Until}}, slices...)
 	var conds []string
 	for _, s := range all {
-		d := h.Dimension(s.Column)
+		d := db.dimensionOf(h, s)
 		if d == nil {
-			return "", &pg.Error{Side: db.Side, Object: h.Name.String(), Err: fmt.Errorf("has no dimension %q", s.Column)}
+			return "", &pg.Error{Side: db.Side, Object: h.Name.String(), Err: fmt.Errorf("has no column %q", s.Column)}
 		}
 		c, err := db.between(d, s.From, s.Until)
 		if err != nil {
