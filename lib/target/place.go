@@ -80,7 +80,9 @@ func (l *Loader) into(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (
 // unaligned says why the source's slices must not become a chunk of the target:
 // its dimensions are others, or it hashes into another number of partitions
 // (TimescaleDB up to 2.22 would then create overlapping chunks, or reject
-// inserts later).
+// inserts later), or it has several dimensions and cuts one of them at other
+// points (2.11 would then cut the neighbours wrongly: their CHECK is narrower
+// than their slices, and inserts of the application fail).
 func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
 	if len(ht.Dimensions) != len(slices) {
 		return fmt.Sprintf("the target has %d dimensions, the source %d", len(ht.Dimensions), len(slices))
@@ -92,6 +94,9 @@ func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
 		}
 		if d.Hash() != s.Hash || d.Hash() && !d.HasPartition(s.From, s.Until) {
 			return fmt.Sprintf("dimension %q is partitioned differently on the target", s.Column)
+		}
+		if len(slices) > 1 && !d.Hash() && !d.Natural(s.From, s.Until) {
+			return fmt.Sprintf("the target cuts dimension %q at other points", s.Column)
 		}
 	}
 	return ""

@@ -221,6 +221,17 @@ func isInt(typ string) bool {
 	return typ == "smallint" || typ == "integer" || typ == "bigint"
 }
 
+// Natural reports whether this is an extent that TimescaleDB itself gives to the
+// chunks of an open dimension: one interval long, at a multiple of it.
+func (d *Dimension) Natural(from, until string) bool {
+	lo, err := task.Bound(from)
+	if err != nil {
+		return false
+	}
+	hi, err := task.Bound(until)
+	return err == nil && d.Interval > 0 && lo%d.Interval == 0 && hi-lo == d.Interval
+}
+
 // HasPartition reports whether a hash dimension has a partition with exactly
 // this extent: TimescaleDB divides 0 … 2³¹-1 evenly and leaves the outer ends
 // open.
