@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 
+	"bf/lib/cagg"
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
@@ -30,6 +31,7 @@ type flags struct {
 	Up       bool   `arg:"-U,--cascade-up" help:"also the continuous aggregates that depend on a match"`
 	Down     bool   `arg:"-D,--cascade-down" help:"also what a matching continuous aggregate depends on"`
 	Snapshot string `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
+	Pause    bool   `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean gives them back"`
 	cli.Common
 }
 
@@ -59,6 +61,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return cli.BadUsage(name, stderr, "--until is required")
 	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != ""):
 		return cli.BadUsage(name, stderr, "--until, --from, --filter, the cascades and --snapshot choose on the source: give --source")
+	case f.Target == "" && f.Pause:
+		return cli.BadUsage(name, stderr, "--pause-jobs pauses jobs of the target: give --target")
 	case f.Source == "" && cli.IsTerminal(stdin):
 		return cli.BadUsage(name, stderr, "no --source, and stdin is a terminal: pipe a plan into it")
 	}
@@ -115,6 +119,9 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 		if err != nil {
 			return err
 		}
+		if err := sourceJobs(ctx, src, p, log); err != nil {
+			return err
+		}
 		if f.Target == "" {
 			return p.Write(stdout)
 		}
@@ -132,6 +139,14 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 		return err
 	}
 	if err := queue.Create(ctx, dst.Conn); err != nil {
+		return err
+	}
+	// Before there is a task that could be copied: jobs stop changing what is
+	// copied to, and aggregates are primed while their range is still empty.
+	if err := targetJobs(ctx, dst, p, f.Pause, log); err != nil {
+		return err
+	}
+	if err := cagg.Prime(ctx, dst, p, log.Info); err != nil {
 		return err
 	}
 	staged, err := queue.Record(ctx, dst.Conn, p.Tasks)

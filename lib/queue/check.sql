@@ -20,6 +20,6 @@ select n.oid is not null,
                                  and c.relkind = 'r' and not c.relhastriggers and not c.relhasrules and not c.relrowsecurity
                                  and not c.relhassubclass)
                  from pg_class c
-                 where c.relnamespace = n.oid and c.relname in ('task', 'version')), true)
+                 where c.relnamespace = n.oid and c.relname in ('task', 'version', 'aggregate', 'job')), true)
 from (values (to_regnamespace('__backfill'))) s(schema)
 left join pg_namespace n on n.oid = s.schema

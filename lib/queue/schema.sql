@@ -40,4 +40,28 @@ create table __backfill.task (
 );
 create index on __backfill.task (priority) where worked is null;
 
+-- Continuous aggregates of the source that the plan touches.
+create table __backfill.aggregate (
+    view_schema       name not null,
+    view_name         name not null,
+    source_watermark  bigint not null, -- when it was staged, in TimescaleDB's internal units
+    -- the target's aggregate counts as refreshed up to here since it was empty
+    -- there, so that no later refresh deletes buckets whose raw data is gone
+    primed            bigint,
+    -- bf-caggs is refreshing this range; its rows are safe in table
+    -- __backfill."kept_" || the number of the materialization hypertable
+    keeping           int8range,
+    primary key (view_schema, view_name)
+);
+
+-- Jobs of the target that bf-stage --pause-jobs has paused; bf-clean gives them
+-- back.
+create table __backfill.job (
+    job_id            int primary key,
+    kind              text not null,
+    hypertable_schema name not null, -- of a continuous aggregate the view
+    hypertable_name   name not null,
+    paused            timestamptz not null default clock_timestamp()
+);
+
 comment on schema __backfill is 'bf: tasks of a backfill; drop with bf-clean';

@@ -13,7 +13,8 @@ import (
 )
 
 // A plan travels as NDJSON when the two halves of staging run on two machines:
-// a line per hypertable (kind "hypertable"), then a task record per chunk.
+// a line per hypertable and per continuous aggregate (kinds "hypertable" and
+// "aggregate"), then a task record per chunk.
 type hypertableLine struct {
 	V          int              `json:"v"`
 	Kind       string           `json:"kind"`
@@ -21,7 +22,16 @@ type hypertableLine struct {
 	Hypertable *tsdb.Hypertable `json:"hypertable"`
 }
 
-const kindHypertable = "hypertable"
+type aggregateLine struct {
+	V    int    `json:"v"`
+	Kind string `json:"kind"`
+	Aggregate
+}
+
+const (
+	kindHypertable = "hypertable"
+	kindAggregate  = "aggregate"
+)
 
 // maxPlanLine bounds a line of a plan: a hypertable of 1600 columns takes some
 // hundred kilobytes.
@@ -31,6 +41,11 @@ const maxPlanLine = 4 << 20
 func (p *Plan) Write(w io.Writer) error {
 	for _, h := range p.Hypertables {
 		if err := task.Write(w, hypertableLine{task.Version, kindHypertable, p.Source, h}); err != nil {
+			return err
+		}
+	}
+	for _, a := range p.Aggregates {
+		if err := task.Write(w, aggregateLine{task.Version, kindAggregate, a}); err != nil {
 			return err
 		}
 	}
@@ -57,9 +72,17 @@ func Read(r io.Reader) (*Plan, error) {
 			V    int    `json:"v"`
 			Kind string `json:"kind"`
 		}
-		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && kind.Kind == kindHypertable {
+		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && (kind.Kind == kindHypertable || kind.Kind == kindAggregate) {
 			if kind.V != task.Version {
 				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
+			}
+			if kind.Kind == kindAggregate {
+				var a aggregateLine
+				if err := json.Unmarshal(b, &a); err != nil || a.View.IsZero() {
+					return nil, &task.BadRecord{Line: line, Err: errors.New("not a plan: aggregate without view or watermark")}
+				}
+				p.Aggregates = append(p.Aggregates, a.Aggregate)
+				continue
 			}
 			var h hypertableLine
 			if err := json.Unmarshal(b, &h); err != nil {

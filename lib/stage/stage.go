@@ -44,7 +44,15 @@ func (e *BadArgument) Suggest() string { return e.Hint }
 type Plan struct {
 	Source      Server
 	Hypertables []*tsdb.Hypertable // parents before the aggregates on them
+	Aggregates  []Aggregate        // those hypertables that are aggregates, and all that depend on any of them; parents first
 	Tasks       []*task.Task       // hypertables before aggregates, newest chunks first
+}
+
+// Aggregate is what the target must know of a continuous aggregate of the
+// source.
+type Aggregate struct {
+	View      task.Name `json:"view"`
+	Watermark int64     `json:"watermark,string"`
 }
 
 // Server is what the target's half of staging must know of the source.
@@ -67,6 +75,13 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Source: Server{src.Identity, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
+	aggregates, err := src.Aggregates(ctx, Affected(all, chosen))
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range aggregates {
+		p.Aggregates = append(p.Aggregates, Aggregate{*a.View, a.Watermark})
+	}
 	ids := make([]int32, len(chosen))
 	for i, h := range chosen {
 		ids[i] = h.ID
@@ -154,19 +169,40 @@ func Choose(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, filter str
 		}
 	}
 	if up {
-		for again := true; again; {
-			again = false
-			for _, h := range all {
-				if h.View != nil && !picked[h.ID] && picked[h.Raw] {
-					picked[h.ID], again = true, true
-				}
+		cascadeUp(all, picked)
+	}
+	return pick(all, picked), nil
+}
+
+// Affected returns the hypertables and all aggregates that depend on them,
+// parents first: what changes when rows of the hypertables do.
+func Affected(all, hs []*tsdb.Hypertable) []*tsdb.Hypertable {
+	picked := map[int32]bool{}
+	for _, h := range hs {
+		picked[h.ID] = true
+	}
+	cascadeUp(all, picked)
+	return pick(all, picked)
+}
+
+// cascadeUp picks all aggregates that depend on what is picked.
+func cascadeUp(all []*tsdb.Hypertable, picked map[int32]bool) {
+	for again := true; again; {
+		again = false
+		for _, h := range all {
+			if h.View != nil && !picked[h.ID] && picked[h.Raw] {
+				picked[h.ID], again = true, true
 			}
 		}
 	}
+}
+
+// pick returns the picked hypertables, parents before the aggregates on them.
+func pick(all []*tsdb.Hypertable, picked map[int32]bool) []*tsdb.Hypertable {
 	chosen := slices.DeleteFunc(slices.Clone(all), func(h *tsdb.Hypertable) bool { return !picked[h.ID] })
 	level := levels(all)
 	slices.SortStableFunc(chosen, func(a, b *tsdb.Hypertable) int { return cmp.Compare(level[a.ID], level[b.ID]) })
-	return chosen, nil
+	return chosen
 }
 
 // levels says how many aggregates a hypertable stands on.

@@ -1,0 +1,132 @@
+package cagg
+
+import (
+	"context"
+
+	"bf/lib/tsdb"
+)
+
+// grid answers where the buckets of an aggregate begin and end. The server
+// computes them, with the aggregate's own bucket function: months, time zones
+// and origins are its business.
+type grid struct {
+	db    *tsdb.DB
+	a     *tsdb.Aggregate
+	width int64 // about
+}
+
+func newGrid(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (*grid, error) {
+	w, err := db.Width(ctx, a)
+	return &grid{db, a, w}, err
+}
+
+// floor returns the starts of the buckets that hold the values.
+func (g *grid) floor(ctx context.Context, values []int64) ([]int64, error) {
+	if len(values) == 0 {
+		return nil, nil
+	}
+	return g.db.Buckets(ctx, g.a, values...)
+}
+
+// floor1 is floor for one value.
+func (g *grid) floor1(ctx context.Context, v int64) (int64, error) {
+	f, err := g.floor(ctx, []int64{v})
+	if err != nil {
+		return 0, err
+	}
+	return f[0], nil
+}
+
+// ends returns the ends of buckets, given their starts. Widths vary with months
+// and clocks: the first half-width step that lands in another bucket is in the
+// next one, as no bucket is longer than twice or shorter than half of another.
+func (g *grid) ends(ctx context.Context, starts []int64) ([]int64, error) {
+	ends := make([]int64, len(starts))
+	todo := make([]int, len(starts))
+	for i := range starts {
+		todo[i] = i
+	}
+	half := max(g.width/2, 1)
+	for k := int64(1); len(todo) > 0; k++ {
+		values := make([]int64, len(todo))
+		for i, at := range todo {
+			values[i] = starts[at] + k*half
+		}
+		floors, err := g.floor(ctx, values)
+		if err != nil {
+			return nil, err
+		}
+		var still []int
+		for i, at := range todo {
+			if floors[i] > starts[at] {
+				ends[at] = floors[i]
+			} else {
+				still = append(still, at)
+			}
+		}
+		todo = still
+	}
+	return ends, nil
+}
+
+// end is ends for one bucket.
+func (g *grid) end(ctx context.Context, start int64) (int64, error) {
+	e, err := g.ends(ctx, []int64{start})
+	if err != nil {
+		return 0, err
+	}
+	return e[0], nil
+}
+
+// ceil returns the values that begin a bucket as they are, and of others the
+// end of their bucket.
+func (g *grid) ceil(ctx context.Context, values []int64) ([]int64, error) {
+	floors, err := g.floor(ctx, values)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := g.ends(ctx, floors)
+	if err != nil {
+		return nil, err
+	}
+	for i, v := range values {
+		if floors[i] == v {
+			ends[i] = v
+		}
+	}
+	return ends, nil
+}
+
+// grow widens spans to whole buckets; shrink narrows them to the whole buckets
+// in them.
+func (g *grid) grow(ctx context.Context, spans []span) ([]span, error) {
+	from, until := split(spans)
+	from, err := g.floor(ctx, from)
+	if err == nil {
+		until, err = g.ceil(ctx, until)
+	}
+	return join(from, until), err
+}
+
+func (g *grid) shrink(ctx context.Context, spans []span) ([]span, error) {
+	from, until := split(spans)
+	from, err := g.ceil(ctx, from)
+	if err == nil {
+		until, err = g.floor(ctx, until)
+	}
+	return join(from, until), err
+}
+
+func split(spans []span) (from, until []int64) {
+	for _, s := range spans {
+		from, until = append(from, s.From), append(until, s.Until)
+	}
+	return from, until
+}
+
+func join(from, until []int64) (spans []span) {
+	for i := range min(len(from), len(until)) {
+		spans = append(spans, span{From: from[i], Until: until[i]})
+	}
+	return merge(spans)
+}

@@ -1,0 +1,276 @@
+package cagg
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Window is a range of whole buckets that one refresh covers.
+type Window struct {
+	Span tsdb.Span
+	// Keep is set where the aggregate's rows are right as they are, and the
+	// refresh is for TimescaleDB's books only: the log of changes, the
+	// watermark.
+	Keep bool
+}
+
+// Refresher refreshes aggregates of the target.
+type Refresher struct {
+	db     *tsdb.DB
+	marks  map[task.Name]int64 // of the source
+	byID   map[int32]*tsdb.Hypertable
+	staged map[task.Name]staged
+}
+
+// NewRefresher returns a Refresher for the target, whose hypertables are all.
+// marks are the source's watermarks by view.
+func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks map[task.Name]int64) (*Refresher, error) {
+	r := &Refresher{db: db, marks: marks, byID: map[int32]*tsdb.Hypertable{}}
+	for _, h := range all {
+		r.byID[h.ID] = h
+	}
+	var err error
+	r.staged, err = stagedByName(ctx, db.Conn)
+	return r, err
+}
+
+// Pending returns how many tasks are pending of the aggregate and of what it
+// depends on.
+func (r *Refresher) Pending(a *tsdb.Aggregate) (n int64) {
+	for h := a.Hypertable; h != nil; h = r.byID[h.Raw] {
+		n += r.staged[h.Label()].pending
+	}
+	return n
+}
+
+// scene is what a plan is made from: one aggregate and the raw data under it,
+// on the target.
+type scene struct {
+	*grid
+	raw    *tsdb.Hypertable
+	until  int64  // end of what matters: the higher watermark
+	logged []span // what TimescaleDB would refresh, in whole buckets
+	filled []span // where raw data is
+
+	first, last int64 // bucket of the aggregate, ok if there is one
+	ok          bool
+}
+
+// Plan returns the windows to refresh, oldest first: a real-time view stays
+// whole while its watermark climbs. more are ranges that will be logged by the
+// time of the refresh, for a plan that is not carried out.
+func (r *Refresher) Plan(ctx context.Context, a *tsdb.Aggregate, more []tsdb.Span) ([]Window, error) {
+	mark := r.marks[*a.View]
+	if !a.Finalized {
+		return nil, &pg.Error{Side: r.db.Side, Object: a.Label().String(), Err: errLegacy,
+			Hint: "migrate it first: call cagg_migrate(" + pg.Literal(a.Label().String()) + ")"}
+	}
+	s, err := r.look(ctx, a, max(mark, a.Watermark), more)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	var windows []Window
+	if st, ok := r.staged[*a.View]; ok {
+		windows, err = r.copied(ctx, s, min(st.until, mark), st.until)
+	} else {
+		windows, err = r.computed(ctx, s)
+	}
+	if a.Whole && len(s.logged) > 0 {
+		_, copied := r.staged[*a.View]
+		return []Window{{Span: span{From: s.logged[0].From, Until: s.logged[len(s.logged)-1].Until}, Keep: copied}}, err
+	}
+	slices.SortFunc(windows, func(a, b Window) int { return cmp.Compare(a.Span.From, b.Span.From) })
+	return windows, err
+}
+
+func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, more []span) (*scene, error) {
+	g, err := newGrid(ctx, r.db, a)
+	if err != nil {
+		return nil, err
+	}
+	s := &scene{grid: g, raw: r.byID[a.Raw], until: until}
+	if s.first, s.ok, err = r.db.First(ctx, a.Hypertable, task.MinBound, until); err != nil {
+		return nil, err
+	}
+	from := until
+	if s.ok {
+		from = s.first
+		if s.last, _, err = r.db.Last(ctx, a.Hypertable, task.MinBound, until); err != nil {
+			return nil, err
+		}
+	}
+	firstRow, any, err := r.db.First(ctx, s.raw, task.MinBound, until)
+	if err != nil {
+		return nil, err
+	}
+	if any {
+		from = min(from, firstRow)
+		filled, err := r.db.Filled(ctx, s.raw)
+		if err != nil {
+			return nil, err
+		}
+		s.filled = clip(merge(filled), firstRow, until)
+	}
+	if from >= until {
+		return nil, nil // nothing is there
+	}
+	logged, err := r.db.Invalid(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if logged, err = s.grow(ctx, clip(merge(append(logged, more...)), from, until)); err != nil {
+		return nil, err
+	}
+	s.logged = logged
+	return s, nil
+}
+
+// copied plans for an aggregate whose buckets before copiedUntil were copied.
+// They are right; what is newer is computed from raw data.
+func (r *Refresher) copied(ctx context.Context, s *scene, copiedUntil, rawUntil int64) ([]Window, error) {
+	// The bucket in which the copy ends goes on on the target if the
+	// application writes there (dual writes): then it has to be computed.
+	_, live, err := r.db.First(ctx, s.raw, rawUntil, task.MaxBound)
+	if err != nil {
+		return nil, err
+	}
+	covered := s.filled
+	right := int64(task.MaxBound)
+	if live {
+		if right, err = s.floor1(ctx, rawUntil); err != nil {
+			return nil, err
+		}
+	} else {
+		covered = clip(covered, task.MinBound, rawUntil)
+	}
+	whole, err := s.shrink(ctx, covered)
+	if err != nil {
+		return nil, err
+	}
+	ends, err := s.ceil(ctx, []int64{copiedUntil})
+	if err != nil {
+		return nil, err
+	}
+	end := ends[0]
+	// Copied buckets that a later refresh would delete, or compute from a part
+	// of their raw data. The others would come out the same: they are left to
+	// the policies.
+	lost := clip(without(clip(s.logged, task.MinBound, end), whole), task.MinBound, right)
+	windows, err := r.keep(ctx, s, lost)
+	if err != nil {
+		return nil, err
+	}
+	// The watermark moves to the end of the last bucket of a refresh.
+	if s.ok && s.last < end {
+		next, err := s.end(ctx, s.last)
+		if err != nil {
+			return nil, err
+		}
+		top := []span{{From: s.last, Until: next}}
+		if s.a.Watermark < next && len(within(top, s.logged)) > 0 && len(within(top, lost)) == 0 {
+			windows = append(windows, Window{Span: top[0], Keep: s.last < right})
+		}
+	}
+	touched, err := s.grow(ctx, s.filled)
+	if err != nil {
+		return nil, err
+	}
+	fresh, err := r.cut(ctx, s, clip(within(s.logged, touched), end, s.until))
+	return append(windows, fresh...), err
+}
+
+// computed plans for an aggregate that was not copied: it is computed from the
+// raw data, wherever there is any.
+func (r *Refresher) computed(ctx context.Context, s *scene) ([]Window, error) {
+	touched, err := s.grow(ctx, s.filled)
+	if err != nil {
+		return nil, err
+	}
+	todo := within(s.logged, touched)
+	var windows []Window
+	if len(touched) > 0 && s.ok && s.first < touched[0].From {
+		// The aggregate reaches further back than the raw data: of the bucket
+		// in which that begins a part is gone.
+		whole, err := s.shrink(ctx, s.filled)
+		if err != nil {
+			return nil, err
+		}
+		edge, err := s.end(ctx, touched[0].From)
+		if err != nil {
+			return nil, err
+		}
+		part := without(clip(todo, task.MinBound, edge), whole)
+		if windows, err = r.keep(ctx, s, part); err != nil {
+			return nil, err
+		}
+		todo = without(todo, part)
+	}
+	fresh, err := r.cut(ctx, s, todo)
+	return append(windows, fresh...), err
+}
+
+// A window covers that many chunks of raw data, or one bucket if that is more:
+// what is lost when it is interrupted.
+const windowChunks = 4
+
+func (s *scene) step() int64 { return max(windowChunks*s.raw.Dimensions[0].Interval, s.width) }
+
+// cut cuts spans into windows.
+func (r *Refresher) cut(ctx context.Context, s *scene, spans []span) ([]Window, error) {
+	var ws []Window
+	for _, todo := range spans {
+		for from := todo.From; from < todo.Until; {
+			until, err := s.cutAt(ctx, from, todo.Until)
+			if err != nil {
+				return nil, err
+			}
+			ws = append(ws, Window{Span: span{From: from, Until: until}})
+			from = until
+		}
+	}
+	return ws, nil
+}
+
+// cutAt returns where a window that begins at from ends.
+func (s *scene) cutAt(ctx context.Context, from, until int64) (int64, error) {
+	if until-from <= s.step() {
+		return until, nil
+	}
+	at, err := s.floor1(ctx, from+s.step())
+	if err == nil && at <= from {
+		at, err = s.end(ctx, from)
+	}
+	return min(at, until), err
+}
+
+// keep cuts spans into windows that keep their rows. Where there are no rows
+// there is nothing to keep, and no window.
+func (r *Refresher) keep(ctx context.Context, s *scene, spans []span) ([]Window, error) {
+	var ws []Window
+	for _, todo := range spans {
+		for from := todo.From; from < todo.Until; {
+			first, ok, err := r.db.First(ctx, s.a.Hypertable, from, todo.Until)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				break
+			}
+			if first, err = s.floor1(ctx, first); err != nil {
+				return nil, err
+			}
+			until, err := s.cutAt(ctx, first, todo.Until)
+			if err != nil {
+				return nil, err
+			}
+			ws = append(ws, Window{Span: span{From: first, Until: until}, Keep: true})
+			from = until
+		}
+	}
+	return ws, nil
+}

@@ -1,0 +1,135 @@
+package cagg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var errLegacy = errors.New("is a continuous aggregate of the old, partial form (finalized = false): bf does not refresh it")
+
+// lockClass is the first key of the advisory lock on an aggregate; the second
+// is the number of its materialization hypertable.
+const lockClass = 0x6267 // "bg"
+
+// Lock makes sure that no other bf-caggs is at the aggregate, for as long as
+// the connection lives.
+func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
+	var ok bool
+	err := r.db.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", lockClass, a.ID).Scan(&ok)
+	if err == nil && !ok {
+		err = errors.New("another bf-caggs is at it")
+	}
+	return r.db.Wrap(err, "%s", a.Label())
+}
+
+// Resume ends the window that a bf-caggs was in when it died. ok is false if
+// there was none.
+func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok bool, err error) {
+	s, err := keeping(ctx, r.db.Conn, *a.View)
+	if err != nil || s == nil {
+		return w, false, err
+	}
+	w = Window{Span: *s, Keep: true}
+	return w, true, r.putBack(ctx, a, w)
+}
+
+// Refresh refreshes one window.
+func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) error {
+	if !w.Keep {
+		return patiently(ctx, func() error { return r.db.Refresh(ctx, a, w.Span) })
+	}
+	where, err := r.db.Condition(a.Hypertable, w.Span)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("create table %s as select %s from %s where %s", kept(a), columns(a), table(a), where)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = int8range($3, $4) where view_schema = $1 and view_name = $2",
+			a.View.Schema, a.View.Name, w.Span.From, w.Span.Until)
+		return err
+	})
+	if err != nil {
+		return r.db.Wrap(err, "put aside rows of %s", a.Label())
+	}
+	return r.putBack(ctx, a, w)
+}
+
+// putBack refreshes a window whose rows are put aside and puts them back in
+// place of what the refresh has made of it. Whatever dies when, it can be done
+// again.
+func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) error {
+	if err := patiently(ctx, func() error { return r.db.Refresh(ctx, a, w.Span) }); err != nil {
+		return err
+	}
+	where, err := r.db.Condition(a.Hypertable, w.Span)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
+		for _, sql := range []string{
+			"delete from " + table(a) + " where " + where,
+			fmt.Sprintf("insert into %s (%s) select %[2]s from %s", table(a), columns(a), kept(a)),
+			"drop table " + kept(a),
+		} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = null where view_schema = $1 and view_name = $2", a.View.Schema, a.View.Name)
+		return err
+	})
+	return r.db.Wrap(err, "put back rows of %s", a.Label())
+}
+
+func table(a *tsdb.Aggregate) string { return pg.Ident(a.Name.Schema, a.Name.Name) }
+
+func kept(a *tsdb.Aggregate) string { return pg.Ident("__backfill", fmt.Sprintf("kept_%d", a.ID)) }
+
+func columns(a *tsdb.Aggregate) string {
+	var names []string
+	for _, c := range a.Copied() {
+		names = append(names, c.Name)
+	}
+	return pg.Idents(names)
+}
+
+// Mark is where the watermark of an aggregate stands after its refresh.
+type Mark struct {
+	Source, Target int64
+	Moved          bool // by hand: there was no raw data to refresh
+	Hidden         bool // a real-time view does not show buckets that are there
+}
+
+// Finish brings the watermark to the source's where refreshing could not:
+// TimescaleDB moves it to the end of the last bucket that a refresh has
+// computed, and without raw data there is none. Only a superuser can move it
+// then.
+func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error) {
+	now, err := r.db.Aggregates(ctx, []*tsdb.Hypertable{a.Hypertable})
+	if err != nil {
+		return nil, err
+	}
+	if len(now) == 0 {
+		return nil, &pg.Error{Side: r.db.Side, Object: a.Label().String(), Err: errors.New("was dropped meanwhile")}
+	}
+	m := &Mark{Source: r.marks[*a.View], Target: now[0].Watermark}
+	if m.Target >= m.Source {
+		return m, nil
+	}
+	if r.db.Superuser && r.Pending(a) == 0 {
+		m.Moved = true
+		return m, r.db.SetWatermark(ctx, a, m.Source)
+	}
+	_, hidden, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
+	m.Hidden = hidden && !a.MaterializedOnly
+	return m, err
+}
