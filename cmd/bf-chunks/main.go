@@ -24,11 +24,15 @@ type flags struct {
 	Filter  string  `arg:"-f,--filter" help:"only tasks whose hypertable (schema.table) or continuous aggregate (schema.view) matches" placeholder:"REGEX"`
 	Order   string  `arg:"--order" default:"newest" help:"newest, oldest or largest first" placeholder:"ORDER"`
 	Null    bool    `arg:"-0,--null" help:"end records with a NUL byte, for xargs -0"`
+	Summary bool    `arg:"--summary" help:"instead of the tasks, a table: how far each hypertable is, and how long the rest will take"`
+	Watch   bool    `arg:"--watch" help:"the summary again and again until all is done: redrawn on a terminal, else a line each time"`
+	Every   float64 `arg:"--every" default:"2" help:"seconds between two summaries of --watch" placeholder:"SECONDS"`
+	JSON    bool    `arg:"--json" help:"the summary as records: one per hypertable, then one of the whole"`
 	cli.Common
 }
 
 func (flags) Description() string {
-	return "Lists the tasks of a backfill as records, one JSON object per line."
+	return "Lists the tasks of a backfill as records, one JSON object per line, or sums them up."
 }
 
 func (flags) Epilogue() string {
@@ -50,7 +54,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	for _, s := range []struct {
 		set   bool
 		state string
-	}{{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All}, {f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}} {
+	}{{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All}, {f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All}} {
 		if s.set {
 			state, n = s.state, n+1
 		}
@@ -60,7 +64,11 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	case f.Target == "":
 		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
 	case n > 1:
-		return cli.BadUsage(name, stderr, "give one of --pending, --done, --failed, --all, --claim, --task")
+		return cli.BadUsage(name, stderr, "give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch)")
+	case f.JSON && !f.Summary && !f.Watch:
+		return cli.BadUsage(name, stderr, "--json is for --summary and --watch: tasks are listed as records anyway")
+	case !(f.Every > 0 && f.Every <= 86400):
+		return cli.BadUsage(name, stderr, "--every is a number of seconds, not %v", f.Every)
 	case !ok:
 		return cli.BadUsage(name, stderr, "--order is newest, oldest or largest, not %q", f.Order)
 	}
@@ -81,6 +89,12 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	}
 	if f.Claim {
 		return claim(c, f.Filter, order, out, log, stop)
+	}
+	if f.Watch {
+		return watch(c, &f, stdout, log, stop)
+	}
+	if f.Summary {
+		return summarize(c, &f, stdout, log, stop)
 	}
 	err = queue.Each(stop.Context, c, queue.Selection{State: state, Tasks: f.Tasks, Filter: f.Filter, Order: order}, func(e *queue.Entry) error {
 		if stop.Asked() {

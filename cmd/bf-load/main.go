@@ -65,6 +65,9 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 	var db *tsdb.DB
 	var l *target.Loader
 	var total int64
+	stdout = log.Beside(stdout)
+	p := newProgress(log, r)
+	defer p.over()
 	defer func() {
 		if db != nil {
 			db.Close()
@@ -102,12 +105,16 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 			}
 			l = target.New(db, f.Force)
 		}
+		p.begin(ctx, db.Conn, &s.h.Task)
 		res, err := l.Load(ctx, r, s.h)
+		p.end(&s.h.Task, res)
 		if werr := task.Write(stdout, res); werr != nil {
 			log.Error(fmt.Errorf("write the result record: %w", werr))
 			status = cli.Failed
 		}
 		switch {
+		case err == nil && p.live.Shown() && res.Status == task.Loaded:
+			log.Detail("%s", line(res, total))
 		case err == nil:
 			log.Info("%s", line(res, total))
 		case ctx.Err() != nil:

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -24,6 +26,7 @@ type job struct {
 	number  int64
 	task    *task.Task
 	summary *verify.Summary
+	bytes   int64 // about what is to be read; not known of a record
 }
 
 // runner compares chunks, several at a time.
@@ -36,8 +39,30 @@ type runner struct {
 	stop   *cli.Stop
 
 	mu                    sync.Mutex // of stdout and what follows
-	done, total           int64      // total is 0 when it is not known
+	course                cli.Course // Chunks is 0 when it is not known
 	differ, failed, equal int64
+	read                  int64 // rows compared
+
+	live  *cli.Live // shown when stderr is a terminal and no other bf-verify is connected to the target
+	meter cli.Meter
+	fewer sync.Once // says that a worker could not connect
+}
+
+// line is the live line.
+func (r *runner) line() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := fmt.Sprintf("%d chunks", r.course.ChunksDone)
+	if r.course.Chunks > 0 {
+		s = r.course.Line(r.meter.Rate(float64(r.course.BytesDone)))
+	}
+	if r.differ > 0 {
+		s += fmt.Sprintf("; %d differ", r.differ)
+	}
+	if r.failed > 0 {
+		s += fmt.Sprintf("; %d failed", r.failed)
+	}
+	return s
 }
 
 var errReported = errors.New("reported already")
@@ -60,54 +85,49 @@ func (r *runner) run() error {
 	if err := first.open(ctx); err != nil {
 		return err
 	}
-	workers := r.flags.Parallelism
-	jobs := make(chan *job)
-	var next func() (*job, error)
-	if n := len(r.flags.Records); n > 0 || r.flags.Source == "" {
-		if n > 0 && r.flags.Records[0] != "-" {
-			r.total = int64(n)
-		}
-		next = r.record
-	} else {
-		numbers, err := r.list(ctx, first.pair.Target)
-		if err != nil {
+	next := r.record
+	switch n := len(r.flags.Records); {
+	case n == 0 && r.flags.Source != "":
+		listed, err := r.list(ctx, first.pair.Target)
+		if err != nil || len(listed) == 0 {
 			first.close()
+			if err == nil {
+				r.log.Info("nothing to verify")
+			}
 			return err
 		}
-		r.total = int64(len(numbers))
-		if r.total == 0 {
-			r.log.Info("nothing to verify")
-		}
 		next = func() (*job, error) {
-			if len(numbers) == 0 {
+			if len(listed) == 0 {
 				return nil, io.EOF
 			}
-			j := &job{number: numbers[0]}
-			numbers = numbers[1:]
+			j := &listed[0]
+			listed = listed[1:]
 			return j, nil
 		}
+	case n > 0 && r.flags.Records[0] != "-":
+		r.course.Chunks = int64(n)
 	}
-	if r.total > 0 {
-		workers = int(min(int64(workers), r.total))
+	if r.live = r.log.Live(r.line); r.live != nil && first.pair.Target != nil {
+		n, err := queue.AtWork(ctx, first.pair.Target.Conn, name)
+		r.live.Show(err == nil && n == 1)
 	}
+	defer r.over(time.Now())
 	var wg sync.WaitGroup
-	var once sync.Once
-	for i := range workers {
-		w := first
-		if i > 0 {
-			w = &worker{runner: r}
-		}
+	var alive atomic.Int32
+	jobs, ended := make(chan *job), make(chan struct{})
+	start := func(w *worker) {
 		wg.Add(1)
+		alive.Add(1)
 		go func() {
 			defer wg.Done()
-			defer w.close()
+			defer func() {
+				w.close()
+				if alive.Add(-1) == 0 {
+					close(ended) // no worker is left
+				}
+			}()
 			if err := w.open(ctx); err != nil {
-				once.Do(func() {
-					if ctx.Err() == nil {
-						r.log.Error(err)
-						r.log.Warn("going on with fewer connections")
-					}
-				})
+				r.fewer.Do(func() { r.log.Warn("%v; going on with fewer connections", err) })
 				return
 			}
 			for j := range jobs {
@@ -117,21 +137,21 @@ func (r *runner) run() error {
 			}
 		}()
 	}
-	ended := make(chan struct{}) // no worker is left
-	go func() { wg.Wait(); close(ended) }()
-	err := r.hand(next, jobs, ended)
+	start(first)
+	err := r.hand(next, start, jobs, ended)
 	close(jobs)
-	<-ended
+	wg.Wait()
 	return err
 }
 
-// hand hands out the jobs until there are no more, or a stop is requested.
-func (r *runner) hand(next func() (*job, error), jobs chan<- *job, ended <-chan struct{}) error {
+// hand hands out the jobs until there are no more, or a stop is requested. It
+// starts another worker when none is free.
+func (r *runner) hand(next func() (*job, error), start func(*worker), jobs chan<- *job, ended <-chan struct{}) error {
 	type read struct {
 		j   *job
 		err error
 	}
-	for {
+	for workers := 1; ; {
 		n, ok := cli.Await(r.stop, ended, func() read { j, err := next(); return read{j, err} })
 		var bad *task.BadRecord
 		switch {
@@ -149,6 +169,17 @@ func (r *runner) hand(next func() (*job, error), jobs chan<- *job, ended <-chan 
 			return n.err
 		}
 		select {
+		case <-ended:
+			return errReported
+		case jobs <- n.j:
+			continue
+		default:
+		}
+		if workers < r.flags.Parallelism {
+			workers++
+			start(&worker{runner: r})
+		}
+		select {
 		case jobs <- n.j:
 		case <-r.stop.Requested():
 			return nil
@@ -158,17 +189,19 @@ func (r *runner) hand(next func() (*job, error), jobs chan<- *job, ended <-chan 
 	}
 }
 
-// list returns the numbers of the tasks to verify.
-func (r *runner) list(ctx context.Context, db *tsdb.DB) (numbers []int64, err error) {
+// list lists the tasks to verify.
+func (r *runner) list(ctx context.Context, db *tsdb.DB) (jobs []job, err error) {
 	state := queue.Unverified
 	if r.flags.All {
 		state = queue.Done
 	}
 	err = queue.Each(ctx, db.Conn, queue.Selection{State: state}, func(e *queue.Entry) error {
-		numbers = append(numbers, e.Task.Task)
+		jobs = append(jobs, job{number: e.Task.Task, bytes: e.Bytes})
+		r.course.Chunks++
+		r.course.Bytes += e.Bytes
 		return nil
 	})
-	return numbers, err
+	return jobs, err
 }
 
 // record reads the next record: a task, or a summary on the target's half.
@@ -257,13 +290,13 @@ func (w *worker) close() {
 // on.
 func (w *worker) work(ctx context.Context, j *job) error {
 	if err := w.open(ctx); err != nil {
-		w.report(nil, err)
+		w.report(j, nil, err)
 		return err
 	}
 	if w.flags.Target == "" {
 		s, err := w.pair.Summarize(ctx, j.task)
 		if err != nil {
-			w.report(nil, err)
+			w.report(j, nil, err)
 			return nil
 		}
 		w.mu.Lock()
@@ -273,7 +306,7 @@ func (w *worker) work(ctx context.Context, j *job) error {
 			w.failed++
 			return err
 		}
-		w.done++
+		w.course.ChunksDone++
 		if s.State == verify.StateGone {
 			w.log.Info("%s%s: gone", w.count(), &s.Task)
 		} else {
@@ -281,7 +314,8 @@ func (w *worker) work(ctx context.Context, j *job) error {
 		}
 		return nil
 	}
-	w.report(w.compare(ctx, j))
+	res, err := w.compare(ctx, j)
+	w.report(j, res, err)
 	return nil
 }
 
@@ -324,18 +358,28 @@ func (w *worker) staged(ctx context.Context, j *job) (*queue.Entry, error) {
 
 // count is the place of a finished task among all, where they are known.
 func (r *runner) count() string {
-	if r.total == 0 {
+	if r.course.Chunks == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d/%d ", r.done, r.total)
+	return fmt.Sprintf("%d/%d ", r.course.ChunksDone, r.course.Chunks)
+}
+
+// over ends the run with a line that sums it up, unless there was one task only.
+func (r *runner) over(began time.Time) {
+	r.live.Show(false)
+	if n := r.course.ChunksDone; n > 1 && r.flags.Target != "" {
+		r.log.Info("%d chunks, %d rows compared in %.1fs: %d equal, %d different, %d failed", n, r.read, time.Since(began).Seconds(), r.equal, r.differ, r.failed)
+	}
 }
 
 // report prints the result record of a task and a line for people.
-func (r *runner) report(res *task.Result, err error) {
+func (r *runner) report(j *job, res *task.Result, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.done++
+	r.course.ChunksDone++
+	r.course.BytesDone += j.bytes
 	if res != nil {
+		r.read += res.Rows
 		if werr := task.Write(r.stdout, res); werr != nil {
 			r.log.Error(fmt.Errorf("write the result record: %w", werr))
 			r.failed++
@@ -354,6 +398,9 @@ func (r *runner) report(res *task.Result, err error) {
 		say = r.log.Warn
 	} else if res.Status == task.Verified {
 		r.equal++
+		if r.live.Shown() {
+			say = r.log.Detail
+		}
 	}
 	say("%s%s %s: %s in %.2fs", r.count(), res.Hypertable, res.Chunk.Name, res.Message, res.Seconds)
 	if len(res.Differences) > 1 {

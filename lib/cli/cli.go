@@ -93,6 +93,7 @@ type Log struct {
 	quiet, verbose bool
 	mu             sync.Mutex
 	w              io.Writer
+	live           string // the line shown below the messages, see Live
 }
 
 // NewLog returns a Log that writes to w.
@@ -118,20 +119,26 @@ func (l *Log) Detail(format string, args ...any) {
 func (l *Log) Warn(format string, args ...any) { l.print(format, args...) }
 
 func (l *Log) print(format string, args ...any) {
+	l.write(fmt.Sprintf("%s: %s\n", l.name, Clean(fmt.Sprintf(format, args...))))
+}
+
+// write prints lines in one piece, as other processes share the terminal.
+func (l *Log) write(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.w, "%s: %s\n", l.name, clean(fmt.Sprintf(format, args...)))
+	if l.live != "" {
+		s = erase + s
+	}
+	io.WriteString(l.w, s)
 }
 
 // Error prints an error, and the hint that it carries.
 func (l *Log) Error(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := fmt.Sprintf("%s: %s\n", l.name, clean(err.Error()))
+	s := fmt.Sprintf("%s: %s\n", l.name, Clean(err.Error()))
 	if h := Hint(err); h != "" {
-		s += "hint: " + clean(h) + "\n"
+		s += "hint: " + Clean(h) + "\n"
 	}
-	io.WriteString(l.w, s) // in one piece: other processes share the terminal
+	l.write(s)
 }
 
 // Hint returns what the error suggests to do next, or "".
@@ -143,9 +150,9 @@ func Hint(err error) string {
 	return pg.Hint(err)
 }
 
-// clean keeps a message on one line and free of control characters: names and
+// Clean keeps a message on one line and free of control characters: names and
 // values of a server end up in it.
-func clean(s string) string {
+func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\r' || r == '\t':

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"strings"
+	"sync/atomic"
 )
 
 // Reader reads streams that follow each other up to the end of its input:
@@ -28,14 +29,15 @@ import (
 // for the frames a Writer makes, 2 MiB for the largest data frames, twice its
 // size for a larger header, and as much as the data of a compressed frame.
 type Reader struct {
-	r    io.Reader
-	rerr error  // what r said last
-	buf  []byte // buf[pos:end] was read from r and not used yet
-	pos  int
-	end  int
-	off  int64 // offset of buf[pos] in the input
-	crc  uint32
-	err  error // sticks
+	moved atomic.Int64 // bytes of data, see Moved
+	r     io.Reader
+	rerr  error  // what r said last
+	buf   []byte // buf[pos:end] was read from r and not used yet
+	pos   int
+	end   int
+	off   int64 // offset of buf[pos] in the input
+	crc   uint32
+	err   error // sticks
 
 	open    bool // a stream has begun and its end mark was not read
 	tasks   int  // segments of this stream so far
@@ -239,6 +241,7 @@ func (r *Reader) fill() error {
 		return r.corrupt("an empty data frame")
 	}
 	r.part.Bytes += int64(len(r.data))
+	r.moved.Add(int64(len(r.data)))
 	return nil
 }
 
@@ -264,6 +267,10 @@ func (r *Reader) Part() (rows, bytes int64) { return r.part.Rows, r.part.Bytes }
 // Totals returns the rows and bytes of all parts of the segment, as its
 // trailer confirmed them.
 func (r *Reader) Totals() (rows, bytes int64) { return r.total.Rows, r.total.Bytes }
+
+// Moved returns how many bytes of data have been read so far, of all segments.
+// It may be called at any time, by any goroutine: it is for progress.
+func (r *Reader) Moved() int64 { return r.moved.Load() }
 
 // End returns the end mark read last, nil before the first.
 func (r *Reader) End() *End { return r.mark }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"bf/lib/cli"
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/stream"
+	"bf/lib/task"
+)
+
+// progress is what people see while chunks are loaded: one live line when this
+// bf-load is alone, that is, stderr is a terminal and no other bf-load is
+// connected to the target; else a line per chunk, so that lanes that share a
+// terminal never draw over each other.
+type progress struct {
+	log   *cli.Log
+	r     *stream.Reader
+	live  *cli.Live
+	meter cli.Meter
+
+	mu     sync.Mutex
+	course cli.Course
+	chunk  string // in hand
+	expect int64  // bytes that are expected to travel for it
+	before int64  // bytes that had been read before it
+
+	began         time.Time
+	chunks, bytes int64 // loaded by this process
+}
+
+func newProgress(log *cli.Log, r *stream.Reader) *progress {
+	p := &progress{log: log, r: r, began: time.Now()}
+	p.live = log.Live(p.line)
+	return p
+}
+
+// look looks how far the backfill is.
+func (p *progress) look(ctx context.Context, c *pg.Conn) {
+	if _, all, err := queue.Progresses(ctx, c, ""); err == nil {
+		p.mu.Lock()
+		p.course = cli.Course{Chunks: all.Total, ChunksDone: all.Done, Bytes: all.Bytes, BytesDone: all.BytesDone}
+		p.mu.Unlock()
+	}
+}
+
+// begin is called before each chunk.
+func (p *progress) begin(ctx context.Context, c *pg.Conn, t *task.Task) {
+	p.mu.Lock()
+	p.chunk, p.expect, p.before = t.Target().String()+" "+t.Chunk.Name, t.Bytes, p.r.Moved()
+	p.mu.Unlock()
+	if p.live == nil {
+		return
+	}
+	n, err := queue.AtWork(ctx, c, name)
+	alone := err == nil && n == 1
+	if alone && !p.live.Shown() {
+		p.look(ctx, c) // others may have done something in the meantime
+	}
+	p.live.Show(alone)
+}
+
+// end is called after each chunk.
+func (p *progress) end(t *task.Task, res *task.Result) {
+	p.mu.Lock()
+	p.chunk, p.expect = "", 0
+	if res.Status == task.Loaded || res.Status == task.Gone {
+		p.course.ChunksDone++
+		p.course.BytesDone += t.Bytes
+		p.chunks++
+		p.bytes += res.Bytes
+	}
+	p.mu.Unlock()
+}
+
+// over ends the live line; it leaves behind what there is to say of the whole.
+func (p *progress) over() {
+	if p.live.Shown() {
+		p.live.Show(false)
+		took := time.Since(p.began).Seconds()
+		p.log.Info("%d chunks, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took, cli.Bytes(int64(float64(p.bytes)/took)))
+	}
+}
+
+func (p *progress) line() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c, now := p.course, ""
+	if p.chunk != "" {
+		now = "; " + p.chunk
+		if moved := p.r.Moved() - p.before; p.expect > 0 {
+			// COPY data is not quite as long as the table it came from.
+			moved = min(moved, p.expect*99/100)
+			c.BytesDone += moved
+			now += fmt.Sprintf(" %d%%", moved*100/p.expect)
+		}
+	}
+	return c.Line(p.meter.Rate(float64(c.BytesDone))) + now
+}

@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// Live is a line at the bottom of the terminal that is drawn again and again;
+// messages of the Log scroll by above it. Only a process that has the terminal
+// for itself may have one.
+type Live struct {
+	log  *Log
+	text func() string
+
+	mu   sync.Mutex
+	end  chan struct{} // of the one that is shown, nil for none
+	over sync.WaitGroup
+}
+
+// Live returns the live line of a tool, hidden, whose text is asked for several
+// times a second; nil when there is none, because stderr is no terminal that
+// can do it or --quiet was given. The methods of a nil Live do nothing.
+func (l *Log) Live(text func() string) *Live {
+	if l.quiet || !IsTerminal(l.w) || os.Getenv("TERM") == "dumb" || os.Getenv("TERM") == "" {
+		return nil
+	}
+	return &Live{log: l, text: text}
+}
+
+// Shown reports whether the line is shown: then a tool need not print a line
+// per chunk.
+func (v *Live) Shown() bool {
+	if v == nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.end != nil
+}
+
+const redraw = 200 * time.Millisecond
+
+// Show shows the line or hides it.
+func (v *Live) Show(on bool) {
+	if v == nil || v.Shown() == on {
+		return
+	}
+	if !on {
+		v.mu.Lock()
+		close(v.end)
+		v.end = nil
+		v.mu.Unlock()
+		v.over.Wait()
+		v.log.setLive("")
+		return
+	}
+	end := make(chan struct{})
+	v.mu.Lock()
+	v.end = end
+	v.mu.Unlock()
+	v.over.Add(1)
+	go func() {
+		defer v.over.Done()
+		for {
+			v.log.setLive(v.log.name + ": " + v.text())
+			select {
+			case <-time.After(redraw):
+			case <-end:
+				return
+			}
+		}
+	}()
+}
+
+// Erase takes the cursor to the start of its line and clears what follows.
+const erase = "\r\x1b[K"
+
+func (l *Log) setLive(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if text == l.live && text == "" {
+		return
+	}
+	l.live = text
+	if width, _ := Size(l.w); width > 0 {
+		text = Cut(text, width-1) // the cursor stands behind it
+	}
+	io.WriteString(l.w, erase+Clean(text))
+}
+
+// Beside returns a writer to w, which may be the terminal that shows the live
+// line.
+func (l *Log) Beside(w io.Writer) io.Writer { return beside{l, w} }
+
+type beside struct {
+	l *Log
+	w io.Writer
+}
+
+func (b beside) Write(p []byte) (int, error) {
+	b.l.mu.Lock()
+	defer b.l.mu.Unlock()
+	if b.l.live != "" && IsTerminal(b.w) {
+		io.WriteString(b.l.w, erase)
+	}
+	return b.w.Write(p)
+}
+
+// Size returns columns and lines of the terminal, 0 when w is none.
+func Size(w any) (columns, lines int) {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0, 0
+	}
+	s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(s.Col), int(s.Row)
+}
+
+// Cut shortens a text to so many characters.
+func Cut(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:max(most-1, 0)]) + "…"
+}
+
+// Duration formats a time for people: 8s, 3m20s, 5h12m, 2d3h.
+func Duration(seconds float64) string {
+	s := int64(seconds + 0.5)
+	switch {
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return fmt.Sprintf("%dm%02ds", s/60, s%60)
+	case s < 86400:
+		return fmt.Sprintf("%dh%02dm", s/3600, s/60%60)
+	}
+	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
+}
+
+// Of formats a part of a size in one unit: 1.2/4.0 GB.
+func Of(part, whole int64) string {
+	a, b := Bytes(part), Bytes(whole)
+	if n, unit, _ := strings.Cut(a, " "); strings.HasSuffix(b, " "+unit) {
+		a = n
+	}
+	return a + "/" + b
+}
+
+// Course is how far a run is.
+type Course struct {
+	Chunks, ChunksDone int64
+	Bytes, BytesDone   int64
+}
+
+// Line says it to people, with the time that is left at a rate in bytes per
+// second, if that is known.
+func (c Course) Line(rate float64) string {
+	s := fmt.Sprintf("%d/%d chunks, %s", c.ChunksDone, c.Chunks, Of(c.BytesDone, c.Bytes))
+	if rate > 0 {
+		s += fmt.Sprintf(", %s/s", Bytes(int64(rate)))
+		if left := c.Bytes - c.BytesDone; left > 0 {
+			s += fmt.Sprintf(", %s left", Duration(float64(left)/rate))
+		}
+	}
+	return s
+}
+
+// Meter measures a rate over the last half minute.
+type Meter struct {
+	mu      sync.Mutex
+	samples []sample
+}
+
+type sample struct {
+	at   time.Time
+	done float64
+}
+
+const meterSpan = 30 * time.Second
+
+// Rate takes note of how much is done by now and returns how much that is per
+// second.
+func (m *Meter) Rate(done float64) float64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if n := len(m.samples); n < 2 || now.Sub(m.samples[n-1].at) >= time.Second/2 {
+		m.samples = append(m.samples, sample{now, done})
+	}
+	for len(m.samples) > 2 && now.Sub(m.samples[1].at) > meterSpan {
+		m.samples = m.samples[1:]
+	}
+	first := m.samples[0]
+	if t := now.Sub(first.at).Seconds(); t > 0 {
+		return (done - first.done) / t
+	}
+	return 0
+}

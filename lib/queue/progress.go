@@ -1,0 +1,70 @@
+package queue
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed progress.sql
+var progressSQL string
+
+// Progress is how far the tasks of one hypertable are, or all of them.
+type Progress struct {
+	V int `json:"v"`
+	// Hypertable is absent in the record of the whole.
+	Hypertable task.Name `json:"hypertable,omitzero"`
+	Total      int64     `json:"total"` // chunks, as the following
+	Done       int64     `json:"done"`
+	Pending    int64     `json:"pending"`
+	Failed     int64     `json:"failed"`   // pending, and the last attempt failed
+	Verified   int64     `json:"verified"` // and equal
+	Unequal    int64     `json:"unequal"`  // compared, and not found equal: different, gone or failed
+	Bytes      int64     `json:"bytes"`
+	BytesDone  int64     `json:"bytes_done"`
+	Rate       float64   `json:"rate,omitempty"`         // bytes per second, lately
+	Left       float64   `json:"seconds_left,omitempty"` // at that rate
+}
+
+// Progresses returns the progress per hypertable, and of all that filter (a
+// regular expression, "" for everything) chooses.
+func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progress, all *Progress, err error) {
+	which, args := Selection{State: All, Filter: filter}.where(nil)
+	rows, err := c.Query(ctx, strings.Replace(progressSQL, "{which}", which, 1), args...)
+	if err != nil {
+		return nil, nil, filterError(c, err, filter)
+	}
+	each, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Progress, error) {
+		p := &Progress{V: task.Version}
+		err := r.Scan(&p.Hypertable.Schema, &p.Hypertable.Name, &p.Total, &p.Done, &p.Failed, &p.Verified, &p.Unequal, &p.Bytes, &p.BytesDone, &p.Rate)
+		p.Pending = p.Total - p.Done
+		return p, err
+	})
+	if err != nil {
+		return nil, nil, filterError(c, err, filter)
+	}
+	n := len(each) - 1 // the row of the whole is always there, and the last
+	each, all = each[:n], each[n]
+	for _, p := range append(each, all) {
+		rate := p.Rate
+		if rate == 0 {
+			rate = all.Rate // nothing of it has been copied yet
+		}
+		if rate > 0 {
+			p.Left = float64(p.Bytes-p.BytesDone) / rate
+		}
+	}
+	return each, all, nil
+}
+
+// AtWork returns how many connections of each of these tools the database has.
+// This connection counts as well.
+func AtWork(ctx context.Context, c *pg.Conn, tools ...string) (n int, err error) {
+	err = c.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() and application_name = any($1)", tools).Scan(&n)
+	return n, c.Wrap(err, "look who is at work")
+}
