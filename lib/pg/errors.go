@@ -125,6 +125,10 @@ func parseError(err error) error {
 	if i := strings.LastIndex(msg, "`: "); i >= 0 {
 		msg = msg[i+3:]
 	}
+	// What comes in brackets may quote from the middle of a password.
+	if s, _, ok := strings.Cut(msg, " ("); ok && strings.HasPrefix(s, "failed to parse") {
+		msg = s
+	}
 	return errors.New(msg)
 }
 
