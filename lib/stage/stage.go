@@ -74,6 +74,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
+		return nil, err
+	}
 	p := &Plan{Source: Server{src.Identity, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
 	aggregates, err := src.Aggregates(ctx, Affected(all, chosen))
 	if err != nil {
@@ -238,7 +241,11 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 	if hi, err = src.Internal(ctx, h, o.Until); err != nil {
 		return nil, badBound("--until", err)
 	}
-	if lo >= hi {
+	switch {
+	case lo < hi:
+	case o.From == "":
+		return nil, &BadArgument{Flag: "--until", Err: fmt.Errorf("nothing is before %s", o.Until)}
+	default:
 		return nil, &BadArgument{Flag: "--from", Err: fmt.Errorf("%s is not before --until %s", o.From, o.Until)}
 	}
 	var tasks []*task.Task
@@ -277,6 +284,20 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 		t.Range.FromText, t.Range.UntilText = texts[from], texts[until]
 	}
 	return tasks, nil
+}
+
+// checkSnapshot makes sure that an exported snapshot can be used: else every
+// dump would fail.
+func checkSnapshot(ctx context.Context, src *tsdb.DB, id string) error {
+	if id == "" {
+		return nil
+	}
+	_, err := src.Exec(ctx, "begin isolation level repeatable read read only; set transaction snapshot "+pg.Literal(id)+"; commit")
+	if err != nil {
+		_, _ = src.Exec(ctx, "rollback")
+		return &pg.Error{Side: src.Side, Object: "--snapshot " + id, Err: err, Hint: "give the result of pg_export_snapshot(), and keep the session that called it in its transaction until all dumps are done"}
+	}
+	return nil
 }
 
 func badBound(flag string, err error) error {
