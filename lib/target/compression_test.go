@@ -349,3 +349,255 @@ func TestCompressedStates(t *testing.T) {
 		}
 	})
 }
+
+// legacy reports whether the target keeps one set of settings per hypertable.
+func legacy(p testdb.Pair) bool { return strings.HasPrefix(p.Target.Version, "2.11.") }
+
+const (
+	wayRaw      = "raw into a fresh compressed relation"
+	wayExisting = "raw into the existing compressed relation"
+	wayCompress = "rows into the chunk, then compressed"
+	wayRows     = "rows into the chunk"
+	wayRoot     = "rows through the hypertable"
+)
+
+// TestCompressedSettings copies chunks that were compressed with settings which
+// the hypertables do not have, or no longer.
+func TestCompressedSettings(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, c := range []struct{ name, source, target string }{
+			{"other segments and order", enable, `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 't', timescaledb.compress_orderby = 'i asc nulls first, ts');`},
+			{"no segments on the source", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, enable},
+			{"no segments on the target", enable, `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`},
+			{"defaults on the target", enable, `alter table m set (timescaledb.compress);`},
+			{"defaults on the source", `alter table m set (timescaledb.compress);`, enable},
+			{"indexes on one side only", enable, enable + `drop index m_u_idx; drop index m_t_u_idx; drop index m_i_idx;`},
+		} {
+			t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+				s := both(t, p)
+				s.exec(t, table)
+				s.src.Exec(t, c.source+fill(0, 1000)+compress+fill(300, 10))
+				s.dst.Exec(t, c.target)
+				before := settings(t, s.dst)
+				s.stage(t, stage.Options{Until: "2025-01-01"})
+				r := one(t, s.copy(t))
+				if legacy(p) && c.name != "indexes on one side only" {
+					if r.Way != wayCompress {
+						t.Errorf("way %q", r.Way)
+					}
+				} else {
+					wantWay(t, r, wayRaw, "")
+					chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass"
+					if !legacy(p) && !reflect.DeepEqual(s.src.Rows(t, chunk), s.dst.Rows(t, chunk)) {
+						t.Errorf("settings of the chunk are %v, on the source %v", s.dst.Rows(t, chunk), s.src.Rows(t, chunk))
+					}
+				}
+				s.same(t, "after the copy")
+				if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
+					t.Errorf("settings of the hypertable were %v, are %v", before, after)
+				}
+				if c.name == "other segments and order" || c.name == "no segments on the source" {
+					s.live(t)
+				}
+			})
+		}
+	})
+}
+
+// TestCompressedOverTime copies chunks of one hypertable whose settings changed
+// between them.
+func TestCompressedOverTime(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if legacy(p) {
+			t.Skip("2.11 does not change settings while a chunk is compressed")
+		}
+		s := both(t, p)
+		s.exec(t, table)
+		for i, set := range []string{
+			"timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts desc, i'",
+			"timescaledb.compress_segmentby = 't', timescaledb.compress_orderby = 'i, ts'",
+			"timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts'"} {
+			s.src.Exec(t, "alter table m set (timescaledb.compress, "+set+");"+
+				strings.ReplaceAll(fill(0, 500), "2024-01-04", fmt.Sprintf("2024-%02d-04", i+1))+
+				"select compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass) from timescaledb_information.chunks where not is_compressed")
+		}
+		s.dst.Exec(t, enable)
+		before := settings(t, s.dst)
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		rs := s.copy(t)
+		if len(rs) != 3 {
+			t.Fatalf("%d results", len(rs))
+		}
+		for _, r := range rs {
+			wantWay(t, r, wayRaw, "")
+		}
+		s.same(t, "after the copy")
+		chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass order by 2, 1"
+		if a, b := s.src.Rows(t, chunk), s.dst.Rows(t, chunk); !reflect.DeepEqual(a, b) {
+			t.Errorf("settings of the chunks are %v, on the source %v", b, a)
+		}
+		if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
+			t.Errorf("settings of the hypertable were %v, are %v", before, after)
+		}
+	})
+}
+
+// TestCompressedRows copies compressed chunks that cannot travel as they are.
+func TestCompressedRows(t *testing.T) {
+	for _, c := range []struct {
+		name, source, target string // both run after the tables were made, the source's compresses
+		later                string // on the target, after staging
+		way, why             string
+	}{
+		{name: "unordered", source: fill(0, 1000) + compress + "update _timescaledb_catalog.chunk set status = status | 2 where status = 1;", target: enable,
+			way: wayCompress, why: "unordered"},
+		{name: "default added later", source: fill(0, 1000) + compress + "alter table m add d text not null default 'old';" + fill(500, 10),
+			target: "alter table m add d text not null default 'old';" + enable, way: wayCompress, why: `column "d" was added with a default`},
+		{name: "default added later to the target's chunk", source: "alter table m add d text;" + fill(0, 1000) + compress,
+			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, way: wayCompress, why: ""},
+		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows, why: "compression is not enabled on the target"},
+		{name: "column on the target only", source: fill(0, 1000) + compress, target: "alter table m add extra int default 7;" + enable, way: wayCompress, why: `column "extra" exists only on the target`},
+		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable, later: "alter table m add extra int;", way: wayCompress, why: `column "extra" exists only on the target`},
+		{name: "other collation", source: fill(0, 1000) + compress, target: `alter table m alter t type text collate "POSIX";` + enable, way: wayCompress, why: `column "t" has another collation`},
+		{name: "no chunk of that extent", source: fill(0, 1000) + compress, target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot, why: "no chunk of that extent"},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+				s := both(t, p)
+				s.exec(t, table)
+				s.src.Exec(t, enable+c.source)
+				if c.target != "" {
+					s.dst.Exec(t, c.target)
+				}
+				s.stage(t, stage.Options{Until: "2025-01-01"})
+				if c.later != "" {
+					s.dst.Exec(t, c.later)
+				}
+				r := one(t, s.copy(t))
+				switch {
+				case c.why != "":
+					wantWay(t, r, c.way, c.why)
+				case r.Way == wayRows && strings.Contains(r.WhyNotRaw, "would lose NULLs"), r.Way == wayRaw: // as the version stores a batch without values
+				default:
+					t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
+				}
+				if strings.Contains(c.name, "only") {
+					s.dst.Exec(t, "alter table m drop extra")
+				}
+				if !strings.Contains(c.name, "collation") {
+					s.same(t, "after the copy")
+				}
+				if r.Way == wayCompress && strings.Trim(state(t, s.dst), "19") != "" {
+					t.Errorf("status %s", state(t, s.dst))
+				}
+			})
+		})
+	}
+}
+
+// TestCompressedRoles loads as a role that owns the tables and is no superuser.
+func TestCompressedRoles(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, c := range []struct{ name, target, grant, way, why string }{
+			{"may create", enable, "grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
+			{"may not create", enable, "", wayExisting, ""},
+			{"may not create over rows", enable + fill(30, 100), "", wayExisting, ""},
+			{"may not create over compressed", enable + fill(30, 100) + compress + fill(10, 5), "", wayExisting, ""},
+			{"may create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
+			{"may not create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "", wayExisting, ""},
+		} {
+			t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+				s := both(t, p)
+				s.as = s.dst.Role(t, "bf_owner")
+				s.src.Exec(t, table+enable+fill(0, 1000)+compress+fill(200, 20))
+				s.dst.Exec(t, "grant create on schema public to bf_owner; set role bf_owner;"+table+c.target)
+				s.dst.Exec(t, "reset role; create role reader_"+s.dst.Name+"; grant select on m to reader_"+s.dst.Name)
+				defer s.dst.Exec(t, "drop owned by reader_"+s.dst.Name+"; drop role reader_"+s.dst.Name)
+				if c.grant != "" {
+					s.dst.Exec(t, c.grant)
+				}
+				before := settings(t, s.dst)
+				s.stage(t, stage.Options{Until: "2025-01-01"})
+				r := one(t, s.copy(t))
+				if legacy(p) && strings.Contains(c.name, "settings") {
+					if r.Way != wayCompress {
+						t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
+					}
+				} else {
+					wantWay(t, r, c.way, c.why)
+				}
+				s.same(t, "after the copy")
+				if got := state(t, s.dst); !strings.HasPrefix(r.Way, "rows") && got != "9" {
+					t.Errorf("status %s", got)
+				}
+				if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
+					t.Errorf("settings of the hypertable were %v, are %v", before, after)
+				}
+				if r.Way == wayRaw {
+					var owners int
+					s.dst.Query1(t, &owners, "select count(*) from pg_class where relname like 'compress%' and relkind = 'r' and pg_get_userbyid(relowner) = 'bf_owner' and relacl::text like '%reader%'")
+					if owners != 1 {
+						t.Error("owner or privileges of the compressed relation are not the hypertable's")
+					}
+				}
+				s.dst.Exec(t, "set role bf_owner")
+				s.live(t)
+				s.dst.Exec(t, "reset role")
+			})
+		}
+	})
+}
+
+// TestPartialRange copies a part of a chunk, which is never compressed as it is,
+// and leaves the target's other rows alone.
+func TestPartialRange(t *testing.T) {
+	keep := "insert into m(ts, dev, i) select '2024-01-04 10:00+00'::timestamptz + i * interval '1 minute', 7, -i from generate_series(0, 299) i;"
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, from := range []struct{ name, sql string }{
+			{"uncompressed", fill(0, 1000)},
+			{"compressed", fill(0, 1000) + compress},
+			{"partial", fill(0, 1000) + compress + fill(200, 20)},
+		} {
+			for _, to := range []struct{ name, sql, way string }{
+				{"absent", "", wayRows},
+				{"uncompressed", keep + fill(3, 100), wayRows},
+				{"compressed", keep + fill(3, 100) + compress, wayRoot},
+				{"partial", keep + compress + fill(3, 100), wayRoot},
+				{"frozen", keep + fill(3, 100) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;", wayRoot},
+			} {
+				if testing.Short() && from.name != "partial" {
+					continue
+				}
+				t.Run(from.name+"-over-"+to.name, func(t *testing.T) {
+					s := both(t, p)
+					s.exec(t, table+enable)
+					s.src.Exec(t, from.sql)
+					fn := "_timescaledb_functions"
+					if legacy(p) {
+						fn = "_timescaledb_internal"
+					}
+					if to.sql != "" {
+						s.dst.Exec(t, strings.ReplaceAll(to.sql, "FN", fn))
+					}
+					s.stage(t, stage.Options{Until: "2024-01-04 10:00+00"})
+					r := one(t, s.copy(t))
+					if r.Way != to.way {
+						t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
+					}
+					q := "select md5(string_agg(m::text, ';' order by m::text)) from m where ts < '2024-01-04 10:00+00'"
+					if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
+						t.Errorf("rows in the range: %v, %v", a, b)
+					}
+					if to.sql != "" {
+						if n := s.dst.Rows(t, "select count(*), sum(i) from m where ts >= '2024-01-04 10:00+00'"); n[0][0] != "300" || n[0][1] != "-44850" {
+							t.Errorf("rows outside of the range: %v", n)
+						}
+					}
+					if to.name == "frozen" && !strings.Contains("5 13", state(t, s.dst)) {
+						t.Errorf("status %s", state(t, s.dst))
+					}
+				})
+			}
+		}
+	})
+}

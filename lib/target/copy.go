@@ -47,12 +47,12 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			return err
 		}
 		if way == rowsCompress {
-			err := l.patiently(ctx, tx, func(tx pgx.Tx) error {
-				_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", p.chunk.OID)
-				return err
-			})
+			column, err := l.compress(ctx, tx, p.chunk)
 			if err != nil {
-				return l.db.Wrap(err, "compress chunk %s", p.chunk.Name)
+				return err
+			}
+			if column != "" {
+				way, why = rowsChunk, fmt.Sprintf("%s; compressing the target's chunk, which is older than its column %q, would lose NULLs of it", why, column)
 			}
 		}
 		if way != rowsRoot && stored > 0 {
@@ -70,6 +70,35 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+}
+
+// compress has the server compress the chunk. Up to 2.18 that turns NULLs into
+// the default of a column that was added to the chunk with one: then the chunk
+// stays as it is, and the column is returned.
+func (l *Loader) compress(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk) (column string, err error) {
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	if err != nil {
+		return "", err
+	}
+	lossy := errors.New("lossy")
+	err = l.patiently(ctx, tx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID); err != nil || len(missing) == 0 {
+			return err
+		}
+		c, err := l.db.Chunk(ctx, chunk.Name)
+		if err != nil {
+			return err
+		}
+		_, nulls, err := l.db.Batches(ctx, c.Compressed, missing)
+		if err == nil && len(nulls) > 0 {
+			column, err = nulls[0], lossy
+		}
+		return err
+	})
+	if errors.Is(err, lossy) {
+		return column, nil
+	}
+	return "", l.db.Wrap(err, "compress chunk %s", chunk.Name)
 }
 
 // copyRaw replaces the chunk by the compressed relation of the stream and the

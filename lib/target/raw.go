@@ -334,7 +334,11 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		return l.misfit(err)
 	}
 	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := exec(tx, "alter table "+table+" set ("+l.db.SettingsSQL(&r.Settings, r.sparse)+")"); err != nil {
+		want := r.Settings
+		if want.SegmentBy == nil {
+			want.SegmentBy = []string{}
+		}
+		if err := exec(tx, "alter table "+table+" set ("+l.db.SettingsSQL(&want, r.sparse)+")"); err != nil {
 			return err
 		}
 		if err := check(tx); err != nil {

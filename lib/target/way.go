@@ -53,7 +53,7 @@ func choose(s situation) (w way, why string) {
 	case s.partial && s.squeezed:
 		return rowsRoot, "the target's chunk is compressed" // and its other rows stay as they are
 	case s.partial:
-		return rowsChunk, ""
+		return rowsChunk, s.whyRows
 	case s.compressed && s.compression:
 		return rowsCompress, s.whyRows
 	case s.compressed:

@@ -170,8 +170,17 @@ func (i *SparseIndex) equal(o SparseIndex) bool {
 	return i.Kind == o.Kind && slices.Equal(i.Columns, o.Columns)
 }
 
+// explicit leaves out what another index implies: firstlast has minmax, and
+// settings may name that as well or not.
+func explicit(sparse []SparseIndex) []SparseIndex {
+	return slices.DeleteFunc(slices.Clone(sparse), func(i SparseIndex) bool {
+		return i.Kind == MinMax && slices.ContainsFunc(sparse, (&SparseIndex{FirstLast, i.Columns}).equal)
+	})
+}
+
 // SameSparse reports whether two sets of sparse indexes are equal.
 func SameSparse(a, b []SparseIndex) bool {
+	a, b = explicit(a), explicit(b)
 	contains := func(set []SparseIndex) func(SparseIndex) bool {
 		return func(x SparseIndex) bool { return !slices.ContainsFunc(set, x.equal) }
 	}
@@ -352,20 +361,15 @@ func metaName(kind string, columns ...string) string {
 
 // count counts the rows in the batches and finds the columns with SQL NULLs;
 // neither decompresses anything.
-func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) error {
-	var b strings.Builder
-	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
+func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
+	var columns []string
 	for _, col := range r.Columns {
 		if !strings.HasPrefix(col.Name, metaPrefix) {
-			b.WriteString(" || case when count(*) > count(" + pg.Ident(col.Name) + ") then array[" + pg.Literal(col.Name) + "] end")
+			columns = append(columns, col.Name)
 		}
 	}
-	rel, err := db.RelationName(ctx, c.Compressed)
-	if err != nil {
+	if r.Rows, r.Nulls, err = db.Batches(ctx, c.Compressed, columns); err != nil {
 		return err
-	}
-	if err := db.QueryRow(ctx, b.String()+" from only "+rel).Scan(&r.Rows, &r.Nulls); err != nil {
-		return db.Wrap(err, "compressed relation %s", rel)
 	}
 	err = db.QueryRow(ctx, `select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
         from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).Scan(&r.Before[0], &r.Before[1], &r.Before[2])
@@ -373,6 +377,22 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) error {
 		return nil
 	}
 	return db.Wrap(err, "sizes of chunk %s", c.Name)
+}
+
+// Batches returns how many rows there are in the batches of a compressed
+// relation, and in which of the columns SQL NULL occurs.
+func (db *DB) Batches(ctx context.Context, relation uint32, columns []string) (rows int64, nulls []string, err error) {
+	var b strings.Builder
+	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
+	for _, c := range columns {
+		b.WriteString(" || case when count(*) > count(" + pg.Ident(c) + ") then array[" + pg.Literal(c) + "] end")
+	}
+	rel, err := db.RelationName(ctx, relation)
+	if err != nil {
+		return 0, nil, err
+	}
+	err = db.QueryRow(ctx, b.String()+" from only "+rel).Scan(&rows, &nulls)
+	return rows, nulls, db.Wrap(err, "compressed relation %s", rel)
 }
 
 // RelationName returns the quoted name of a relation.
@@ -438,13 +458,17 @@ func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
 		}
 		order = append(order, o)
 	}
-	sql := "timescaledb.compress, timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
+	sql := "timescaledb.compress"
+	if s.SegmentBy != nil || !db.HasSparse() {
+		// From 2.22 on "no segments" and "not said" are two things.
+		sql += ", timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
+	}
 	if len(order) > 0 {
 		sql += ", timescaledb.compress_orderby = " + pg.Literal(strings.Join(order, ", "))
 	}
 	if db.HasSparse() && len(sparse) > 0 {
 		var list []string
-		for _, i := range sparse {
+		for _, i := range explicit(sparse) {
 			list = append(list, i.Kind+"("+pg.Idents(i.Columns)+")")
 		}
 		sql += ", timescaledb.compress_index = " + pg.Literal(strings.Join(list, ","))
