@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"bf/lib/pg"
@@ -26,11 +24,11 @@ type place struct {
 	why   string      // why not into a chunk
 }
 
-// place finds the chunk with the task's extent, or makes it in a short
-// transaction of its own: making a chunk locks the hypertable, and the tables
-// it references, against the application until commit, so it never shares a
-// transaction with a COPY. Where the target cannot have such a chunk, rows go
-// through the root.
+// place finds the chunk with the task's extent, or makes it. Where the target
+// cannot have such a chunk, rows go through the root, and the chunks that they
+// need there are made beforehand all the same: making a chunk locks the
+// hypertable, and the tables it references, against the application until
+// commit, so it never shares a transaction with a COPY.
 func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader) (*place, error) {
 	c, err := l.db.ChunkOf(ctx, ht, t.Slices)
 	if err != nil {
@@ -39,29 +37,24 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 	if c != nil {
 		return l.into(ctx, ht, c)
 	}
-	if why := unaligned(ht, t.Slices); why != "" {
-		return &place{why: why}, nil
-	}
-	make := l.createChunk
-	if !l.db.Full {
-		make = func(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (string, error) {
-			return l.routeOne(ctx, ht, t, part, data)
-		}
-	}
-	why, err := make(ctx, ht, t)
+	why := unaligned(ht, t.Slices)
+	no, err := l.makeChunks(ctx, ht, t, part, data)
 	if err != nil {
 		return nil, err
 	}
-	if why == "" {
-		if c, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
-			return nil, err
-		}
-		if c != nil {
-			return l.into(ctx, ht, c)
-		}
-		why = "the target cuts chunks differently"
+	if why != "" {
+		return &place{why: why}, nil
 	}
-	return &place{why: why}, nil
+	if c, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
+		return nil, err
+	}
+	if c != nil {
+		return l.into(ctx, ht, c)
+	}
+	if no == "" {
+		no = "the target cuts chunks differently"
+	}
+	return &place{why: no}, nil
 }
 
 // into is a chunk of the target as the place, if rows may be written to it
@@ -100,73 +93,6 @@ func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
 		}
 	}
 	return ""
-}
-
-// createChunk makes the chunk by TimescaleDB's function (full edition).
-func (l *Loader) createChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (why string, err error) {
-	err = l.briefly(ctx, func(tx pgx.Tx) error {
-		_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
-		return err
-	})
-	switch pg.Code(err) {
-	case "TS503", "TS003", "42704":
-		// A collision with a chunk of another extent, or (2.11 to 2.14) the
-		// leftover of a dropped chunk: "chunk not found".
-		return "no chunk of that extent can be made on the target", nil
-	}
-	return "", err
-}
-
-// routeOne makes the chunk where create_chunk is refused (Apache edition): the
-// first row of the data goes through the root and is deleted again in the same
-// short transaction; what stays is the chunk.
-func (l *Loader) routeOne(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader) (why string, err error) {
-	triggers, err := l.db.RowTriggers(ctx, ht)
-	if err != nil {
-		return "", err
-	}
-	if len(triggers) > 0 {
-		return "row triggers on the target would fire twice for a row", nil
-	}
-	row, err := data.firstRow(part.Format)
-	if err != nil {
-		return "", err
-	}
-	if row == nil {
-		return "no small first row to make the chunk with", nil
-	}
-	columns := make([]string, len(part.Columns))
-	for i, c := range part.Columns {
-		columns[i] = c.Name
-	}
-	elsewhere := errors.New("elsewhere")
-	err = l.briefly(ctx, func(tx pgx.Tx) error {
-		if err := l.asUser(ctx, tx, func() error {
-			_, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy %s (%s) from stdin (format %s)",
-				pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), part.Format))
-			return err
-		}); err != nil {
-			return err
-		}
-		c, err := l.db.ChunkOf(ctx, ht, t.Slices)
-		if err != nil {
-			return err
-		}
-		if c == nil {
-			return elsewhere
-		}
-		// Only our row: the chunk may have been there by now.
-		return l.remove(ctx, tx, "only "+pg.Ident(c.Name.Schema, c.Name.Name)+" where xmin::text::bigint = txid_current() & 4294967295")
-	})
-	if errors.Is(err, elsewhere) {
-		return "the target cuts chunks differently", nil
-	}
-	if strings.HasPrefix(pg.Code(err), "23") {
-		// In conflict with a row that is going to be replaced. What violates a
-		// constraint for good fails again later, with the row's own message.
-		return "the first row is in conflict with a row of the target", nil
-	}
-	return "", err
 }
 
 // How long a lock that could hold up the application is waited for at a time

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -232,10 +233,9 @@ func (d *Dimension) Natural(from, until string) bool {
 	return err == nil && d.Interval > 0 && lo%d.Interval == 0 && hi-lo == d.Interval
 }
 
-// HasPartition reports whether a hash dimension has a partition with exactly
-// this extent: TimescaleDB divides 0 … 2³¹-1 evenly and leaves the outer ends
-// open.
-func (d *Dimension) HasPartition(from, until string) bool {
+// HashPartitions lists the partitions of a hash dimension: TimescaleDB divides
+// 0 … 2³¹-1 evenly and leaves the outer ends open.
+func (d *Dimension) HashPartitions() (all []task.Slice) {
 	width := int64(math.MaxInt32) / int64(d.Partitions)
 	for i := range int64(d.Partitions) {
 		lo, hi := i*width, (i+1)*width
@@ -245,9 +245,27 @@ func (d *Dimension) HasPartition(from, until string) bool {
 		if i == int64(d.Partitions)-1 {
 			hi = task.MaxBound
 		}
-		if from == task.FormatBound(lo) && until == task.FormatBound(hi) {
-			return true
-		}
+		all = append(all, task.Slice{Column: d.Column, From: task.FormatBound(lo), Until: task.FormatBound(hi), Hash: true})
 	}
-	return false
+	return all
+}
+
+// HasPartition reports whether a hash dimension has a partition with exactly
+// this extent.
+func (d *Dimension) HasPartition(from, until string) bool {
+	return slices.ContainsFunc(d.HashPartitions(), func(s task.Slice) bool { return s.From == from && s.Until == until })
+}
+
+// Beginning is the SQL expression of the first value in a slice of an open
+// dimension; "" where a partitioning function hides it, or there is none.
+func (db *DB) Beginning(h *Hypertable, s task.Slice) (string, error) {
+	from, err := task.Bound(s.From)
+	if err != nil {
+		return "", err
+	}
+	d := h.Dimension(s.Column)
+	if d == nil || !d.Func.IsZero() || from == task.MinBound {
+		return "", nil
+	}
+	return db.bound(d, from), nil
 }
