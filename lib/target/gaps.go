@@ -180,16 +180,19 @@ func (l *Loader) routeRow(ctx context.Context, ht *tsdb.Hypertable, want []task.
 		if _, err := l.db.CopyIn(ctx, bytes.NewReader(row), fmt.Sprintf("copy pg_temp.first_row from stdin (format %s)", part.Format)); err != nil {
 			return err
 		}
-		var schema, chunk string
+		var oid uint32
 		if err := l.asUser(ctx, tx, func() error {
-			return tx.QueryRow(ctx, fmt.Sprintf(`with r as (insert into %s (%s) overriding system value select %s from pg_temp.first_row returning tableoid)
-                select n.nspname, c.relname from r join pg_class c on c.oid = r.tableoid join pg_namespace n on n.oid = c.relnamespace`,
-				root, pg.Idents(columns), strings.Join(moved, ", "))).Scan(&schema, &chunk)
+			return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %s from pg_temp.first_row returning tableoid",
+				root, pg.Idents(columns), strings.Join(moved, ", "))).Scan(&oid)
 		}); err != nil {
 			return err
 		}
+		chunk, err := l.db.RelationName(ctx, oid)
+		if err != nil {
+			return err
+		}
 		// Only our row: the chunk may have been there by now.
-		return l.remove(ctx, tx, "only "+pg.Ident(schema, chunk)+" where xmin::text::bigint = txid_current() & 4294967295")
+		return l.remove(ctx, tx, "only "+chunk+" where xmin::text::bigint = txid_current() & 4294967295")
 	})
 	if strings.HasPrefix(pg.Code(err), "23") {
 		// In conflict with a row that is going to be replaced. What violates a
