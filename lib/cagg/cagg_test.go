@@ -2,6 +2,8 @@ package cagg_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,24 +47,37 @@ func refreshAll(t *testing.T, db *testdb.DB) {
 // trim drops raw data in the middle of a month and of a week.
 const trim = `select drop_chunks('m', older_than => '2024-01-18 00:00+00'::timestamptz)`
 
-func newSource(t *testing.T, p testdb.Pair, trimmed bool) *testdb.DB {
+// compression enables compression, compress uses it.
+const (
+	compression = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'd', timescaledb.compress_orderby = 't');
+        alter materialized view hourly set (timescaledb.compress = true);`
+	compress = `select compress_chunk(c) from show_chunks('m', older_than => '2024-02-10 00:00+00'::timestamptz) c;
+        select compress_chunk(c) from show_chunks('hourly', older_than => '2024-02-10 00:00+00'::timestamptz) c;`
+)
+
+// newSource returns a source whose aggregates are complete.
+func newSource(t *testing.T, p testdb.Pair, more ...string) *testdb.DB {
 	t.Helper()
 	db := testdb.New(t, p.Source, "source")
 	db.Exec(t, schema)
 	db.Exec(t, data)
 	refreshAll(t, db)
-	if trimmed {
-		db.Exec(t, trim)
+	for _, sql := range more {
+		db.Exec(t, sql)
 	}
 	return db
 }
 
-func handMade(t *testing.T, p testdb.Pair) *testdb.DB {
+// handMade returns a target whose materialization hypertables have other
+// numbers and names than the source's.
+func handMade(t *testing.T, p testdb.Pair, more ...string) *testdb.DB {
 	t.Helper()
 	db := testdb.New(t, p.Target, "target")
-	// Other numbers and names of materialization hypertables than the source's.
 	db.Exec(t, `create table other (t timestamptz not null); select create_hypertable('other', 't');`)
 	db.Exec(t, schema)
+	for _, sql := range more {
+		db.Exec(t, sql)
+	}
 	return db
 }
 
@@ -92,7 +107,7 @@ func sh(t *testing.T, source, target *testdb.DB, script string) (stdout, stderr 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail; "+script)
-	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString, "BF_TARGET="+target.ConnString)
+	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString, "BF_TARGET="+target.ConnString, "BF_PID="+filepath.Join(t.TempDir(), "pid"))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
@@ -167,30 +182,163 @@ func sameMarks(t *testing.T, source, target *testdb.DB) {
 
 func TestBackfill(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		for _, trimmed := range []bool{true, false} {
-			for _, fromDump := range []bool{true, false} {
-				t.Run(fmt.Sprintf("trimmed=%t/dump=%t", trimmed, fromDump), func(t *testing.T) {
-					source := newSource(t, p, trimmed)
-					want := contents(t, source)
-					var target *testdb.DB
-					if fromDump {
-						target = restored(t, p, source)
-					} else {
-						target = handMade(t, p)
-					}
-					ok(t, source, target, stageAll+"; "+copyAll)
-					ok(t, source, target, "bf-caggs")
-					same(t, "after bf-caggs", want, contents(t, target))
-					sameMarks(t, source, target)
-					if out, _ := ok(t, source, target, "bf-caggs"); out != "" {
-						t.Errorf("a second bf-caggs found something to do: %s", out)
-					}
-					// What policies will do, and more.
-					refreshAll(t, target)
-					same(t, "after a refresh of everything", want, contents(t, target))
-					sameMarks(t, source, target)
-				})
+		for _, c := range []struct{ trimmed, squeezed, fromDump bool }{{true, true, true}, {true, true, false}, {true, false, false}, {false, false, true}} {
+			t.Run(fmt.Sprintf("trimmed=%t/compressed=%t/dump=%t", c.trimmed, c.squeezed, c.fromDump), func(t *testing.T) {
+				var more []string
+				if c.squeezed {
+					more = append(more, compression, compress)
+				}
+				if c.trimmed {
+					more = append(more, trim)
+				}
+				source := newSource(t, p, more...)
+				want := contents(t, source)
+				var target *testdb.DB
+				switch {
+				case c.fromDump:
+					target = restored(t, p, source)
+				case c.squeezed:
+					target = handMade(t, p, compression)
+				default:
+					target = handMade(t, p)
+				}
+				backfill(t, source, target, want)
+			})
+		}
+	})
+}
+
+// backfill copies everything and checks that nothing is lost, then or later.
+func backfill(t *testing.T, source, target *testdb.DB, want map[string][][]string) {
+	t.Helper()
+	ok(t, source, target, stageAll+"; "+copyAll)
+	ok(t, source, target, "bf-caggs")
+	same(t, "after bf-caggs", want, contents(t, target))
+	sameMarks(t, source, target)
+	if out, _ := ok(t, source, target, "bf-caggs"); out != "" {
+		t.Errorf("a second bf-caggs found something to do: %s", out)
+	}
+	if t.Failed() {
+		return
+	}
+	// What policies will do, and more.
+	refreshAll(t, target)
+	same(t, "after a refresh of everything", want, contents(t, target))
+	sameMarks(t, source, target)
+}
+
+type window struct {
+	Aggregate   struct{ Name string }
+	From, Until int64 `json:",string"`
+	Keep        bool
+	Status      string
+}
+
+func windows(t *testing.T, out string) (ws []window) {
+	t.Helper()
+	for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+		var w window
+		if err := d.Decode(&w); err != nil {
+			t.Fatal(err)
+		}
+		ws = append(ws, w)
+	}
+	return ws
+}
+
+// Raw data only: the aggregates are computed, in windows, and a stop loses one.
+func TestRawOnly(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		source := newSource(t, p, compression, compress)
+		want := contents(t, source)
+		for name, target := range map[string]*testdb.DB{"hand": handMade(t, p, compression), "dump": restored(t, p, source)} {
+			ok(t, source, target, `bf-stage --until 2024-03-01 --filter '\.m$' >/dev/null; `+copyAll)
+			planned, _ := ok(t, source, target, "bf-caggs --dry-run")
+			// A stop when the first window is announced.
+			out, _, err := sh(t, source, target, `bf-caggs 2> >(while read -r line; do echo "$line" >&2; case "$line" in *' 1/'*) kill -TERM $(cat $BF_PID);; esac; done) & echo $! >$BF_PID; wait $!`)
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 130 {
+				t.Errorf("%s: a stopped bf-caggs: %v, want exit status 130", name, err)
 			}
+			first := windows(t, out)
+			rest, _ := ok(t, source, target, "env -u BF_SOURCE bf-caggs") // by the watermarks that were remembered
+			all := append(first, windows(t, rest)...)
+			// The dry run cannot know the children's exactly.
+			for _, ws := range [][]window{windows(t, planned), all} {
+				if len(ws) < 10 {
+					t.Errorf("%s: %d windows", name, len(ws))
+				}
+				for i := 1; i < len(ws); i++ {
+					if ws[i-1].Aggregate == ws[i].Aggregate && ws[i-1].Until != ws[i].From {
+						t.Errorf("%s: windows %v and %v do not touch", name, ws[i-1], ws[i])
+					}
+				}
+			}
+			same(t, name, want, contents(t, target))
+			sameMarks(t, source, target)
+			refreshAll(t, target)
+			same(t, name+", after a refresh of everything", want, contents(t, target))
+		}
+	})
+}
+
+// Aggregates only: no raw data moves the watermark.
+func TestAggregatesOnly(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		source := newSource(t, p, trim)
+		want := contents(t, source)
+		target := handMade(t, p)
+		prepared := target.Conn(t)
+		ctx := context.Background()
+		count := func() (n int) {
+			t.Helper()
+			if err := prepared.QueryRow(ctx, "select count(*) from hourly").Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		for range 6 { // until the plan is a generic one
+			count()
+		}
+		ok(t, source, target, "bf-stage --until 2024-03-01 --filter 'ly$' >/dev/null; "+copyAll)
+		ok(t, source, target, "bf-caggs")
+		same(t, "after bf-caggs", want, contents(t, target))
+		sameMarks(t, source, target)
+		if n := count(); n != len(want["hourly"]) {
+			t.Errorf("another session's plan sees %d of %d buckets", n, len(want["hourly"]))
+		}
+		refreshAll(t, target)
+		same(t, "after a refresh of everything", want, contents(t, target))
+	})
+}
+
+// The application writes to both sides; T lies in the middle of buckets, the
+// target's policies have run, and the source's have not stopped.
+func TestDualWrites(t *testing.T) {
+	const live = `insert into m select t, d, extract(epoch from t)::bigint % 777 + d
+        from generate_series('2024-02-13 23:52+00'::timestamptz, '2024-02-16 12:00+00', '20 minutes') t, generate_series(1, 2) d`
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, refreshed := range []bool{true, false} {
+			source := testdb.New(t, p.Source, "source")
+			target := handMade(t, p)
+			for _, sql := range []string{schema, data, live} {
+				source.Exec(t, sql)
+			}
+			refreshAll(t, source)
+			source.Exec(t, trim)
+			target.Exec(t, live)
+			if refreshed {
+				for _, v := range []string{"hourly", "daily", "weekly"} {
+					target.Exec(t, "call refresh_continuous_aggregate('"+v+"', '2024-02-01', '2024-02-15 10:00+00')")
+				}
+			}
+			want := contents(t, source)
+			ok(t, source, target, "bf-stage --until '2024-02-14 10:00+00' >/dev/null; "+copyAll+"; bf-caggs")
+			got := contents(t, target)
+			same(t, fmt.Sprintf("refreshed=%t, after bf-caggs", refreshed), want, got)
+			sameMarks(t, source, target)
+			refreshAll(t, target)
+			same(t, fmt.Sprintf("refreshed=%t, after a refresh of everything", refreshed), want, contents(t, target))
 		}
 	})
 }

@@ -114,6 +114,9 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 		if w == rawFresh {
 			rel, err = l.build(ctx, tx, ht, chunk, rr)
 		} else {
+			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
+				return err
+			}
 			rel, err = l.existing(ctx, tx, t, chunk, rr)
 			// Rows that go through the hypertable mark the chunk as partial.
 			into = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -134,6 +137,9 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 				return err
 			}
 			if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
+				return err
+			}
+			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
 			if chunk, err = l.empty(ctx, tx, ht, t, chunk); err != nil {
@@ -299,6 +305,27 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
 	}
 	return c, nil
+}
+
+// invalidate logs all of a chunk as changed, for the continuous aggregates on
+// its hypertable. Rows do that as they come in, but what is written to a
+// compressed relation is no row to TimescaleDB: a refresh would find the
+// aggregates up to date. Of all that an owner may do, TRUNCATE logs the whole
+// chunk. It comes first, so that what the lock keeps out is not lost.
+func (l *Loader) invalidate(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) error {
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil || !aggregated {
+		return err
+	}
+	c, err := l.lock(ctx, tx, chunk.Name, t, "access exclusive")
+	if err != nil {
+		return err
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "truncate only "+pg.Ident(c.Name.Schema, c.Name.Name))
+	return l.db.Wrap(err, "clear chunk %s", c.Name)
 }
 
 // existing empties the compressed relation that the chunk has and returns it.
