@@ -104,8 +104,9 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 				return cli.Failed
 			}
 			l = target.New(db, f.Force)
+			p.open(ctx, f.Target)
 		}
-		p.begin(ctx, db.Conn, &s.h.Task)
+		p.begin(&s.h.Task)
 		res, err := l.Load(ctx, r, s.h)
 		p.end(&s.h.Task, res)
 		if werr := task.Write(stdout, res); werr != nil {

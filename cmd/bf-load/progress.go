@@ -29,6 +29,9 @@ type progress struct {
 	expect int64  // bytes that are expected to travel for it
 	before int64  // bytes that had been read before it
 
+	watch  sync.WaitGroup // looks whether others are at work
+	cancel context.CancelFunc
+
 	began         time.Time
 	chunks, bytes int64 // loaded by this process
 }
@@ -39,7 +42,25 @@ func newProgress(log *cli.Log, r *stream.Reader) *progress {
 	return p
 }
 
-// look looks how far the backfill is.
+// open is called once the target is known to be there.
+func (p *progress) open(ctx context.Context, connString string) {
+	if p.live == nil {
+		return
+	}
+	ctx, p.cancel = context.WithCancel(ctx)
+	p.watch.Add(1)
+	go func() {
+		defer p.watch.Done()
+		queue.Alone(ctx, connString, name, func(c *pg.Conn, alone bool) {
+			if alone && !p.live.Shown() {
+				p.look(ctx, c)
+			}
+			p.live.Show(alone)
+		})
+	}()
+}
+
+// look looks how far the backfill is: others may have been at it.
 func (p *progress) look(ctx context.Context, c *pg.Conn) {
 	if _, all, err := queue.Progresses(ctx, c, ""); err == nil {
 		p.mu.Lock()
@@ -49,19 +70,10 @@ func (p *progress) look(ctx context.Context, c *pg.Conn) {
 }
 
 // begin is called before each chunk.
-func (p *progress) begin(ctx context.Context, c *pg.Conn, t *task.Task) {
+func (p *progress) begin(t *task.Task) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.chunk, p.expect, p.before = t.Target().String()+" "+t.Chunk.Name, t.Bytes, p.r.Moved()
-	p.mu.Unlock()
-	if p.live == nil {
-		return
-	}
-	n, err := queue.AtWork(ctx, c, name)
-	alone := err == nil && n == 1
-	if alone && !p.live.Shown() {
-		p.look(ctx, c) // others may have done something in the meantime
-	}
-	p.live.Show(alone)
 }
 
 // end is called after each chunk.
@@ -79,10 +91,16 @@ func (p *progress) end(t *task.Task, res *task.Result) {
 
 // over ends the live line; it leaves behind what there is to say of the whole.
 func (p *progress) over() {
-	if p.live.Shown() {
-		p.live.Show(false)
+	if p.cancel == nil {
+		return
+	}
+	p.cancel()
+	p.watch.Wait()
+	shown := p.live.Shown()
+	p.live.Show(false)
+	if shown && p.chunks > 0 {
 		took := time.Since(p.began).Seconds()
-		p.log.Info("%d chunks, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took, cli.Bytes(int64(float64(p.bytes)/took)))
+		p.log.Info("%d loaded, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took, cli.Bytes(int64(float64(p.bytes)/took)))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +82,7 @@ func (r *runner) status(err error) int {
 // is wrong with the connections is said once.
 func (r *runner) run() error {
 	ctx := r.stop.Context
-	first := &worker{runner: r}
+	first := &worker{runner: r, name: name}
 	if err := first.open(ctx); err != nil {
 		return err
 	}
@@ -107,12 +108,18 @@ func (r *runner) run() error {
 	case n > 0 && r.flags.Records[0] != "-":
 		r.course.Chunks = int64(n)
 	}
-	if r.live = r.log.Live(r.line); r.live != nil && first.pair.Target != nil {
-		n, err := queue.AtWork(ctx, first.pair.Target.Conn, name)
-		r.live.Show(err == nil && n == 1)
-	}
 	defer r.over(time.Now())
 	var wg sync.WaitGroup
+	if r.live = r.log.Live(r.line); r.live != nil && r.flags.Target != "" {
+		ctx, cancel := context.WithCancel(ctx)
+		var looking sync.WaitGroup
+		looking.Add(1)
+		go func() {
+			defer looking.Done()
+			queue.Alone(ctx, r.flags.Target, name, func(_ *pg.Conn, alone bool) { r.live.Show(alone) })
+		}()
+		defer func() { cancel(); looking.Wait() }()
+	}
 	var alive atomic.Int32
 	jobs, ended := make(chan *job), make(chan struct{})
 	start := func(w *worker) {
@@ -177,7 +184,7 @@ func (r *runner) hand(next func() (*job, error), start func(*worker), jobs chan<
 		}
 		if workers < r.flags.Parallelism {
 			workers++
-			start(&worker{runner: r})
+			start(&worker{runner: r, name: name + " worker"})
 		}
 		select {
 		case jobs <- n.j:
@@ -265,6 +272,7 @@ func arguments(args []string) func() ([]byte, int, error) {
 // worker compares one chunk at a time over its own connections.
 type worker struct {
 	*runner
+	name string // of its connections
 	pair *verify.Pair
 }
 
@@ -274,7 +282,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 		return nil
 	}
 	w.close()
-	o := pg.Options{Application: name, Log: w.log.Info}
+	o := pg.Options{Application: w.name, Log: w.log.Info}
 	w.pair, err = verify.Open(ctx, w.flags.Source, w.flags.Target, w.method, o)
 	return err
 }
@@ -358,7 +366,7 @@ func (w *worker) staged(ctx context.Context, j *job) (*queue.Entry, error) {
 
 // count is the place of a finished task among all, where they are known.
 func (r *runner) count() string {
-	if r.course.Chunks == 0 {
+	if r.course.Chunks <= 1 {
 		return ""
 	}
 	return fmt.Sprintf("%d/%d ", r.course.ChunksDone, r.course.Chunks)
@@ -368,7 +376,7 @@ func (r *runner) count() string {
 func (r *runner) over(began time.Time) {
 	r.live.Show(false)
 	if n := r.course.ChunksDone; n > 1 && r.flags.Target != "" {
-		r.log.Info("%d chunks, %d rows compared in %.1fs: %d equal, %d different, %d failed", n, r.read, time.Since(began).Seconds(), r.equal, r.differ, r.failed)
+		r.log.Info("%d chunks, %d rows in %.1fs: %d equal, %d different, %d failed", n, r.read, time.Since(began).Seconds(), r.equal, r.differ, r.failed)
 	}
 }
 
@@ -402,7 +410,8 @@ func (r *runner) report(j *job, res *task.Result, err error) {
 			say = r.log.Detail
 		}
 	}
-	say("%s%s %s: %s in %.2fs", r.count(), res.Hypertable, res.Chunk.Name, res.Message, res.Seconds)
+	said, _, _ := strings.Cut(res.Message, ", hash ") // which tells people nothing
+	say("%s%s %s: %s in %.2fs", r.count(), res.Hypertable, res.Chunk.Name, said, res.Seconds)
 	if len(res.Differences) > 1 {
 		for _, d := range res.Differences {
 			say("  %s: %s", res.Chunk.Name, d)

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"strings"
+	"time"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -62,9 +63,48 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 	return each, all, nil
 }
 
-// AtWork returns how many connections of each of these tools the database has.
-// This connection counts as well.
+// AtWork returns how many of these tools are connected to the database. A tool
+// names one connection after itself, and others it has differently.
 func AtWork(ctx context.Context, c *pg.Conn, tools ...string) (n int, err error) {
 	err = c.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() and application_name = any($1)", tools).Scan(&n)
 	return n, c.Wrap(err, "look who is at work")
+}
+
+// How often Alone looks: often enough to get out of the way of others, and at
+// leisure while they are there.
+const (
+	aloneEvery  = time.Second
+	sharedEvery = 10 * time.Second
+)
+
+// Alone calls shown again and again until ctx ends: with true when exactly one
+// of this tool is connected to the database, which is the caller. It looks over
+// a connection of its own, and first after a moment, because lanes are started
+// together.
+func Alone(ctx context.Context, connString, tool string, shown func(c *pg.Conn, alone bool)) {
+	var c *pg.Conn
+	defer func() { c.Close() }()
+	for wait := aloneEvery; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		var n int
+		var err error
+		if c == nil {
+			c, err = pg.Connect(ctx, pg.Target, connString, pg.Options{Application: tool + " progress"})
+		}
+		if err == nil {
+			n, err = AtWork(ctx, c, tool)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		shown(c, err == nil && n == 1)
+		if wait = aloneEvery; err != nil || n != 1 {
+			c.Close()
+			c, wait = nil, sharedEvery
+		}
+	}
 }

@@ -97,7 +97,7 @@ func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, t
 		res.Status, res.Message = task.Verified, fmt.Sprintf("equal: %d rows", a.Rows)
 		switch {
 		case m == Rows:
-			res.Message += ", hash " + a.Hash
+			notes += ", hash " + a.Hash
 		case tolerance > 0:
 			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns; sums of floating point within %.1g", len(b.Columns), tolerance)
 		default:
