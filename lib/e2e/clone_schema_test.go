@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"bf/lib/testdb"
+)
+
+func TestCloneSchema(t *testing.T) {
+	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
+		p := newPair(t, v)
+		p.src.Exec(t, `create table device (id int primary key, name text not null)`)
+		p.src.Exec(t, `insert into device select n, 'd' || n from generate_series(1, 3) n`)
+		p.src.Exec(t, `create table metrics (time timestamptz not null, device int not null references device, value float8, primary key (device, time))`)
+		p.src.Exec(t, `select create_hypertable('metrics', 'time', chunk_time_interval => interval '1 day')`)
+		p.src.Exec(t, `create schema own`)
+		p.src.Exec(t, `create table "own names" (n int not null)`)
+		p.src.Exec(t, `select create_hypertable('"own names"', 'n', chunk_time_interval => 10, associated_schema_name => 'own', associated_table_prefix => 'it''s')`)
+		p.src.Exec(t, `insert into metrics select t, d, d from generate_series(timestamptz '2016-01-01Z', '2016-01-04Z', '1 hour') t, generate_series(1, 3) d`)
+		p.src.Exec(t, `insert into "own names" select generate_series(1, 25)`)
+		chunks := 4 + 3
+		if v.Source.Full {
+			p.src.Exec(t, `alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')`)
+			p.src.Exec(t, `select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2016-01-02Z') c`)
+			p.src.Exec(t, `create materialized view daily with (timescaledb.continuous) as select time_bucket('1 day', time) d, max(value) from metrics group by 1 with no data`)
+			p.src.Exec(t, `select add_continuous_aggregate_policy('daily', interval '1 year', interval '1 hour', interval '1 hour')`)
+			p.src.Exec(t, `select alter_job(add_retention_policy('metrics', interval '50 years'), scheduled => false)`)
+		}
+		// What a real target's database is: without the extension.
+		p.dst.Exec(t, "drop extension timescaledb cascade")
+		wantOutput(t, p.script(t, "clone-schema"), 0, "chunks are empty")
+		p.same(t, "select * from device")
+		p.same(t, "select hypertable_name, chunk_schema, chunk_name, is_compressed from timescaledb_information.chunks")
+		for _, c := range []struct {
+			query string
+			want  int
+		}{
+			{"select count(*) from timescaledb_information.chunks where hypertable_name in ('metrics', 'own names')", chunks},
+			{`select (select count(*) from metrics) + (select count(*) from "own names")`, 0},
+			{"select count(*) from timescaledb_information.jobs where job_id >= 1000 and scheduled", 0},
+			{"select count(*) from pg_db_role_setting where setdatabase = (select oid from pg_database where datname = current_database())", 0},
+		} {
+			var got int
+			if p.dst.Query1(t, &got, c.query); got != c.want {
+				t.Errorf("%s: %d, want %d", c.query, got, c.want)
+			}
+		}
+
+		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-03 12:00Z", "--filter", "metrics"), 0)
+		p.dst.Exec(t, "insert into metrics values ('2016-01-03 11:59Z', 3, 1), ('2016-02-01Z', 3, 1)") // native in every way
+		p.dst.Exec(t, "delete from metrics where time in ('2016-01-03 11:59Z', '2016-02-01Z')")
+		var got string
+		p.dst.Query1(t, &got, "select max(time at time zone 'UTC')::text from metrics")
+		if got != "2016-01-03 11:00:00" {
+			t.Errorf("copied until %s", got)
+		}
+		wantOutput(t, p.script(t, "clone-schema"), 1, "the database is not empty")
+	})
+}
+
+// TestCloneSchemaRefuses lists what a dump cannot bring.
+func TestCloneSchemaRefuses(t *testing.T) {
+	in := testdb.Installs(t)
+	p := newPair(t, testdb.Pair{Source: in[0], Target: in[0]})
+	role := fmt.Sprintf("bf_nobody_%d", os.Getpid())
+	p.src.Exec(t, "create role "+role)
+	t.Cleanup(func() { p.src.Exec(t, "drop owned by "+role); p.src.Exec(t, "drop role "+role) })
+	p.src.Exec(t, "create table t (time timestamptz not null)")
+	p.src.Exec(t, "grant select on t to "+role)
+	wantOutput(t, p.script(t, "clone-schema"), 1, "target: these roles do not exist there: "+role+"\nhint: ")
+	for _, other := range in {
+		if other.Version != in[0].Version && other.Major == in[0].Major {
+			p := newPair(t, testdb.Pair{Source: in[0], Target: other})
+			wantOutput(t, p.script(t, "clone-schema"), 1, "source has TimescaleDB "+in[0].Version+", target "+other.Version, "bf-stage tells what does not fit")
+			break
+		}
+	}
+	wantOutput(t, p.script(t, "clone-schema", "--source", strings.Replace(p.source, p.src.Name, "postgres", 1)), 1, "source: the database does not have the extension")
+}
