@@ -35,8 +35,8 @@ type Pair struct {
 }
 
 // Open connects to the sides whose connection strings are given.
-func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (p *Pair, err error) {
-	p = &Pair{method: m}
+func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *Pair, err error) {
+	p := &Pair{method: m}
 	defer func() {
 		if err != nil {
 			p.Close()
