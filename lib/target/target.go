@@ -93,6 +93,10 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if h.State == stream.StateGone {
 		return l.gone(ctx, r, t, res)
 	}
+	if len(h.Parts) == 0 { // the dump failed before it had any data
+		_, err := r.NextPart()
+		return cmpErr(err, errors.New("no data"))
+	}
 	ht, err := l.db.HypertableFor(ctx, t.Hypertable, t.View)
 	if err != nil {
 		return err
