@@ -89,7 +89,7 @@ func (l *Loader) compress(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk) (co
 		if err != nil {
 			return err
 		}
-		_, nulls, err := l.db.Batches(ctx, c.Compressed, missing)
+		_, nulls, err := l.db.Batches(ctx, c.Compressed, missing, func(column string) string { return pg.Ident(column) })
 		if err == nil && len(nulls) > 0 {
 			column, err = nulls[0], lossy
 		}

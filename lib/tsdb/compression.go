@@ -368,7 +368,12 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 			columns = append(columns, col.Name)
 		}
 	}
-	if r.Rows, r.Nulls, err = db.Batches(ctx, c.Compressed, columns); err != nil {
+	if r.Rows, r.Nulls, err = db.Batches(ctx, c.Compressed, columns, func(column string) string {
+		if slices.Contains(r.Settings.SegmentBy, column) {
+			return pg.Ident(column) // a value, not a batch of them
+		}
+		return db.NullBatches(column)
+	}); err != nil {
 		return err
 	}
 	err = db.QueryRow(ctx, `select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
@@ -380,12 +385,12 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 }
 
 // Batches returns how many rows there are in the batches of a compressed
-// relation, and in which of the columns SQL NULL occurs.
-func (db *DB) Batches(ctx context.Context, relation uint32, columns []string) (rows int64, nulls []string, err error) {
+// relation, and in which of the columns, read by an expression, SQL NULL occurs.
+func (db *DB) Batches(ctx context.Context, relation uint32, columns []string, read func(column string) string) (rows int64, nulls []string, err error) {
 	var b strings.Builder
 	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
 	for _, c := range columns {
-		b.WriteString(" || case when count(*) > count(" + pg.Ident(c) + ") then array[" + pg.Literal(c) + "] end")
+		b.WriteString(" || case when count(*) > count(" + read(c) + ") then array[" + pg.Literal(c) + "] end")
 	}
 	rel, err := db.RelationName(ctx, relation)
 	if err != nil {
@@ -423,7 +428,7 @@ func (db *DB) NullBatches(column string) string {
 	if !db.columns["compression_settings.compress_relid"] || db.HasSparse() {
 		return q
 	}
-	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s(%[1]s) <> '\x06' then %[1]s end as %[1]s`, q, db.Fn("compressed_data_send"))
+	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s(%[1]s) <> '\x06' then %[1]s end`, q, db.Fn("compressed_data_send"))
 }
 
 // AtLeast reports whether one version of TimescaleDB is another or newer. A
