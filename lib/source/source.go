@@ -76,7 +76,12 @@ func (d *Dumper) header(t *task.Task, state string, parts []stream.Part) *stream
 // dump reports whether the segment's header was written.
 func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool, err error) {
 	db := d.db
-	defer db.Exec(context.WithoutCancel(ctx), "rollback") // harmless after the commit, and when the connection is lost
+	open := true
+	defer func() {
+		if open {
+			_, _ = db.Exec(context.WithoutCancel(ctx), "rollback") // harmless when the connection is lost
+		}
+	}()
 	c, h, err := Enter(ctx, db, t)
 	if errors.Is(err, ErrGone) {
 		if err := d.w.Begin(d.header(t, stream.StateGone, nil)); err != nil {
@@ -128,6 +133,7 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	if _, err := db.Exec(ctx, "commit"); err != nil {
 		return res, true, err
 	}
+	open = false
 	return res, true, output(d.w.End())
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"bf/lib/pg"
@@ -171,15 +172,13 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 	})
 }
 
-// rows copies the rows of a part into a relation.
-func (l *Loader) rows(ctx context.Context, tx pgx.Tx, r *stream.Reader, relation string, part *stream.Part, data io.Reader) (stored, bytes int64, err error) {
-	columns := make([]string, len(part.Columns))
-	for i, c := range part.Columns {
-		columns[i] = c.Name
-	}
+// rows copies the rows of a part into a relation; more are further options of
+// COPY.
+func (l *Loader) rows(ctx context.Context, tx pgx.Tx, r *stream.Reader, relation string, part *stream.Part, data io.Reader, more ...string) (stored, bytes int64, err error) {
+	options := strings.Join(append([]string{"format " + part.Format}, more...), ", ")
 	err = l.asUser(ctx, tx, func() error {
 		var err error
-		stored, err = l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (format %s)", relation, pg.Idents(columns), part.Format))
+		stored, err = l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", relation, columnsOf(part), options))
 		return err
 	})
 	if err != nil {

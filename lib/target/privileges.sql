@@ -1,5 +1,5 @@
--- What makes the compressed relation $2 belong to those that the hypertable $1
--- belongs to, as the server does it: owner and privileges.
+-- What makes the relation $2 belong to those that the hypertable $1 belongs to,
+-- as the server does it with a new chunk: owner and privileges.
 with h as (select relowner, relacl from pg_class where oid = $1)
 select format('alter table %s owner to %I', $2::text, pg_get_userbyid(h.relowner))
 from h

@@ -233,16 +233,21 @@ func (l *Loader) build(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 	if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 		return "", l.db.Wrap(err, "create the compressed relation of chunk %s", chunk.Name)
 	}
+	return rel, l.privileges(ctx, tx, ht, rel)
+}
+
+// privileges makes a relation belong to those that the hypertable belongs to.
+func (l *Loader) privileges(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, rel string) error {
 	rows, err := tx.Query(ctx, privilegesSQL, ht.OID, rel)
 	if err != nil {
-		return "", err
+		return err
 	}
 	grants, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return "", err
+		return err
 	}
 	_, err = tx.Conn().PgConn().Exec(ctx, strings.Join(grants, ";")).ReadAll()
-	return rel, l.db.Wrap(err, "privileges of the compressed relation of chunk %s", chunk.Name)
+	return l.db.Wrap(err, "privileges of %s", rel)
 }
 
 // index makes the indexes of the compressed relation. Up to 2.13 they come with

@@ -130,6 +130,15 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 			return err
 		}
 		data = newPart(r)
+		if !s.raw && !img.Compressed && !img.Frozen {
+			table, err := l.becomesChunk(ctx, ht, t, part)
+			if err != nil {
+				return err
+			}
+			if table != nil {
+				return l.copyTable(ctx, r, ht, t, part, data, table, res)
+			}
+		}
 		if p, err = l.place(ctx, ht, t, part, data); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ type way string
 const (
 	rowsChunk    way = "rows into the chunk"
 	rowsRoot     way = "rows through the hypertable"
+	rowsTable    way = "rows into a table that became the chunk" // see becomesChunk
 	rowsCompress way = "rows into the chunk, then compressed"
 	rawFresh     way = "raw into a fresh compressed relation"
 	rawExisting  way = "raw into the existing compressed relation"

@@ -57,6 +57,8 @@ type DB struct {
 	columns map[string]bool // "relation.column" of the catalogs that changed over time
 	known   map[int32]known // hypertables seen by this connection
 	chunks  *strings.Replacer
+
+	attaches *bool // what Attaches has found out
 }
 
 // Open connects to one side and probes it. It fails on a database without
@@ -458,16 +460,21 @@ func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool,
 // own: it locks the hypertable against other chunk creation until commit. The
 // Apache edition refuses it.
 func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice) (name task.Name, created bool, err error) {
+	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).
+		Scan(&name.Schema, &name.Name, &created)
+	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+}
+
+// slicesJSON is how create_chunk wants to hear of slices.
+func slicesJSON(slices []task.Slice) string {
 	var b strings.Builder
 	b.WriteByte('{')
-	for i, s := range want {
+	for i, s := range slices {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		fmt.Fprintf(&b, "%s:[%s,%s]", jsonString(s.Column), s.From, s.Until)
 	}
 	b.WriteByte('}')
-	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb)", h.OID, b.String()).
-		Scan(&name.Schema, &name.Name, &created)
-	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+	return b.String()
 }

@@ -1,0 +1,177 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed blueprint.sql
+	blueprintSQL string
+	//go:embed attachable.sql
+	attachableSQL string
+	//go:embed attachable_is.sql
+	attachableIsSQL string
+)
+
+// Attaches reports whether a plain table that is attached as a chunk becomes as
+// good as one that the server made. Up to 2.29.0 its columns stay its own: a
+// later DROP COLUMN on the hypertable misses them, and every insert into the
+// chunk fails from then on. Up to 2.20 rows outside of the chunk's range are
+// attached without a word, and matching indexes are built twice.
+//
+// A scratch hypertable in __backfill tells, in a transaction that is rolled
+// back; once per connection.
+func (db *DB) Attaches(ctx context.Context) (bool, error) {
+	if db.attaches == nil {
+		yes := false
+		if db.Full {
+			var err error
+			if yes, err = db.tryAttach(ctx); err != nil {
+				return false, err
+			}
+		}
+		db.attaches = &yes
+	}
+	return *db.attaches, nil
+}
+
+func (db *DB) tryAttach(ctx context.Context) (bool, error) {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return false, db.Wrap(err, "probe")
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	name := func(suffix string) string {
+		return pg.Ident("__backfill", fmt.Sprint("probe_", db.PgConn().PID(), suffix))
+	}
+	sql := strings.NewReplacer("{scratch}", name(""), "{good}", name("_good"), "{bad}", name("_bad"),
+		"{public}", pg.Ident(db.ExtensionSchema), "{functions}", pg.Ident(db.Functions)).Replace(attachableSQL)
+	if _, err = tx.Exec(ctx, sql); err == nil {
+		var yes bool
+		if err = tx.QueryRow(ctx, attachableIsSQL, name("")).Scan(&yes); err == nil {
+			return yes, nil
+		}
+	}
+	if db.Lost() || ctx.Err() != nil {
+		return false, db.Wrap(err, "probe")
+	}
+	return false, nil // whatever forbids it, there is another way
+}
+
+// Blueprint is how to make a plain table that can become a chunk.
+type Blueprint struct {
+	Name  string   // of the table, quoted
+	Why   string   // why it had better not be made; "" if it may
+	Table []string // statements that make the empty table
+	Build []string // statements that build the indexes and their constraints
+
+	prefix      string   // of the indexes' names, before their number
+	names       []string // of the indexes or constraints on the hypertable
+	constraints []bool
+}
+
+// Blueprint looks up what a table (quoted, in schema __backfill) must have to
+// become a chunk of h. Its indexes are called prefix and a number until then.
+func (db *DB) Blueprint(ctx context.Context, h *Hypertable, table, prefix string) (*Blueprint, error) {
+	b := &Blueprint{Name: table, prefix: prefix}
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix).Scan(&b.Why, &b.Table, &b.Build, &b.names, &b.constraints)
+	return b, db.Wrap(err, "look up indexes of %s", h.Name)
+}
+
+// What can come between a table and its being a chunk.
+var (
+	// ErrCollision: the hypertable has a chunk there.
+	ErrCollision = errors.New("there is a chunk already")
+	// ErrOvertaken: somebody else made a chunk in the same moment; roll back
+	// and try again.
+	ErrOvertaken = errors.New("another chunk was made at the same time")
+)
+
+// Attach makes the table of the blueprint the chunk with these slices. It locks
+// the hypertable against the creation of other chunks until the transaction
+// ends, which should be soon.
+//
+// The indexes get the names that the server would have chosen: it finds the
+// constraint of a chunk by its name when the hypertable's is dropped or renamed.
+// The names contain the number of the chunk, and only a superuser may rename
+// what is in TimescaleDB's schema. So the number is guessed.
+func (db *DB) Attach(ctx context.Context, tx pgx.Tx, h *Hypertable, want []task.Slice, b *Blueprint) error {
+	var id int32
+	var prefix string
+	err := tx.QueryRow(ctx, `select last_value + is_called::int, associated_table_prefix
+            from _timescaledb_catalog.chunk_id_seq, _timescaledb_catalog.hypertable where id = $1`, h.ID).Scan(&id, &prefix)
+	if err != nil {
+		return db.Wrap(err, "attach a chunk to %s", h.Name)
+	}
+	if sql := b.rename(id, fmt.Sprintf("%s_%d_chunk", prefix, id)); sql != "" {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return db.Wrap(err, "name the indexes of a chunk of %s", h.Name)
+		}
+	}
+	var got int32
+	var created bool
+	err = tx.QueryRow(ctx, "select chunk_id, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb, null, null, $3::text::regclass)",
+		h.OID, slicesJSON(want), b.Name).Scan(&got, &created)
+	switch {
+	case err == nil && !created, pg.Code(err) == "TS503":
+		return ErrCollision
+	case err != nil:
+		return db.Wrap(err, "attach a chunk to %s", h.Name)
+	case got != id:
+		return ErrOvertaken
+	}
+	return nil
+}
+
+// rename gives the indexes the names that the server gives to those of a chunk.
+func (b *Blueprint) rename(id int32, chunk string) string {
+	var sql strings.Builder
+	taken := map[string]bool{}
+	for i, parent := range b.names {
+		var native string
+		if b.constraints[i] {
+			native = clip(fmt.Sprintf("%d_%s", id, parent), maxName)
+		} else {
+			native = objectName(chunk, parent, "")
+			for n := 1; taken[native]; n++ {
+				native = objectName(chunk, parent, fmt.Sprint("_", n))
+			}
+		}
+		taken[native] = true
+		fmt.Fprintf(&sql, "alter index %s rename to %s;", pg.Ident("__backfill", fmt.Sprint(b.prefix, i+1)), pg.Ident(native))
+	}
+	return sql.String()
+}
+
+const maxName = 63 // bytes of an identifier
+
+// objectName puts a name together as PostgreSQL does: the longer of the two
+// loses its end until all fits.
+func objectName(a, b, label string) string {
+	la, lb := len(a), len(b)
+	for la+1+lb+len(label) > maxName {
+		if la > lb {
+			la--
+		} else {
+			lb--
+		}
+	}
+	return clip(a, la) + "_" + clip(b, lb) + label
+}
+
+// clip cuts a string to at most n bytes between two characters.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
