@@ -129,6 +129,7 @@ func TestSnapshot(t *testing.T) {
 // TestRefusedConnections checks what the tools say to whom they cannot reach or
 // who does not let them in, and that they never repeat a password.
 func TestRefusedConnections(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	in := testdb.Installs(t)[0]
 	s := testdb.NewServer(t, in, "scram", testdb.WithTCP(), testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
 	db := s.DB(t)
