@@ -4,7 +4,10 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +45,6 @@ type world struct {
 	stale map[string]string // of the target, before anything was copied
 	done  map[string]string // when each task that is done worked
 	gone  map[string]bool   // cells whose chunk was dropped on the source
-	tasks map[string]string // task number -> cell
 
 	checked int // chunk states compared
 }
@@ -55,7 +57,11 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 	var source, target string
 	w.toSource, source = newProxy(t, w.source)
 	w.toTarget, target = newProxy(t, w.target)
-	w.env = []string{"BF_SOURCE=" + source, "BF_TARGET=" + target}
+	scripts, err := filepath.Abs("../../scripts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.env = []string{"BF_SOURCE=" + source, "BF_TARGET=" + target, "SCRIPTS=" + scripts}
 	for _, d := range []*testdb.DB{w.source, w.target} {
 		coarse := "1 day"
 		if d == w.target {
@@ -96,7 +102,7 @@ func (w *world) reset() {
 		insert into coarse select d + interval '1 hour', 1, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;
 		insert into hashed select d + interval '1 hour', n, 0, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-22', '1 day') d, generate_series(1, 3) n`)
 	w.want, w.stale = w.cells(w.source), w.cells(w.target)
-	w.done, w.gone, w.tasks = map[string]string{}, map[string]bool{}, map[string]string{}
+	w.done, w.gone = map[string]string{}, map[string]bool{}
 }
 
 // cells are the digests of what is before the completion point, by hypertable
@@ -115,6 +121,25 @@ func (w *world) cells(d *testdb.DB) map[string]string {
 // many tasks are pending.
 func (w *world) check(after string) (pending int) {
 	w.t.Helper()
+	// A compressed relation is filled with frozen rows, as by COPY FREEZE, and
+	// TimescaleDB reads its catalogs by their newest version: a snapshot from
+	// just before the commit may see the chunk although its task is pending.
+	// The next snapshot does not.
+	for try := 0; ; try++ {
+		wrong, pending := w.look()
+		if len(wrong) == 0 {
+			return pending
+		}
+		if try == 0 && !slices.ContainsFunc(wrong, func(s string) bool { return !strings.Contains(s, "(packed/") }) {
+			continue
+		}
+		w.t.Fatalf("after %s:\n%s", after, strings.Join(wrong, "\n"))
+	}
+}
+
+// look is one look of check.
+func (w *world) look() (wrong []string, pending int) {
+	w.t.Helper()
 	results := w.query(w.target, "begin isolation level repeatable read; set local timezone = 'UTC';"+
 		"select priority, "+cellOfTask+", coalesce(worked::text, ''), coalesce(copy_message, '') from __backfill.task;"+
 		strings.ReplaceAll(digestSQL, "{until}", until)+"; commit")
@@ -122,38 +147,32 @@ func (w *world) check(after string) (pending int) {
 	for _, r := range results[3].Rows {
 		have[string(r[0])] = string(r[1])
 	}
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	for _, r := range results[2].Rows {
 		task, cell, worked, message := string(r[0]), string(r[1]), string(r[2]), string(r[3])
-		w.tasks[task] = cell
 		w.checked++
 		want, state := w.want[cell], "whole"
 		switch {
 		case worked == "":
 			pending++
 			want, state = w.stale[cell], "untouched"
-			if was := w.done[task]; was != "" {
-				w.t.Errorf("after %s: task %s (%s) was done and is pending", after, task, cell)
-			}
 		case strings.HasPrefix(message, "gone"):
 			want, state = w.stale[cell], "untouched (gone)"
 			if !w.gone[cell] {
-				w.t.Errorf("after %s: task %s (%s) is gone, but its chunk was not dropped", after, task, cell)
+				say("task %s (%s) is gone, but its chunk was not dropped", task, cell)
 			}
 		}
+		if was := w.done[task]; was != "" && was != worked {
+			say("task %s (%s) worked twice: %s, then %q", task, cell, was, worked)
+		}
 		if worked != "" {
-			if was := w.done[task]; was != "" && was != worked {
-				w.t.Errorf("after %s: task %s (%s) worked twice: %s, then %s", after, task, cell, was, worked)
-			}
 			w.done[task] = worked
 		}
 		if have[cell] != want {
-			w.t.Errorf("after %s: task %s (%s) is not %s (worked %q, message %q): has %q, want %q", after, task, cell, state, worked, message, have[cell], want)
+			say("task %s (%s) is not %s (worked %q, message %q): has %q, want %q", task, cell, state, worked, message, have[cell], want)
 		}
 	}
-	if w.t.Failed() {
-		w.t.FailNow()
-	}
-	return pending
+	return wrong, pending
 }
 
 // cellOfTask names the cell of a task as digest.sql does.
