@@ -130,6 +130,10 @@ func (c *Conn) Close() {
 // Lost reports whether the connection is beyond use: the lane has to end.
 func (c *Conn) Lost() bool { return c.Conn.IsClosed() }
 
+// InTx reports whether a transaction is open, or was aborted and not ended: a
+// rollback where there is none leaves a warning in the server's log.
+func (c *Conn) InTx() bool { return !c.Lost() && c.PgConn().TxStatus() != 'I' }
+
 // Ident quotes an identifier, schema-qualified when two parts are given.
 func Ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 

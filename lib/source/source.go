@@ -76,10 +76,9 @@ func (d *Dumper) header(t *task.Task, state string, parts []stream.Part) *stream
 // dump reports whether the segment's header was written.
 func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool, err error) {
 	db := d.db
-	open := true
 	defer func() {
-		if open {
-			_, _ = db.Exec(context.WithoutCancel(ctx), "rollback") // harmless when the connection is lost
+		if db.InTx() {
+			_, _ = db.Exec(context.WithoutCancel(ctx), "rollback")
 		}
 	}()
 	c, h, err := Enter(ctx, db, t)
@@ -133,7 +132,6 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	if _, err := db.Exec(ctx, "commit"); err != nil {
 		return res, true, err
 	}
-	open = false
 	return res, true, output(d.w.End())
 }
 

@@ -24,37 +24,46 @@ var keySQL string
 // again, until few enough rows are left to be compared one by one. Each step is
 // one pass over the chunk and a small aggregate on the server: no sort, no
 // temporary file, whatever the chunk's size.
-const (
-	bucketBits = 12
-	fewRows    = 4096 // that are fetched with their hashes
-	fewKeys    = 5    // that are told
-)
-
-// keys names a few rows that differ, by the hypertable's unique key; it does
-// nothing where there is none.
-func keys(ctx context.Context, from, to *side, cols []Column) (diffs []task.Difference, atLeast int, err error) {
-	var key []string
-	switch err := from.db.QueryRow(ctx, keySQL, from.h.OID).Scan(&key); {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil, 0, nil
-	case err != nil:
-		return nil, 0, from.db.Wrap(err, "unique key of %s", from.h.Name)
-	}
-	f := &finder{from: from, to: to, cols: cols}
-	for _, k := range key {
-		i := slices.IndexFunc(cols, func(c Column) bool { return c.Name == k })
-		if i < 0 {
-			return nil, 0, nil // a column that the target lacks
-		}
-		f.key = append(f.key, i)
-	}
-	return f.find(ctx)
-}
-
 type finder struct {
 	from, to *side
 	cols     []Column
 	key      []int // of cols
+	bits     int   // of the hash, for the buckets of one step
+	few      int64 // rows that are fetched with their hashes
+}
+
+// fewKeys is how many rows are told.
+const fewKeys = 5
+
+// keys names a few rows that differ, by the hypertable's unique key; it does
+// nothing where there is none.
+func keys(ctx context.Context, from, to *side, cols []Column) (diffs []task.Difference, atLeast int, err error) {
+	key, err := uniqueKey(ctx, from, cols)
+	if err != nil || len(key) == 0 {
+		return nil, 0, err
+	}
+	f := &finder{from: from, to: to, cols: cols, key: key, bits: 12, few: 4096}
+	return f.find(ctx)
+}
+
+// uniqueKey returns which of the columns identify a row, none if there is no
+// unique key, or the target lacks a column of it.
+func uniqueKey(ctx context.Context, s *side, cols []Column) (key []int, err error) {
+	var names []string
+	switch err := s.db.QueryRow(ctx, keySQL, s.h.OID).Scan(&names); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, s.db.Wrap(err, "unique key of %s", s.h.Name)
+	}
+	for _, n := range names {
+		i := slices.IndexFunc(cols, func(c Column) bool { return c.Name == n })
+		if i < 0 {
+			return nil, nil
+		}
+		key = append(key, i)
+	}
+	return key, nil
 }
 
 // hashedRows is a FROM clause that gives each row's hash r and its key's k.
@@ -77,9 +86,9 @@ func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int
 		}
 	}
 	var prefix int64
-	for bits := 0; bits+bucketBits < 64; bits += bucketBits {
+	for bits := 0; bits+f.bits < 64; bits += f.bits {
 		within := fmt.Sprintf("k & %d = %d", int64(1)<<bits-1, prefix)
-		bucket := fmt.Sprintf("(k >> %d) & %d", bits, 1<<bucketBits-1)
+		bucket := fmt.Sprintf("(k >> %d) & %d", bits, 1<<f.bits-1)
 		a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
 			return sums(ctx, s, fmt.Sprintf("select %s, count(*), sum(r)::text from %s where %s group by 1", bucket, f.hashedRows(s), within))
 		})
@@ -98,7 +107,7 @@ func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int
 		for _, n := range few {
 			rows += max(a[n].rows, b[n].rows)
 		}
-		if rows > fewRows {
+		if rows > f.few {
 			prefix |= other[0] << bits
 			continue
 		}

@@ -126,7 +126,7 @@ func (s *side) where(ctx context.Context, cond string, err error) error {
 
 // leave ends the transaction.
 func (s *side) leave(ctx context.Context) {
-	if !s.db.Lost() {
+	if s.db.InTx() {
 		_, _ = s.db.Exec(context.WithoutCancel(ctx), "rollback")
 	}
 }
