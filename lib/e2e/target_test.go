@@ -136,7 +136,7 @@ func TestKeys(t *testing.T) {
 
 // TestReferenced copies into a hypertable that other tables of the target
 // reference: their rows stay as they are.
-func testReferenced(t *testing.T) {
+func TestReferenced(t *testing.T) {
 	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
 		p.both(t, `create table h (ts timestamptz not null, dev int not null, v int, w text, primary key (ts, dev), unique (dev, ts))`)
@@ -153,8 +153,8 @@ func testReferenced(t *testing.T) {
 		for _, table := range []string{"plain", "cascade", "setnull"} {
 			var n int
 			p.dst.Query1(t, &n, "select count(ts) from "+table)
-			if n != 9 {
-				t.Errorf("%d of 9 rows of table %s still reference the hypertable", n, table)
+			if n != 4 {
+				t.Errorf("%d of 4 rows of table %s still reference the hypertable", n, table)
 			}
 		}
 	})
@@ -162,12 +162,16 @@ func testReferenced(t *testing.T) {
 
 // references makes tables that reference h, if this version can.
 func references(db *testdb.DB, t *testing.T) bool {
-	conn := db.Conn(t)
 	for table, action := range map[string]string{"plain": "", "cascade": "on delete cascade on update cascade", "setnull": "on delete set null"} {
+		// A session of its own and few rows: TimescaleDB 2.17 to 2.19 go wrong
+		// from the sixth check on.
+		conn := db.Conn(t)
 		if _, err := conn.Exec(t.Context(), fmt.Sprintf("create table %s (ts timestamptz, dev int, foreign key (ts, dev) references h (ts, dev) %s)", table, action)); err != nil {
 			return false
 		}
-		db.Exec(t, "insert into "+table+" select ts, dev from h")
+		if _, err := conn.Exec(t.Context(), "insert into "+table+" select ts, dev from h where v < 105"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return true
 }

@@ -36,11 +36,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			}
 		}
 		way, why := choose(s)
-		relation, err := l.clear(ctx, tx, ht, t, p, way)
-		if err != nil {
-			return err
-		}
-		stored, bytes, err := l.rows(ctx, tx, r, relation, part, data)
+		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, part, data)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,130 @@
+package target
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// replace puts the rows of the stream in the place of what the target holds in
+// the task's range, and returns the relation that they are in.
+func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, w way, part *stream.Part, data io.Reader) (relation string, stored, bytes int64, err error) {
+	if w == rowsChunk || w == rowsRoot {
+		m, err := l.merger(ctx, tx, ht, t, p, w)
+		if err != nil {
+			return "", 0, 0, err
+		}
+		if m != nil {
+			stored, bytes, err = l.merge(ctx, tx, r, m, part, data)
+			return m.relation, stored, bytes, err
+		}
+	}
+	if relation, err = l.clear(ctx, tx, ht, t, p, w); err != nil {
+		return "", 0, 0, err
+	}
+	stored, bytes, err = l.rows(ctx, tx, r, relation, part, data)
+	return relation, stored, bytes, err
+}
+
+// merger is how rows are replaced that other tables reference. To delete them
+// and put them back would violate the foreign keys, or cascade: rows of other
+// tables would be gone for good. So what has an equal on the source is updated.
+type merger struct {
+	relation string
+	only     string   // "only " for a chunk
+	where    string   // the rows of the task's range
+	key      []string // columns of a unique key that is referenced
+}
+
+// merger returns nil when nothing references the hypertable or the target
+// holds no rows in the range: then rows are just copied.
+func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place, w way) (*merger, error) {
+	m := &merger{relation: pg.Ident(ht.Name.Schema, ht.Name.Name)}
+	// By their triggers: there is no index on what a constraint references.
+	err := tx.QueryRow(ctx, `select coalesce((
+            select array(select a.attname::text from unnest(c.confkey) k join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k)
+            from pg_trigger g join pg_constraint c on c.oid = g.tgconstraint
+            where g.tgrelid = $1 and c.confrelid = $1 and c.contype = 'f' limit 1), '{}')`, ht.OID).Scan(&m.key)
+	if err != nil || len(m.key) == 0 {
+		return nil, l.db.Wrap(err, "foreign keys to %s", ht.Name)
+	}
+	if w == rowsChunk {
+		m.relation, m.only = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name), "only "
+		m.where, err = l.db.RangeCondition(ht, t)
+	} else {
+		m.where, err = l.db.TaskCondition(ht, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var held bool
+	err = l.asUser(ctx, tx, func() error {
+		return tx.QueryRow(ctx, "select exists (select from "+m.only+m.relation+" where "+m.where+")").Scan(&held)
+	})
+	if err != nil || !held {
+		return nil, l.db.Wrap(err, "look into %s", m.relation)
+	}
+	return m, nil
+}
+
+// merge loads the rows into a temporary table first.
+func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merger, part *stream.Part, data io.Reader) (stored, bytes int64, err error) {
+	const rows = "pg_temp.bf_rows"
+	columns := columnsOf(part)
+	if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s limit 0", columns, m.relation)); err != nil {
+		return 0, 0, l.db.Wrap(err, "temporary table")
+	}
+	if stored, bytes, err = l.rows(ctx, tx, r, rows, part, data); err != nil {
+		return 0, 0, err
+	}
+	var same, set []string
+	key := map[string]bool{}
+	for _, k := range m.key {
+		key[k] = true
+		same = append(same, fmt.Sprintf("o.%[1]s = n.%[1]s", pg.Ident(k)))
+	}
+	equal := strings.Join(same, " and ")
+	for _, c := range part.Columns {
+		if !key[c.Name] {
+			set = append(set, fmt.Sprintf("%[1]s = n.%[1]s", pg.Ident(c.Name)))
+		}
+	}
+	old := m.only + m.relation + " o"
+	var kept int64
+	err = l.asUser(ctx, tx, func() error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("analyze %s", rows)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, fmt.Sprintf("delete from %s where %s and not exists (select from %s n where %s)", old, m.where, rows, equal)); err != nil {
+			return err
+		}
+		if len(set) > 0 {
+			tag, err := tx.Exec(ctx, fmt.Sprintf("update %s set %s from %s n where %s", old, strings.Join(set, ", "), rows, equal))
+			if err != nil {
+				return err
+			}
+			kept += tag.RowsAffected()
+		} else if err := tx.QueryRow(ctx, fmt.Sprintf("select count(*) from %s, %s n where %s", old, rows, equal)).Scan(&kept); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %s from %s n where not exists (select from %s where %s)",
+			m.relation, columns, columns, rows, old, equal))
+		kept += tag.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
+	}
+	if kept != stored {
+		return 0, 0, &pg.Error{Side: pg.Target, Object: m.relation, Err: fmt.Errorf("stored %d of %d rows", kept, stored), Hint: "does a trigger drop rows?"}
+	}
+	return stored, bytes, nil
+}
