@@ -172,7 +172,7 @@ func (s *state) table(columns, lines int) string {
 		if widths[0]+rest+gap*(len(widths)-1) > columns {
 			gap = 1
 		}
-		widths[0] = min(widths[0], max(columns-rest-gap*(len(widths)-1), len("hypertable")))
+		widths[0] = min(widths[0], max(columns-rest-gap*(len(widths)-1), 4))
 	}
 	var b strings.Builder
 	for _, r := range rows {
