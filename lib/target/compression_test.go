@@ -2,6 +2,7 @@ package target_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -212,10 +213,17 @@ var paths = []string{
 	`select last(i, ts), first(i, ts) from m where dev = 3`,
 }
 
-func look(t *testing.T, db *testdb.DB) map[string][][]string {
+// plans make the planner choose otherwise.
+var plans = []string{
+	"set enable_seqscan = on; set enable_indexscan = on; set enable_bitmapscan = on",
+	"set enable_seqscan = off; set enable_bitmapscan = on",
+	"set enable_seqscan = on; set enable_indexscan = off; set enable_bitmapscan = off",
+}
+
+func look(t *testing.T, db *testdb.DB, plans ...string) map[string][][]string {
 	t.Helper()
 	m := map[string][][]string{}
-	for _, set := range []string{"set enable_seqscan = on; set enable_indexscan = on; set enable_bitmapscan = on", "set enable_seqscan = off; set enable_bitmapscan = on", "set enable_seqscan = on; set enable_indexscan = off; set enable_bitmapscan = off"} {
+	for _, set := range plans {
 		db.Exec(t, set)
 		for _, q := range paths {
 			m[set+"\n"+q] = db.Rows(t, q)
@@ -227,7 +235,12 @@ func look(t *testing.T, db *testdb.DB) map[string][][]string {
 
 func (s *sides) same(t *testing.T, when string) {
 	t.Helper()
-	a, b := look(t, s.src), look(t, s.dst)
+	s.compare(t, when, plans...)
+}
+
+func (s *sides) compare(t *testing.T, when string, plans ...string) {
+	t.Helper()
+	a, b := look(t, s.src, plans...), look(t, s.dst, plans...)
 	for q := range a {
 		if !reflect.DeepEqual(a[q], b[q]) {
 			t.Errorf("%s: %s\nsource %v\ntarget %v", when, q, a[q], b[q])
@@ -258,7 +271,7 @@ func (s *sides) live(t *testing.T) {
 	}
 	for _, step := range []struct{ name, sql string }{
 		{"insert", fill(100, 50) + "insert into m(ts, dev, i) values ('2024-01-05 00:00+00', 9, -1), ('2024-01-05 00:00+00', null, -2);"},
-		{"update", "update m set v = -v, t = 'x' where u = '00000000-0000-0000-0000-000000000009';"},
+		{"update", "update m set v = -v, t = 'x' where i between 150 and 170;"},
 		{"delete", "delete from m where i between 500 and 510 or dev = 3 and ts < '2024-01-04 06:00+00';"},
 		{"recompress", recompress},
 		{"add column", "alter table m add column n int; alter table m add column d text default 'old';"},
@@ -269,7 +282,7 @@ func (s *sides) live(t *testing.T) {
 		{"compress", compress},
 	} {
 		s.exec(t, step.sql)
-		s.same(t, "after "+step.name)
+		s.compare(t, "after "+step.name, plans[0])
 		if t.Failed() {
 			return
 		}
@@ -600,5 +613,245 @@ func TestPartialRange(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// TestCompressedPairs copies from old versions to newer ones, as it is, and the
+// other way round, by rows.
+func TestCompressedPairs(t *testing.T) {
+	testdb.EachPair(t, func(t *testing.T, p testdb.Pair) {
+		if p.Source == p.Target || !p.Source.Full {
+			t.Skip("other tests are about that")
+		}
+		s := both(t, p)
+		s.exec(t, table)
+		s.src.Exec(t, enable+fill(0, 1000)+compress+fill(200, 20))
+		if !p.Target.Full {
+			s.stage(t, stage.Options{Until: "2025-01-01"})
+			wantWay(t, one(t, s.copy(t)), wayRows, "the target is the Apache edition")
+			s.same(t, "after the copy")
+			return
+		}
+		s.dst.Exec(t, enable)
+		before := settings(t, s.dst)
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		wantWay(t, one(t, s.copy(t)), wayRaw, "")
+		s.same(t, "after the copy")
+		if got := state(t, s.dst); got != "9" {
+			t.Errorf("status %s", got)
+		}
+		if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
+			t.Errorf("settings of the hypertable were %v, are %v", before, after)
+		}
+		s.live(t)
+		if p.Source.Version == p.Target.Version {
+			return
+		}
+
+		s = both(t, testdb.Pair{Source: p.Target, Target: p.Source})
+		s.exec(t, table+enable)
+		s.src.Exec(t, fill(0, 1000)+compress+fill(200, 20))
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		wantWay(t, one(t, s.copy(t)), wayCompress, "is older than the source's")
+		s.same(t, "after the copy to the older version")
+	})
+}
+
+// TestCompressedCatalogs compares an attached chunk with one that the same
+// server compressed: what the catalogs say of it, foreign keys and tablespace.
+func TestCompressedCatalogs(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		s := both(t, p)
+		s.exec(t, `create table d(id int primary key); insert into d select generate_series(0, 9);`+table+
+			`alter table m add foreign key (dev) references d on delete cascade; grant select on m to public;`)
+		for _, db := range []*testdb.DB{s.src, s.dst} {
+			conn := db.Conn(t)
+			for _, sql := range []string{"set allow_in_place_tablespaces = on", "create tablespace ts_" + db.Name + " location ''"} {
+				if _, err := conn.Exec(context.Background(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			db.Exec(t, "alter table m set tablespace ts_"+db.Name)
+		}
+		defer func() {
+			for _, db := range []*testdb.DB{s.src, s.dst} {
+				db.Exec(t, "drop table m cascade")
+				db.Exec(t, "drop tablespace ts_"+db.Name)
+			}
+		}()
+		s.exec(t, enable)
+		s.src.Exec(t, fill(0, 1000)+compress+fill(200, 20))
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		wantWay(t, one(t, s.copy(t)), wayRaw, "")
+		s.same(t, "after the copy")
+
+		comp := "(select c.oid from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = '_ts_meta_count' where c.relkind = 'r' and c.relname not like '\\_compressed%')"
+		acl := "c.relacl"
+		if legacy(p) {
+			acl = "null" // there the relation has none of its own
+		}
+		chunk := "(select c from show_chunks('m') c)"
+		for _, rel := range []string{comp, chunk} {
+			for _, q := range []string{
+				"select a.attname, a.atttypid::regtype, a.attstorage, a.attstattarget, a.attnotnull, a.attcollation::regcollation from pg_attribute a where attrelid = " + rel + " and attnum > 0 order by attnum",
+				"select regexp_replace(pg_get_indexdef(indexrelid), ' INDEX .* USING', ' INDEX USING') as d, coalesce(left(t.spcname, 3), '') from pg_index i join pg_class c on c.oid = i.indexrelid left join pg_tablespace t on t.oid = c.reltablespace where i.indrelid = " + rel + " order by 1",
+				"select contype, pg_get_constraintdef(oid) from pg_constraint where conrelid = " + rel + " order by 1, 2",
+				"select c.relam, c.reloptions, " + acl + ", c.relowner, c.relhastriggers, c.relrowsecurity, left(t.spcname, 3), c.relpersistence, c.relreplident from pg_class c left join pg_tablespace t on t.oid = c.reltablespace where c.oid = " + rel,
+			} {
+				if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
+					t.Errorf("%s\nnative   %v\nattached %v", q, a, b)
+				}
+			}
+		}
+		for _, q := range []string{
+			"select status, osm_chunk from _timescaledb_catalog.chunk order by id",
+			"select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size, numrows_pre_compression, numrows_post_compression from _timescaledb_catalog.compression_chunk_size",
+			"select inhparent::regclass::text ~ '_compressed_' from pg_inherits order by 1",
+		} {
+			if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
+				t.Errorf("%s\nnative   %v\nattached %v", q, a, b)
+			}
+		}
+		s.exec(t, "delete from d where id = 2")
+		s.same(t, "after a cascading delete")
+		s.exec(t, "delete from m where dev is null or dev not in (select id from d)")
+	})
+}
+
+// TestCompressedAggregate copies compressed chunks of a materialization
+// hypertable.
+func TestCompressedAggregate(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		s := both(t, p)
+		s.dst.Exec(t, "create table other(ts timestamptz not null); select create_hypertable('other', 'ts')") // other ids
+		s.exec(t, table)
+		s.src.Exec(t, fill(0, 3000))
+		for _, db := range []*testdb.DB{s.src, s.dst} {
+			db.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+				select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data`)
+			db.Exec(t, "alter materialized view hourly set (timescaledb.compress = true)")
+		}
+		s.src.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+		s.src.Exec(t, "select compress_chunk(c) from show_chunks('hourly') c")
+		s.stage(t, stage.Options{Until: "2025-01-01", Filter: "hourly"})
+		r := one(t, s.copy(t))
+		wantWay(t, r, wayRaw, "")
+		for _, q := range []string{
+			"select * from hourly order by h, dev",
+			"select count(*) from hourly where dev = 1 and h >= '2024-01-05'",
+			"select * from hourly order by h desc, dev limit 5",
+		} {
+			if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) || len(a) == 0 {
+				t.Errorf("%s\nsource %v\ntarget %v", q, a, b)
+			}
+		}
+		s.exec(t, "delete from m; "+fill(0, 500))
+		s.exec(t, "call refresh_continuous_aggregate('hourly', '2024-01-01', '2024-02-01')")
+		q := "select * from hourly order by h, dev"
+		if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
+			t.Errorf("after a refresh\nsource %v\ntarget %v", a, b)
+		}
+	})
+}
+
+// TestHypercore copies chunks of the table access method of 2.18 to 2.21.
+func TestHypercore(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		s := both(t, p)
+		var there bool
+		if s.src.Query1(t, &there, "select exists (select from pg_am where amname = 'hypercore')"); !there {
+			t.Skip("no such access method")
+		}
+		s.exec(t, table+enable)
+		s.src.Exec(t, fill(0, 1000)+"select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(200, 20))
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		wantWay(t, one(t, s.copy(t)), wayCompress, "hypercore")
+		s.same(t, "after the copy")
+		// And over such a chunk.
+		s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c; select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(7, 3))
+		s.force = true
+		rs, errs := s.lane(t, nil)
+		if errs[0] != nil || rs[0].Status != task.Loaded {
+			t.Fatal(rs[0], errs[0])
+		}
+		s.same(t, "after the second copy")
+	})
+}
+
+// TestCompressedStateChanges changes the state of the chunk on either side
+// between staging and copying.
+func TestCompressedStateChanges(t *testing.T) {
+	const decompress = "select decompress_chunk(c) from show_chunks('m') c;"
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, c := range []struct{ name, before, after, target, way string }{
+			{"compressed since", fill(0, 1000), compress, "", wayRaw},
+			{"decompressed since", fill(0, 1000) + compress, decompress, "", wayRows},
+			{"compressed since, the target too", fill(0, 1000), compress, fill(3, 5) + compress, wayRaw},
+			{"decompressed since, the target compressed", fill(0, 1000) + compress, decompress, fill(3, 5) + compress, wayRows},
+			{"rows since", fill(0, 1000) + compress, fill(200, 20), fill(3, 5), wayRaw},
+		} {
+			t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+				s := both(t, p)
+				s.exec(t, table+enable)
+				s.src.Exec(t, c.before)
+				s.stage(t, stage.Options{Until: "2025-01-01"})
+				s.src.Exec(t, c.after)
+				if c.target != "" {
+					s.dst.Exec(t, c.target)
+				}
+				wantWay(t, one(t, s.copy(t)), c.way, "")
+				s.same(t, "after the copy")
+			})
+		}
+	})
+}
+
+// TestHostileRelation loads streams whose description of the compressed
+// relation is not what a dump writes: they are refused and nothing happens.
+func TestHostileRelation(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		s := both(t, p)
+		s.exec(t, table+enable)
+		s.src.Exec(t, fill(0, 1000)+compress)
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		for name, edit := range map[string]func(h *stream.Header, img *tsdb.Image){
+			"type": func(h *stream.Header, img *tsdb.Image) {
+				img.Relation.Columns[0].Type, h.Parts[0].Columns[0].Type = "int); drop table m; --", "int); drop table m; --"
+			},
+			"collation":  func(h *stream.Header, img *tsdb.Image) { img.Relation.Columns[0].Collation = `x"; drop table m; --` },
+			"storage":    func(h *stream.Header, img *tsdb.Image) { img.Relation.Columns[0].Storage = "p; drop table m" },
+			"statistics": func(h *stream.Header, img *tsdb.Image) { img.Relation.Columns[0].Statistics = 1 << 20 },
+			"index": func(h *stream.Header, img *tsdb.Image) {
+				img.Relation.Indexes = [][]tsdb.IndexColumn{{{Column: "nope"}}}
+			},
+			"twice":         func(h *stream.Header, img *tsdb.Image) { img.Relation.Columns[1].Name = img.Relation.Columns[0].Name },
+			"other columns": func(h *stream.Header, img *tsdb.Image) { h.Parts[0].Columns = h.Parts[0].Columns[1:] },
+			"order":         func(h *stream.Header, img *tsdb.Image) { img.Relation.Settings.Desc = nil },
+			"no relation":   func(h *stream.Header, img *tsdb.Image) { img.Relation = nil },
+			"encoding":      func(h *stream.Header, img *tsdb.Image) { img.Relation.Encoding = "LATIN1" },
+			"segments": func(h *stream.Header, img *tsdb.Image) {
+				img.Relation.Settings.SegmentBy = []string{`dev"; drop table m`}
+			},
+		} {
+			_, errs := s.lane(t, func(h *stream.Header) {
+				var img tsdb.Image
+				if err := json.Unmarshal(h.Chunk, &img); err != nil {
+					t.Error(err)
+				}
+				edit(h, &img)
+				h.Chunk, _ = json.Marshal(img)
+			})
+			if len(errs) != 1 || errs[0] == nil {
+				t.Errorf("%s: %v", name, errs)
+				continue
+			}
+			t.Logf("%s: %v", name, errs[0])
+			s.dst.Exec(t, "update __backfill.task set rows_only = null")
+			if n := s.dst.Rows(t, "select (select count(*) from m), (select count(*) from pg_class where relname like 'compress\\_hyper%')"); n[0][0] != "0" || n[0][1] != "0" {
+				t.Errorf("%s: %v", name, n)
+			}
+		}
+		wantWay(t, one(t, s.copy(t)), wayRaw, "")
+		s.same(t, "after the copy")
 	})
 }

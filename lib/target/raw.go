@@ -293,8 +293,9 @@ func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 	// What attaching writes down for compression_chunk_size.
 	var after [3]int64
 	var batches int64
-	if err := tx.QueryRow(ctx, `select pg_relation_size(c.oid), coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0), pg_indexes_size(c.oid),
-        (select count(*) from `+rel+`) from pg_class c where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2], &batches); err != nil {
+	if err := tx.QueryRow(ctx, `select pg_table_size(c.oid) - s.toast, s.toast, pg_indexes_size(c.oid),
+        (select count(*) from `+rel+`) from pg_class c
+        cross join lateral (select coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) as toast) s where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2], &batches); err != nil {
 		return err
 	}
 	return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
