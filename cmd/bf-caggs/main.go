@@ -271,17 +271,21 @@ func (t *tool) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	if err != nil || m == nil || m.Target >= m.Source {
 		return err
 	}
-	texts, err := t.db.Text(ctx, a.Hypertable, []int64{m.Source, m.Target})
+	values := []int64{m.Source, m.Target}
+	if m.Hidden != nil {
+		values = append(values, *m.Hidden)
+	}
+	texts, err := t.db.Text(ctx, a.Hypertable, values)
 	if err != nil {
 		return err
 	}
 	switch {
 	case m.Moved:
 		t.windows++
-		t.log.Info("%s: watermark set to the source's, %s (there is no raw data to refresh it with)", a.Label(), texts[m.Source])
-	case m.Hidden:
-		t.log.Warn("%s: the real-time view does not show the buckets from %s on: its watermark is behind the source's (%s), no raw data there can move it, and only a superuser may", a.Label(), texts[m.Target], texts[m.Source])
-		t.log.Warn("hint: run bf-caggs as superuser, or let one run: update _timescaledb_catalog.continuous_aggs_watermark set watermark = %d where mat_hypertable_id = %d", m.Source, a.ID)
+		t.log.Info("%s: watermark set to the source's, %s: no raw data is there whose refresh would do it", a.Label(), texts[m.Source])
+	case m.Hidden != nil:
+		t.log.Warn("%s: the real-time view does not show the buckets from %s on: no raw data is there whose refresh would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden], texts[m.Source])
+		t.log.Warn("hint: run bf-caggs as superuser; until then this shows them: alter materialized view %s set (timescaledb.materialized_only = true);", pg.Ident(a.View.Schema, a.View.Name))
 	default:
 		t.log.Detail("%s: watermark %s, the source's %s; there is nothing in between", a.Label(), texts[m.Target], texts[m.Source])
 	}

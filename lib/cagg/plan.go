@@ -104,17 +104,12 @@ func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, mo
 			return nil, err
 		}
 	}
-	firstRow, any, err := r.db.First(ctx, s.raw, task.MinBound, until)
+	visible, err := r.visible(ctx, s.raw)
 	if err != nil {
 		return nil, err
 	}
-	if any {
-		from = min(from, firstRow)
-		filled, err := r.db.Filled(ctx, s.raw)
-		if err != nil {
-			return nil, err
-		}
-		s.filled = clip(merge(filled), firstRow, until)
+	if s.filled = clip(visible, task.MinBound, until); len(s.filled) > 0 {
+		from = min(from, s.filled[0].From)
 	}
 	if from >= until {
 		return nil, nil // nothing is there
@@ -128,6 +123,28 @@ func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, mo
 	}
 	s.logged = logged
 	return s, nil
+}
+
+// visible returns where a refresh finds rows of a hypertable, or of the view
+// that stands for it: a real-time view takes its own buckets before its
+// watermark, and what lies under it from there on.
+func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, error) {
+	filled, err := r.db.Filled(ctx, h)
+	if err != nil || len(filled) == 0 {
+		return nil, err
+	}
+	filled = merge(filled)
+	first, _, err := r.db.First(ctx, h, task.MinBound, task.MaxBound)
+	if err != nil {
+		return nil, err
+	}
+	filled = clip(filled, first, task.MaxBound)
+	a, err := r.db.Aggregates(ctx, []*tsdb.Hypertable{h})
+	if err != nil || len(a) == 0 || a[0].MaterializedOnly {
+		return filled, err
+	}
+	below, err := r.visible(ctx, r.byID[h.Raw])
+	return merge(append(clip(filled, task.MinBound, a[0].Watermark), clip(below, a[0].Watermark, task.MaxBound)...)), err
 }
 
 // copied plans for an aggregate whose buckets before copiedUntil were copied.
@@ -172,8 +189,16 @@ func (r *Refresher) copied(ctx context.Context, s *scene, copiedUntil, rawUntil 
 			return nil, err
 		}
 		top := []span{{From: s.last, Until: next}}
-		if s.a.Watermark < next && len(within(top, s.logged)) > 0 && len(within(top, lost)) == 0 {
-			windows = append(windows, Window{Span: top[0], Keep: s.last < right})
+		switch {
+		case s.a.Watermark >= next || len(within(top, s.logged)) == 0 || len(within(top, lost)) > 0:
+		case s.last >= right:
+			windows = append(windows, Window{Span: top[0]})
+		default:
+			kept, err := r.keep(ctx, s, top)
+			if err != nil {
+				return nil, err
+			}
+			windows = append(windows, kept...)
 		}
 	}
 	touched, err := s.grow(ctx, s.filled)
@@ -249,10 +274,18 @@ func (s *scene) cutAt(ctx context.Context, from, until int64) (int64, error) {
 }
 
 // keep cuts spans into windows that keep their rows. Where there are no rows
-// there is nothing to keep, and no window.
+// there is nothing to keep, and no window. The bucket before a shifted one is
+// kept, too: TimescaleDB up to 2.22 logs changes as if buckets were not shifted.
 func (r *Refresher) keep(ctx context.Context, s *scene, spans []span) ([]Window, error) {
 	var ws []Window
 	for _, todo := range spans {
+		if s.a.Shifted {
+			before, err := s.floor1(ctx, todo.From-1)
+			if err != nil {
+				return nil, err
+			}
+			todo.From = before
+		}
 		for from := todo.From; from < todo.Until; {
 			first, ok, err := r.db.First(ctx, s.a.Hypertable, from, todo.Until)
 			if err != nil {
@@ -264,9 +297,11 @@ func (r *Refresher) keep(ctx context.Context, s *scene, spans []span) ([]Window,
 			if first, err = s.floor1(ctx, first); err != nil {
 				return nil, err
 			}
-			until, err := s.cutAt(ctx, first, todo.Until)
-			if err != nil {
-				return nil, err
+			until := todo.Until
+			if !s.a.Shifted { // else it would touch rows of the next window
+				if until, err = s.cutAt(ctx, first, until); err != nil {
+					return nil, err
+				}
 			}
 			ws = append(ws, Window{Span: span{From: first, Until: until}, Keep: true})
 			from = until

@@ -16,6 +16,7 @@ package cagg
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"bf/lib/pg"
@@ -64,10 +65,14 @@ func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format stri
 		if err != nil {
 			return err
 		}
-		if len(clip(merge(logged), task.MinBound, until)) == 0 {
+		from, err := beginning(ctx, db, a)
+		if err != nil {
+			return err
+		}
+		if len(clip(merge(logged), max(from, a.Lowest()), until)) == 0 {
 			continue
 		}
-		if err := patiently(ctx, func() error { return db.Refresh(ctx, a, span{From: task.MinBound, Until: until}) }); err != nil {
+		if err := patiently(ctx, func() error { return db.Refresh(ctx, a, span{From: from, Until: until}) }); err != nil {
 			return err
 		}
 		if _, err := db.Exec(ctx, "update __backfill.aggregate set primed = $3 where view_schema = $1 and view_name = $2", a.View.Schema, a.View.Name, until); err != nil {
@@ -103,6 +108,21 @@ func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.H
 		return mark, nil
 	}
 	b, err := db.Buckets(ctx, a, until)
+	if err != nil {
+		return 0, err
+	}
+	return b[0], nil
+}
+
+// beginning returns where priming begins: at the beginning of time. A bigint is
+// an exception: from there a refresh leaves the first few values behind in the
+// log, on which a later refresh of everything fails up to 2.14 ("timestamp out
+// of range"). Half way to the lowest bigint does as well.
+func beginning(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (int64, error) {
+	if a.Lowest() != math.MinInt64 {
+		return task.MinBound, nil
+	}
+	b, err := db.Buckets(ctx, a, math.MinInt64/2)
 	if err != nil {
 		return 0, err
 	}

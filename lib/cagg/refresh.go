@@ -105,8 +105,8 @@ func columns(a *tsdb.Aggregate) string {
 // Mark is where the watermark of an aggregate stands after its refresh.
 type Mark struct {
 	Source, Target int64
-	Moved          bool // by hand: there was no raw data to refresh
-	Hidden         bool // a real-time view does not show buckets that are there
+	Moved          bool   // by hand: there was no raw data to refresh
+	Hidden         *int64 // the first bucket that is there and a real-time view does not show
 }
 
 // Finish brings the watermark to the source's where refreshing could not:
@@ -129,7 +129,9 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 		m.Moved = true
 		return m, r.db.SetWatermark(ctx, a, m.Source)
 	}
-	_, hidden, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
-	m.Hidden = hidden && !a.MaterializedOnly
+	hidden, any, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
+	if any && !a.MaterializedOnly {
+		m.Hidden = &hidden
+	}
 	return m, err
 }

@@ -33,9 +33,14 @@ type Aggregate struct {
 	// Whole is set where only a refresh of everything is right: TimescaleDB
 	// before 2.12 takes a month on top of another aggregate for 30 days.
 	Whole bool
+	// Shifted is set for buckets of a fixed width with an origin or an offset.
+	// TimescaleDB up to 2.22 narrows the window of a refresh as if they had
+	// none: Refresh widens it, and may touch a part of the buckets next to it.
+	Shifted bool
 
-	bucket string // SQL: the bucket of a value "v" in internal units
-	width  string // SQL: its width in internal units; of a month 30 days
+	bucket  string // SQL: the bucket of a value "v" in internal units
+	width   string // SQL: its width in internal units; of a month 30 days
+	regular string // SQL: the bucket of "v" if it were not shifted
 }
 
 // Aggregates lists the continuous aggregates among the hypertables, in their
@@ -57,13 +62,16 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	found := map[int32]*Aggregate{}
 	var id int32
 	var view task.Name
-	var only, months bool
+	var only, months, fixed bool
 	var mark int64
 	var fn, width, origin, offset, zone string
-	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset, &zone, &months}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset, &zone, &months, &fixed}, func() error {
 		if h := byID[id]; h != nil {
 			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Whole: months && db.Functions == "_timescaledb_internal"}
-			a.bucket, a.width = db.bucketing(h.Dimensions[0].RangeType, fn, width, origin, offset, zone)
+			typ := h.Dimensions[0].RangeType
+			a.bucket, a.width = db.bucketing(typ, fn, width, origin, offset, zone)
+			a.regular, _ = db.bucketing(typ, fn, width, "", "", zone)
+			a.Shifted = fixed && a.regular != a.bucket
 			found[id] = a
 		}
 		return nil
@@ -266,6 +274,21 @@ func (db *DB) Condition(h *Hypertable, s Span) (string, error) {
 // transaction.
 func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
 	typ := a.Dimensions[0].RangeType
+	if a.Shifted {
+		w, err := db.Width(ctx, a)
+		if err != nil {
+			return err
+		}
+		if s.From != task.MinBound {
+			err = db.QueryRow(ctx, "select "+a.regular+" from (values ($1::bigint)) u(v)", s.From).Scan(&s.From)
+		}
+		if err == nil {
+			err = db.QueryRow(ctx, "select "+a.regular+" from (values ($1::bigint)) u(v)", s.Until+w-1).Scan(&s.Until)
+		}
+		if err != nil {
+			return db.Wrap(err, "buckets of %s", a.Label())
+		}
+	}
 	value := func(v int64) string {
 		switch {
 		case v == task.MinBound:

@@ -14,7 +14,8 @@ select ca.mat_hypertable_id, ca.user_view_schema, ca.user_view_name,
        coalesce(bf.j->>'bucket_origin', bf.j->>'origin', ''),
        coalesce(bf.j->>'bucket_offset', ''),
        coalesce(bf.j->>'bucket_timezone', bf.j->>'timezone', ''),
-       ca.parent_mat_hypertable_id is not null and coalesce(bf.j->>'bucket_width' like '%0 days', false)
+       ca.parent_mat_hypertable_id is not null and coalesce(bf.j->>'bucket_width' like '%0 days', false),
+       coalesce((bf.j->>'bucket_fixed_width')::boolean, false)
 from _timescaledb_catalog.continuous_agg ca
 left join lateral (
     select to_jsonb(f) as j
