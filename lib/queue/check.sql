@@ -17,8 +17,11 @@ select n.oid is not null,
        coalesce(n.nspowner in (select role from trusted), false),
        to_regclass('__backfill.task') is not null and to_regclass('__backfill.version') is not null,
        coalesce((select bool_and(c.relowner in (select role from trusted)
-                                 and c.relkind = 'r' and not c.relhastriggers and not c.relhasrules and not c.relrowsecurity
-                                 and not c.relhassubclass)
+                                 and c.relkind = 'r' and not c.relrowsecurity
+                                 -- pg_class only says that there have ever been any
+                                 and not exists (select from pg_trigger where tgrelid = c.oid)
+                                 and not exists (select from pg_rewrite where ev_class = c.oid)
+                                 and not exists (select from pg_inherits where inhparent = c.oid))
                  from pg_class c
                  where c.relnamespace = n.oid and c.relname in ('task', 'version', 'aggregate', 'job')), true)
 from (values (to_regnamespace('__backfill'))) s(schema)
