@@ -97,28 +97,31 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	for _, c := range chunks {
 		byHypertable[c.Hypertable] = append(byHypertable[c.Hypertable], c)
 	}
-	var bad []error
+	var bad, moot *BadArgument // the first; moot is that of a hypertable without chunks
+	good := 0
 	for _, h := range chosen {
 		tasks, err := tasksOf(ctx, src, h, byHypertable[h.ID], o)
 		var arg *BadArgument
-		if errors.As(err, &arg) {
-			bad = append(bad, err)
-			continue
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			p.Tasks = append(p.Tasks, tasks...)
+			good++
+		case !errors.As(err, &arg):
 			return nil, err
+		case len(byHypertable[h.ID]) == 0:
+			moot = cmp.Or(moot, arg)
+		default:
+			bad = cmp.Or(bad, arg)
 		}
-		p.Tasks = append(p.Tasks, tasks...)
 	}
-	if len(bad) > 0 {
-		// One line: the first says what is wrong; a value that only some
-		// dimensions take needs a filter.
-		var arg *BadArgument
-		errors.As(bad[0], &arg)
-		if len(bad) < len(chosen) {
-			arg.Hint = "hypertables with dimensions of different types are staged one after the other, with --filter"
+	switch {
+	case bad != nil:
+		if good > 0 {
+			bad.Hint = "hypertables with dimensions of different types are staged one after the other, with --filter"
 		}
-		return nil, arg
+		return nil, bad
+	case moot != nil && good == 0:
+		return nil, moot
 	}
 	order(chosen, p.Tasks)
 	return p, nil
@@ -228,9 +231,6 @@ func levels(hs []*tsdb.Hypertable) map[int32]int {
 
 // tasksOf makes a task of every chunk of h that overlaps the staged range.
 func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, o Options) ([]*task.Task, error) {
-	if len(chunks) == 0 {
-		return nil, nil
-	}
 	lo, hi := int64(task.MinBound), int64(task.MaxBound)
 	var err error
 	if o.From != "" {
