@@ -37,7 +37,8 @@ func TestPipelines(t *testing.T) {
 				if r := p.sh(t, `bf-stage --source "$SOURCE" --target "$TARGET" --until '2024-01-09T12:00:00'`); r.status != 0 {
 					t.Fatal(r.stderr)
 				}
-				r := p.sh(t, `cd "$(mktemp -d)" && trap 'rm -r "$PWD"' EXIT; `+l.line)
+				line := `cd "$(mktemp -d)" && trap 'rm -r "$PWD"' EXIT; ` + l.line
+				r := p.sh(t, line)
 				if r.status != 0 {
 					t.Errorf("exit status %d: %s", r.status, r.stderr)
 				}
@@ -56,7 +57,7 @@ func TestPipelines(t *testing.T) {
 				}
 				p.same(t, "select * from h where ts < '2024-01-09 12:00'")
 				// Nothing is pending: nothing is done.
-				if r := p.sh(t, l.line); r.status != 0 && l.name != "files concatenated" || strings.Contains(r.stdout, "loaded") {
+				if r := p.sh(t, line); r.status != 0 && l.name != "files concatenated" || strings.Contains(r.stdout, "loaded") {
 					t.Errorf("a second time: exit status %d: %s%s", r.status, r.stdout, r.stderr)
 				}
 				p.dst.Exec(t, "delete from h")

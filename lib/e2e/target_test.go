@@ -218,6 +218,25 @@ func TestUserCode(t *testing.T) {
 	})
 }
 
+// TestDroppedChunks copies into a target whose retention has dropped the very
+// chunks; with a continuous aggregate TimescaleDB up to 2.14 keeps their catalog
+// rows.
+func TestDroppedChunks(t *testing.T) {
+	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
+		p := newPair(t, v)
+		simple(t, p, "h")
+		p.dst.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', -n from generate_series(0, 239) n")
+		if v.Target.Full {
+			p.dst.Exec(t, "create materialized view daily with (timescaledb.continuous) as select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data")
+		}
+		p.dst.Exec(t, "select drop_chunks('h', older_than => '2024-01-06'::timestamptz)")
+		p.stage(t, "--until", "2025-01-01", "--filter", "^public.h$")
+		ways(t, p.copy(t))
+		p.same(t, "select * from h")
+		p.dst.Exec(t, "insert into h values ('2024-01-02', 1)")
+	})
+}
+
 // TestRowSecurity copies tables with policies as their owner, who is no
 // superuser.
 func TestRowSecurity(t *testing.T) {
