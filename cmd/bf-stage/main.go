@@ -68,7 +68,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	log := cli.NewLog(name, stderr, f.Common)
 	stop := cli.Signals(log)
-	go func() { <-stop.Requested(); os.Exit(cli.Stopped) }() // nothing is half done before the one commit
+	go func() { <-stop.Requested(); os.Exit(cli.Stopped) }() // before the one commit is only what may be done again
 	if err := plan(stop.Context, &f, log, stdin, stdout); err != nil {
 		var misfit *stage.Misfit
 		if errors.As(err, &misfit) && len(misfit.Differences) > 1 {

@@ -75,8 +75,8 @@ func (r *Refresher) Plan(ctx context.Context, a *tsdb.Aggregate, more []tsdb.Spa
 		return nil, err
 	}
 	var windows []Window
-	if st, ok := r.staged[*a.View]; ok {
-		windows, err = r.copied(ctx, s, min(st.until, mark), st.until)
+	if st, ok := r.staged[*a.View]; ok && st.cut != nil {
+		windows, err = r.copied(ctx, s, min(st.until, mark), *st.cut)
 	} else {
 		windows, err = r.computed(ctx, s)
 	}

@@ -38,6 +38,12 @@ func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format stri
 	if err := Remember(ctx, db.Conn, marks); err != nil {
 		return err
 	}
+	for _, a := range p.Aggregates {
+		if _, err := db.Exec(ctx, `update __backfill.aggregate set copied_until = greatest(copied_until, $3)
+            where view_schema = $1 and view_name = $2`, a.View.Schema, a.View.Name, a.Until); err != nil {
+			return db.Wrap(err, "remember %s", a.View)
+		}
+	}
 	all, err := db.Hypertables(ctx)
 	if err != nil {
 		return err

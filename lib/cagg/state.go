@@ -39,22 +39,23 @@ func Marks(ctx context.Context, c *pg.Conn) (map[task.Name]int64, error) {
 
 // staged is what the tasks say of a hypertable or an aggregate.
 type staged struct {
-	until   int64 // rows from here on are not copied
+	until   int64  // the end of its last chunk, or --until if that is before
+	cut     *int64 // --until, of an aggregate
 	pending int64
 }
 
 // stagedByName maps names of hypertables and views to what is staged of them.
 func stagedByName(ctx context.Context, c *pg.Conn) (map[task.Name]staged, error) {
 	rows, err := c.Query(ctx, `select coalesce(view_schema, hypertable_schema), coalesce(view_name, hypertable_name),
-            max((filter->>'until')::bigint), count(*) filter (where worked is null)
-        from __backfill.task group by 1, 2`)
+            max((filter->>'until')::bigint), max(copied_until), count(*) filter (where worked is null)
+        from __backfill.task left join __backfill.aggregate using (view_schema, view_name) group by 1, 2`)
 	if err != nil {
 		return nil, c.Wrap(err, "list tasks")
 	}
 	m := map[task.Name]staged{}
 	var name task.Name
 	var s staged
-	_, err = pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &s.until, &s.pending}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &s.until, &s.cut, &s.pending}, func() error {
 		m[name] = s
 		return nil
 	})

@@ -45,6 +45,7 @@ create table __backfill.aggregate (
     view_schema       name not null,
     view_name         name not null,
     source_watermark  bigint not null, -- when it was staged, in TimescaleDB's internal units
+    copied_until      bigint, -- --until, if its buckets are copied
     -- the target's aggregate counts as refreshed up to here since it was empty
     -- there, so that no later refresh deletes buckets whose raw data is gone
     primed            bigint,

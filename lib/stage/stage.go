@@ -53,6 +53,7 @@ type Plan struct {
 type Aggregate struct {
 	View      task.Name `json:"view"`
 	Watermark int64     `json:"watermark,string"`
+	Until     *int64    `json:"until,string,omitempty"` // --until in its units; nil unless its chunks are copied
 }
 
 // Server is what the target's half of staging must know of the source.
@@ -81,9 +82,6 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	aggregates, err := src.Aggregates(ctx, Affected(all, chosen))
 	if err != nil {
 		return nil, err
-	}
-	for _, a := range aggregates {
-		p.Aggregates = append(p.Aggregates, Aggregate{*a.View, a.Watermark})
 	}
 	ids := make([]int32, len(chosen))
 	for i, h := range chosen {
@@ -124,6 +122,17 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		return nil, moot
 	}
 	order(chosen, p.Tasks)
+	for _, a := range aggregates {
+		pa := Aggregate{View: *a.View, Watermark: a.Watermark}
+		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
+			until, err := src.Internal(ctx, a.Hypertable, o.Until)
+			if err != nil {
+				return nil, badBound("--until", err)
+			}
+			pa.Until = &until
+		}
+		p.Aggregates = append(p.Aggregates, pa)
+	}
 	return p, nil
 }
 
