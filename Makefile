@@ -2,6 +2,7 @@
 # make test     all tests; they get their servers by themselves (scripts/testbed)
 # make chaos    the fault test for as long as you like: CHAOS_TIME=10m CHAOS_SEED=7
 # make demo     the main job on two throwaway servers
+# make bench    its speed against psql's, on two throwaway servers; see lib/bench
 #
 # Neither needs a C compiler, root or a running PostgreSQL. To test on one
 # version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2
@@ -20,7 +21,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 export CGO_ENABLED = 0
 export BF_TEST_VERSIONS
 
-.PHONY: build test chaos short race demo lint install dist clean
+.PHONY: build test chaos short race demo bench lint install dist clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -45,6 +46,9 @@ race:
 
 demo: build
 	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo
+
+bench: build
+	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run go run ./lib/bench
 
 lint:
 	@unformatted=$$(gofmt -l cmd lib); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }

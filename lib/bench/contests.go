@@ -1,0 +1,333 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// The names of the contests, which also name their data.
+const (
+	indexed  = "one chunk, 3 indexes"
+	bare     = "one chunk, no index"
+	several  = "8 chunks, 3 indexes"
+	tiny     = "1000 tiny chunks"
+	packed   = "one compressed chunk"
+	huge     = "values of 100 MB"
+	planning = "staging"
+)
+
+const (
+	wideTable = `(time timestamptz not null, device_id int not null, c1 float8, c2 float8, c3 float8, c4 float8, c5 float8,
+        c6 float8, c7 float8, c8 float8, c9 float8, c10 float8, tags text) with (autovacuum_enabled = off)`
+	wideRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100, random(), random(), random(), random(), random(),
+        random(), random(), random(), random(), random(), 'x' || md5(i::text) || '_' from generate_series(0, %[1]d - 1) i`
+	threeIndexes = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc); create unique index on %[1]s (device_id, time);`
+	tinyTable    = `(time timestamptz not null, device_id int not null, v float8) with (autovacuum_enabled = off)`
+	twoIndexes   = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc);`
+	hyper        = `select create_hypertable('%s', 'time', chunk_time_interval => interval '1 day', create_default_indexes => false);`
+)
+
+// table is the DDL of a hypertable, the same on both sides but for indexes.
+func table(name, columns, indexes string) string {
+	if strings.Contains(indexes, "%") {
+		indexes = fmt.Sprintf(indexes, name)
+	}
+	return "create table " + name + " " + columns + ";" + fmt.Sprintf(hyper, name) + indexes
+}
+
+// data fills the source for a contest.
+func (b *bench) data(contest string) error {
+	fill := func(name, columns, rows string) error {
+		return b.src.exec("drop table if exists " + name + "; " + table(name, columns, "") + "insert into " + name + " " + rows + "; analyze " + name + "; checkpoint")
+	}
+	switch contest {
+	case indexed, bare:
+		if there, _ := b.src.strings("select 'yes' where to_regclass('wide') is not null"); len(there) > 0 {
+			return nil
+		}
+		return fill("wide", wideTable, fmt.Sprintf(wideRows, b.rows, 1))
+	case several:
+		return fill("parts", wideTable, fmt.Sprintf(wideRows, b.rows*2, 8))
+	case tiny:
+		return fill("tiny", tinyTable, fmt.Sprintf("select timestamptz '2020-01-01' + i * (interval '1000 days' / %[1]d), i %% 10, i from generate_series(0, %[1]d - 1) i", min(b.rows, 1_000_000)))
+	case packed:
+		if err := fill("packed", wideTable, fmt.Sprintf(wideRows, b.rows, 1)); err != nil {
+			return err
+		}
+		if err := b.src.exec("alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id', timescaledb.compress_orderby = 'time'); select compress_chunk(c) from show_chunks('packed') c"); err != nil {
+			fmt.Println("no compression here:", err)
+		}
+	case huge:
+		return fill("huge", "(time timestamptz not null, v text)", "select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
+	case planning:
+		// Chunks without indexes or rows, a few hundred in a transaction: the
+		// default lock table holds no more.
+		if err := b.src.exec("drop table if exists many; " + table("many", tinyTable, "")); err != nil {
+			return err
+		}
+		for i := 0; i < b.chunks; i += 200 {
+			if err := b.src.exec(fmt.Sprintf("insert into many select timestamptz '2000-01-01' + i * interval '1 day', 1, 1 from generate_series(%d, %d) i", i, min(i+200, b.chunks)-1)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fresh makes an empty hypertable on the target and stages it.
+func (b *bench) fresh(name, columns, indexes, more string) error {
+	if err := b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " + table(name, columns, indexes) + more + "; checkpoint"); err != nil {
+		return err
+	}
+	return b.stage(name)
+}
+
+func (b *bench) stage(name string) error {
+	out, err := b.output("bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01", "--filter", `^public\.`+name+"$")
+	b.records[name] = out
+	return err
+}
+
+func (b *bench) output(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+func (b *bench) dump() []string { return []string{"bf-dump", "--quiet", "--source", b.src.uri} }
+func (b *bench) load() []string { return []string{"bf-load", "--quiet", "--target", b.dst.uri} }
+
+// chunks are those of a hypertable, the oldest first.
+func (s *server) chunks(name string) ([]string, error) {
+	return s.strings(`select format('%I.%I', chunk_schema, chunk_name) from timescaledb_information.chunks where hypertable_name = '` + name + `' order by range_start`)
+}
+
+// psql copies chunks one after the other through a pair of psql each.
+func (b *bench) psql(m *meter, name string, most int) error {
+	from, err := b.src.chunks(name)
+	if err != nil {
+		return err
+	}
+	to, err := b.dst.chunks(name)
+	if err != nil || len(from) != len(to) {
+		return fmt.Errorf("%d chunks here, %d there: %w", len(from), len(to), err)
+	}
+	for i := range from[:min(most, len(from))] {
+		if err := m.pipe("",
+			[]string{"psql", "-Xqd", b.src.uri, "-c", "copy (select * from " + from[i] + ") to stdout (format binary)"},
+			[]string{"psql", "-Xqd", b.dst.uri, "-c", "copy " + to[i] + " from stdin (format binary)"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wire counts the bytes that a command writes.
+func (b *bench) wire(stdin string, command ...string) int64 {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.StdoutPipe()
+	if err != nil || cmd.Start() != nil {
+		return 0
+	}
+	n, _ := io.Copy(io.Discard, out)
+	if cmd.Wait() != nil {
+		return 0
+	}
+	return n
+}
+
+// one puts a row into every chunk of the target, so that the chunks are there.
+func one(name string) string {
+	switch name {
+	case "parts":
+		return "insert into parts (time, device_id) select timestamptz '2024-01-01' + i * interval '1 day', -1 from generate_series(0, 7) i"
+	case "tiny":
+		return "insert into tiny (time, device_id) select timestamptz '2020-01-01' + i * interval '1 day', -1 from generate_series(0, 999) i"
+	}
+	return "insert into " + name + " (time, device_id) values ('2024-01-01', -1)"
+}
+
+func (b *bench) contests() []*contest {
+	cores := float64(runtime.NumCPU())
+	verified := func(s sample) float64 { return max(s.source, s.target).Seconds() }
+	lanes := func(n int) func(m *meter) error {
+		return func(m *meter) error {
+			return m.pipe("", []string{"sh", "-c", fmt.Sprintf(`for i in $(seq %d); do
+                bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" >/dev/null & done; wait`, n)})
+		}
+	}
+	single := func(name string) func(m *meter) error {
+		return func(m *meter) error { return m.pipe(b.records[name], b.dump(), b.load()) }
+	}
+	prepare := func(name, columns, indexes, more string) func() error {
+		return func() error { return b.fresh(name, columns, indexes, more) }
+	}
+	oneChunk := func(name, indexes string) *contest {
+		c := &contest{name: name, variants: []*variant{
+			{name: "psql | psql, ready chunk", prepare: prepare("wide", wideTable, indexes, one("wide")), run: func(m *meter) error { return b.psql(m, "wide", 1) }},
+			{name: "bf, ready chunk", prepare: prepare("wide", wideTable, indexes, one("wide")), run: single("wide")},
+			{name: "bf, chunk not there", prepare: prepare("wide", wideTable, indexes, ""), run: single("wide")},
+		}}
+		return c
+	}
+	withIndexes := oneChunk(indexed, threeIndexes)
+	withIndexes.variants = append(withIndexes.variants, &variant{name: "bf-verify", run: func(m *meter) error {
+		return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
+	}})
+	withIndexes.judge = func(b *bench, c *contest) {
+		psql, ready, attach, verify := c.variants[0], c.variants[1], c.variants[2], c.variants[3]
+		b.check("one lane, ready chunk, 3 indexes: wall against psql | psql", over(ready, psql, wall), 1.03)
+		b.check("one lane, ready chunk, 3 indexes: client CPU", over(ready, psql, client), 0.8)
+		b.check("one lane, load then index, 3 indexes: wall against psql | psql into the ready chunk", over(attach, psql, wall), 0.65)
+		b.check("one lane, load then index, 3 indexes: target CPU", over(attach, psql, target), 0.80)
+		if from, err := b.src.chunks("wide"); err == nil && len(from) > 0 {
+			psql.pipe = b.wire("", "psql", "-Xqd", b.src.uri, "-c", "copy (select * from "+from[0]+") to stdout (format binary)")
+			ready.pipe = b.wire(b.records["wide"], b.dump()...)
+		}
+		if psql.pipe > 0 {
+			b.check("client CPU of dump and load, seconds per GB of binary COPY", ready.median(client)/(float64(psql.pipe)/1e9), 2.0)
+		}
+		b.check("verify, CPU of the slower side against the wall time of the copy", verify.median(verified)/max(attach.median(wall), 1e-9), 0.20)
+		b.locks()
+		b.check("peak memory of dump and load, MiB: ready chunk", ready.median(memory), 64)
+		b.check("peak memory of dump and load, MiB: load then index", attach.median(memory), 64)
+	}
+	withoutIndex := oneChunk(bare, "")
+	withoutIndex.judge = func(b *bench, c *contest) {
+		b.check("one lane, ready chunk, no index: wall against psql | psql", over(c.variants[1], c.variants[0], wall), 1.05)
+		b.check("one lane, ready chunk, no index: target CPU", over(c.variants[1], c.variants[0], target), 1.05)
+	}
+	return []*contest{
+		withIndexes,
+		withoutIndex,
+		{name: several, variants: []*variant{
+			{name: "psql | psql, ready chunks, one after the other", prepare: prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error { return b.psql(m, "parts", 8) }},
+			{name: "bf, 1 lane", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(1)},
+			{name: "bf, 2 lanes", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(2)},
+			{name: "bf, 2 lanes, ready chunks", prepare: prepare("parts", wideTable, threeIndexes, one("parts")), run: lanes(2)},
+			{name: "bf, 4 lanes", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(4)},
+		}, judge: func(b *bench, c *contest) {
+			b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
+			b.check("two lanes: wall against the CPU time of all divided by the cores", c.variants[2].median(func(s sample) float64 {
+				return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / cores)
+			}), 1.10)
+		}},
+		{name: tiny, variants: []*variant{
+			{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: func(m *meter) error {
+				for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
+					if err := m.pipe(r, b.dump(), b.load()); err != nil {
+						return err
+					}
+				}
+				return nil
+			}},
+			{name: "psql | psql for each, ready chunks", scale: 25, prepare: prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error { return b.psql(m, "tiny", 40) }},
+			{name: "bf, 1 lane", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: single("tiny")},
+			{name: "bf, 1 lane that claims", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: lanes(1)},
+			{name: "bf, 2 lanes", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: lanes(2)},
+		}, judge: func(b *bench, c *contest) {
+			b.check("1000 tiny chunks, one lane: wall against a pair of processes for each", over(c.variants[2], c.variants[0], wall), 0.25)
+		}},
+		{name: packed, variants: []*variant{
+			{name: "psql | psql decompressed, then compress", prepare: prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
+				if err := b.psql(m, "packed", 1); err != nil {
+					return err
+				}
+				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "select compress_chunk(c) from show_chunks('packed') c"})
+			}},
+			{name: "count, min, max, sum of all columns", run: func(m *meter) error {
+				return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
+			}},
+			{name: "bf", prepare: prepare("packed", wideTable, threeIndexes, compress), run: single("packed")},
+			{name: "bf-verify", run: func(m *meter) error {
+				return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
+			}},
+		}, judge: func(b *bench, c *contest) {
+			c.variants[2].pipe = b.wire(b.records["packed"], b.dump()...)
+			b.check("compressed chunk: wall against decompress, copy, compress", over(c.variants[2], c.variants[0], wall), 0.10)
+			if q := c.variants[1].median(source); q > 0 {
+				b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum", c.variants[3].median(verified)/q, 0.25)
+			}
+		}},
+		{name: huge, variants: []*variant{
+			{name: "psql | psql", prepare: prepare("huge", "(time timestamptz not null, v text)", "", "insert into huge values ('2024-01-01', '')"), run: func(m *meter) error { return b.psql(m, "huge", 1) }},
+			{name: "bf", prepare: prepare("huge", "(time timestamptz not null, v text)", "", ""), run: single("huge")},
+		}, judge: func(b *bench, c *contest) {
+			b.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
+		}},
+		{name: planning, variants: []*variant{
+			{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.wide$")) }},
+			{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+			{name: "staged again", run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+			{name: "list", run: func(m *meter) error {
+				return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
+			}},
+			{name: "claim 100, all but 100 done", prepare: func() error {
+				return b.dst.exec("update __backfill.task set worked = tstzrange(now(), now()) where priority not in (select priority from __backfill.task order by priority desc limit 100)")
+			}, run: func(m *meter) error {
+				return m.pipe("", []string{"sh", "-c", `bf-chunks --target "$TARGET" --claim | head -n 2 >/dev/null`})
+			}},
+		}, judge: func(b *bench, c *contest) {
+			b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
+		}},
+	}
+}
+
+const (
+	compress   = `alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id', timescaledb.compress_orderby = 'time');`
+	aggregates = `select count(*), min(time), max(time), min(device_id), max(device_id), min(c1), max(c1), sum(c1), min(c2), max(c2), sum(c2), min(c3), max(c3), sum(c3),
+        min(c4), max(c4), sum(c4), min(c5), max(c5), sum(c5), min(c6), max(c6), sum(c6), min(c7), max(c7), sum(c7), min(c8), max(c8), sum(c8),
+        min(c9), max(c9), sum(c9), min(c10), max(c10), sum(c10), min(tags), max(tags) from packed`
+)
+
+// unstaged leaves the target without tasks, but with the hypertables.
+func (b *bench) unstaged() error {
+	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists many; drop table if exists wide;" + table("many", tinyTable, "") + table("wide", wideTable, ""))
+}
+
+func (b *bench) planner(filter string) []string {
+	return []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01", "--filter", filter}
+}
+
+// locks looks how long a copy holds a lock on the hypertable that makes others
+// wait who need a new chunk, and whether it does so during a COPY.
+func (b *bench) locks() {
+	if b.fresh("wide", wideTable, threeIndexes, "") != nil {
+		return
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.measure(func(m *meter) error { return m.pipe(b.records["wide"], b.dump(), b.load()) })
+		done <- err
+	}()
+	var held time.Duration
+	last, across := time.Now(), 0
+	for {
+		select {
+		case err := <-done:
+			if err == nil {
+				b.check("lock on the hypertable, seconds per million rows", max(held.Seconds(), 0.0001)/(float64(b.rows)/1e6), 0.1)
+				b.check("lock on the hypertable during a COPY, times seen (of some thousand looks; 0.001 is never)", float64(across)+0.001, 0.001)
+			}
+			return
+		default:
+		}
+		seen, err := b.dst.strings(`select exists (select from pg_stat_progress_copy)::text from pg_locks
+            where relation = 'wide'::regclass and granted and mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') limit 1`)
+		now := time.Now()
+		if err == nil && len(seen) > 0 {
+			held += now.Sub(last)
+			if seen[0] == "true" {
+				across++
+			}
+		}
+		last = now
+	}
+}

@@ -1,0 +1,263 @@
+// Command bench measures bf against psql, on the two servers that BF_SOURCE and
+// BF_TARGET name, and says where it misses its budget:
+//
+//	make bench BENCH_ROWS=1000000 BENCH_TIME=2m BENCH_CHUNKS=5000 BENCH_ONLY=REGEX
+//
+// The variants of a contest take turns, round after round, until BENCH_TIME is
+// over; what counts are ratios of their medians. Times alone mean nothing on a
+// machine that others use as well; CPU times are the steadier ones.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	b := &bench{rows: 1_000_000, chunks: 5000, time: 2 * time.Minute, records: map[string]string{}, only: regexp.MustCompile("")}
+	if err := b.configure(); err != nil {
+		fmt.Println("bench:", err)
+		return // a measurement never breaks a build
+	}
+	if err := b.run(); err != nil {
+		fmt.Println("bench:", err)
+	}
+}
+
+type bench struct {
+	src, dst *server
+	env      []string
+	rows     int // of the large chunk
+	chunks   int // of the hypertable that is only staged
+	time     time.Duration
+	only     *regexp.Regexp
+	records  map[string]string // task records by hypertable
+	budget   []verdict
+}
+
+func (b *bench) configure() (err error) {
+	for name, n := range map[string]*int{"BENCH_ROWS": &b.rows, "BENCH_CHUNKS": &b.chunks} {
+		if s := os.Getenv(name); s != "" {
+			if *n, err = strconv.Atoi(s); err != nil || *n < 8000 && name == "BENCH_ROWS" {
+				return fmt.Errorf("%s=%s: not a number, or too small", name, s)
+			}
+		}
+	}
+	if s := os.Getenv("BENCH_TIME"); s != "" {
+		if b.time, err = time.ParseDuration(s); err != nil {
+			return err
+		}
+	}
+	if b.only, err = regexp.Compile(os.Getenv("BENCH_ONLY")); err != nil {
+		return err
+	}
+	if b.src, err = connect(context.Background(), os.Getenv("BF_SOURCE")); err != nil {
+		return err
+	}
+	b.env = append(os.Environ(), "SOURCE="+os.Getenv("BF_SOURCE"), "TARGET="+os.Getenv("BF_TARGET"))
+	b.dst, err = connect(context.Background(), os.Getenv("BF_TARGET"))
+	return err
+}
+
+// contest is a comparison of variants that do the same; the first is the
+// baseline.
+type contest struct {
+	name     string
+	variants []*variant
+	judge    func(b *bench, c *contest)
+}
+
+type variant struct {
+	name    string
+	prepare func() error // not measured
+	run     func(m *meter) error
+	scale   float64 // of a part to the whole; 0 for all of it
+	pipe    int64   // bytes on the pipe, if known
+	samples []sample
+	failed  error
+}
+
+// median of what f takes from the samples; 0 where there are none.
+func (v *variant) median(f func(sample) float64) float64 {
+	if v == nil || len(v.samples) == 0 {
+		return 0
+	}
+	xs := make([]float64, len(v.samples))
+	for i, s := range v.samples {
+		xs[i] = f(s)
+	}
+	slices.Sort(xs)
+	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
+}
+
+func (c *contest) variant(name string) *variant {
+	for _, v := range c.variants {
+		if v.name == name {
+			return v
+		}
+	}
+	return nil
+}
+
+func wall(s sample) float64   { return s.wall.Seconds() }
+func source(s sample) float64 { return s.source.Seconds() }
+func target(s sample) float64 { return s.target.Seconds() }
+func client(s sample) float64 { return s.client.Seconds() }
+func memory(s sample) float64 { return float64(s.memory) / 1024 }
+
+func (b *bench) run() error {
+	fmt.Printf("bf against psql, %s\nload before: %s\n", b.describe(), load())
+	contests := slices.DeleteFunc(b.contests(), func(c *contest) bool { return !b.only.MatchString(c.name) })
+	for _, c := range contests {
+		fmt.Printf("preparing: %s\n", c.name)
+		if err := b.data(c.name); err != nil {
+			return err
+		}
+	}
+	rounds, start := 0, time.Now()
+	for {
+		begun := time.Now()
+		for _, c := range contests {
+			for _, v := range c.variants {
+				b.once(v)
+			}
+		}
+		rounds++
+		fmt.Printf("round %d: %.0fs\n", rounds, time.Since(begun).Seconds())
+		if time.Since(start)+time.Since(begun) > b.time {
+			break
+		}
+	}
+	for _, c := range contests {
+		c.judge(b, c)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Printf("\nMedians of %d rounds, seconds; ratio to the first of each contest.\n", rounds)
+	fmt.Fprintln(w, "\twall\tratio\tsource CPU\ttarget CPU\tratio\tclient CPU\tratio\tpipe MB\tpeak MiB\t")
+	for _, c := range contests {
+		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\n", c.name)
+		base := c.variants[0]
+		for _, v := range c.variants {
+			if v.failed != nil {
+				fmt.Fprintf(w, "%s\tfailed\t\t\t\t\t\t\t\t\t\n", v.name)
+				continue
+			}
+			pipe := ""
+			if v.pipe > 0 {
+				pipe = fmt.Sprintf("%.1f", float64(v.pipe)/1e6)
+			}
+			fmt.Fprintf(w, "%s\t%.3f\t%s\t%.2f\t%.2f\t%s\t%.2f\t%s\t%s\t%.0f\t\n", v.name, v.median(wall), ratio(v, base, wall),
+				v.median(source), v.median(target), ratio(v, base, target), v.median(client), ratio(v, base, client), pipe, v.median(memory))
+		}
+	}
+	w.Flush()
+	for _, c := range contests {
+		for _, v := range c.variants {
+			if v.failed != nil {
+				fmt.Printf("\n%s, %s: %v", c.name, v.name, v.failed)
+			}
+		}
+	}
+	fmt.Println("\nBudget:")
+	w = tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for _, v := range b.budget {
+		fmt.Fprintf(w, "%s\t%s\t%.3g\tat most %g\n", v.word(), v.row, v.got, v.limit)
+	}
+	w.Flush()
+	fmt.Printf("load after: %s\n", load())
+	return nil
+}
+
+// once measures a variant once more, unless it has failed before.
+func (b *bench) once(v *variant) {
+	if v.failed != nil {
+		return
+	}
+	if v.prepare != nil {
+		if v.failed = v.prepare(); v.failed != nil {
+			return
+		}
+	}
+	s, err := b.measure(v.run)
+	if err != nil {
+		v.failed = err
+		return
+	}
+	if v.scale != 0 {
+		s = s.times(v.scale)
+	}
+	v.samples = append(v.samples, s)
+}
+
+// verdict is one row of the budget.
+type verdict struct {
+	row        string
+	got, limit float64
+}
+
+func (v verdict) word() string {
+	switch {
+	case v.got == 0:
+		return "not measured"
+	case v.got <= v.limit:
+		return "ok"
+	}
+	return "MISSED"
+}
+
+func (b *bench) check(row string, got, limit float64) {
+	b.budget = append(b.budget, verdict{row, got, limit})
+}
+
+// over is the ratio of two medians; 0 if one is missing.
+func over(v, base *variant, f func(sample) float64) float64 {
+	if base.median(f) == 0 {
+		return 0
+	}
+	return v.median(f) / base.median(f)
+}
+
+func ratio(v, base *variant, f func(sample) float64) string {
+	if r := over(v, base, f); r != 0 {
+		return fmt.Sprintf("%.2f", r)
+	}
+	return ""
+}
+
+func (b *bench) describe() string {
+	v, err := b.dst.strings(`select 'PostgreSQL ' || current_setting('server_version') || ', TimescaleDB ' || extversion
+        || case current_setting('timescaledb.license') when 'timescale' then '' else ' Apache edition' end from pg_extension where extname = 'timescaledb'`)
+	if err != nil || len(v) == 0 {
+		return fmt.Sprint(err)
+	}
+	return fmt.Sprintf("%s, %d cores, chunk of %d rows", v[0], runtime.NumCPU(), b.rows)
+}
+
+func load() string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	return cmp.Or(strings.TrimSpace(string(b)), "unknown")
+}
+
+// lockedBuffer takes what several processes say at the same time.
+type lockedBuffer struct {
+	b *bytes.Buffer
+}
+
+var bufferLock sync.Mutex
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	bufferLock.Lock()
+	defer bufferLock.Unlock()
+	return l.b.Write(p)
+}
