@@ -20,6 +20,7 @@ import (
 	"bf/lib/task"
 	"bf/lib/testdb"
 	"bf/lib/tsdb"
+	"bf/lib/verify"
 )
 
 // sides are a source and a target that a test copies between.
@@ -853,5 +854,50 @@ func TestHostileRelation(t *testing.T) {
 		}
 		wantWay(t, one(t, s.copy(t)), wayRaw, "")
 		s.same(t, "after the copy")
+	})
+}
+
+// TestVerifyCompressed verifies chunks that were copied as they are: by their
+// batches where those prove something, else by their rows.
+func TestVerifyCompressed(t *testing.T) {
+	testdb.EachPair(t, func(t *testing.T, p testdb.Pair) {
+		if !p.Source.Full || !p.Target.Full {
+			t.Skip("other tests are about that")
+		}
+		s := both(t, p)
+		s.exec(t, table+enable)
+		s.src.Exec(t, fill(0, 1000)+compress+fill(200, 20))
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		wantWay(t, one(t, s.copy(t)), wayRaw, "")
+		check := func(when string, status task.Status, batches bool) {
+			t.Helper()
+			pair, err := verify.Open(context.Background(), s.src.ConnString, s.dst.ConnString, verify.Rows, pg.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pair.Close()
+			var tk *task.Task
+			if err := queue.Each(context.Background(), pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error { tk = &e.Task; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			r, err := pair.Verify(context.Background(), tk)
+			if err != nil || r.Status != status || strings.Contains(r.Message, "/") != batches {
+				t.Errorf("%s: %s, %q, %v", when, r.Status, r.Message, err)
+			}
+		}
+		check("after the copy", task.Verified, true)
+		s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c;"+compress)
+		check("compressed again", task.Verified, false)
+		s.dst.Exec(t, "update m set v = 0 where i = 77")
+		check("another value", task.Differs, false)
+
+		s.force = true
+		if rs, errs := s.lane(t, nil); errs[0] != nil || rs[0].Way != wayRaw {
+			t.Fatal(rs[0], errs[0])
+		}
+		check("after another copy", task.Verified, true)
+		s.src.Exec(t, "alter table m add d text default 'a'")
+		s.dst.Exec(t, "alter table m add d text default 'b'")
+		check("another default", task.Differs, false)
 	})
 }

@@ -428,7 +428,13 @@ func (db *DB) NullBatches(column string) string {
 	if !db.columns["compression_settings.compress_relid"] || db.HasSparse() {
 		return q
 	}
-	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s(%[1]s) <> '\x06' then %[1]s end`, q, db.Fn("compressed_data_send"))
+	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s <> '\x06' then %[1]s end`, q, Sent(column))
+}
+
+// Sent is the expression for the bytes that a compressed column's value is sent
+// as. The function is in this schema on every version.
+func Sent(column string) string {
+	return "_timescaledb_functions.compressed_data_send(" + pg.Ident(column) + ")"
 }
 
 // AtLeast reports whether one version of TimescaleDB is another or newer. A

@@ -21,6 +21,10 @@ type side struct {
 	rows string // relation and condition, for a FROM clause
 	gone bool   // no chunk holds rows of the task's range
 	note string // what the reader of a verdict should know
+	// compressed is the chunk when it is compressed and all of it is compared;
+	// nil for one of the hypercore access method, which does not tell rows
+	// beside its batches from those in them.
+	compressed *tsdb.Chunk
 }
 
 // enterSource looks at the chunk of a task in the snapshot it was staged with,
@@ -102,6 +106,9 @@ func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) 
 func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
 	if !t.Range.Partial {
+		if c.Status&tsdb.StatusCompressed != 0 && c.Compressed != 0 && c.AM != "hypercore" {
+			s.compressed = c
+		}
 		return nil
 	}
 	cond, err := s.db.RangeCondition(s.h, t)

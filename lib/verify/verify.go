@@ -149,6 +149,10 @@ func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b
 	if p.method == Columns {
 		return summaries(want{values: true})
 	}
+	a, b, proven, err := p.batches(ctx, from, to)
+	if err != nil || proven {
+		return a, b, err
+	}
 	a, b, err = summaries(want{hash: true})
 	if err != nil || a.Rows == b.Rows && a.Hash == b.Hash || to.gone {
 		return a, b, err
