@@ -67,6 +67,11 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 	if err != nil {
 		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
 	}
+	if strings.Contains(cfg.Host, "@") {
+		// As libpq reads it, what follows the first @ of a URI is the host:
+		// here the end of a password, which no message may show.
+		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"), Hint: "write %40 for an @ in a user name or password"}
+	}
 	c := &Conn{Side: side, addr: address(cfg)}
 	if o.Application != "" {
 		cfg.RuntimeParams["application_name"] = o.Application
