@@ -113,7 +113,7 @@ func dump(f *flags, w *stream.Writer, next func() (*task.Task, error), gone <-ch
 		var bad *task.BadRecord
 		switch {
 		case r.err == io.EOF:
-			return end(false, status)
+			return end(status != cli.OK, status)
 		case errors.As(r.err, &bad):
 			log.Error(r.err)
 			status = cli.Failed

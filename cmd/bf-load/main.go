@@ -78,7 +78,15 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 		if !ok {
 			return cli.Stopped
 		}
-		if s.err == io.EOF {
+		switch {
+		case s.err != io.EOF:
+		case stop.Asked():
+			return cli.Stopped
+		case r.End().Stopped && status == cli.OK:
+			// Nobody else would tell: the status of a pipe is its last command's.
+			log.Error(errors.New("the dump ended before its last task, see its messages"))
+			return cli.Failed
+		default:
 			return status
 		}
 		var abort *stream.AbortError

@@ -110,10 +110,7 @@ func TestPasswords(t *testing.T) {
 		record := `{"v":1,"task":1,"hypertable":{"schema":"public","name":"m"},"chunk":{"schema":"a","name":"b"},"slices":[{"column":"time","from":"0","until":"1"}],"range":{"column":"time","from":"0","until":"1"}}`
 		for _, args := range [][]string{
 			{"bf-stage", "--source", conn, "--until", "2024-01-01"},
-			{"bf-stage", "--source", d.ConnString, "--target", conn, "--until", "2024-01-01"},
-			{"bf-chunks", "--target", conn}, {"bf-chunks", "--claim", "--target", conn},
-			{"bf-dump", "--source", conn, record}, {"bf-clean", "--target", conn},
-			{"bf-chunks", "--target", conn, "--nonsense"}, {"bf-chunks", conn},
+			{"bf-chunks", "--target", conn}, {"bf-dump", "--source", conn, record}, {"bf-chunks", "--target", conn, "--nonsense"}, {"bf-chunks", conn},
 		} {
 			out, status := tool(t, "", args...)
 			if status != 1 && status != 2 {
@@ -181,7 +178,7 @@ func TestHostileRecords(t *testing.T) {
 	before := v.state(t)
 	evil := []string{
 		`x"; drop table secret; --`, `x'; drop table secret; --`, `m"); drop table secret; --`, "secret", "other", "pg_authid", "../../../../etc/passwd",
-		"$(touch /tmp/x)", "`touch /tmp/x`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 5000), `") to program 'touch /tmp/x' --`,
+		"$(touch /tmp/x)", "`touch /tmp/x`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 500), `") to program 'touch /tmp/x' --`,
 	}
 	fields := map[string]func(r *task.Task, s string){
 		"chunk.schema":      func(r *task.Task, s string) { r.Chunk.Schema = s },
@@ -235,7 +232,10 @@ func TestHostileRecords(t *testing.T) {
 		}
 	}
 	for field, set := range fields {
-		for _, s := range evil {
+		for i, s := range evil {
+			if testing.Short() && i > 1 || i > 5 && field != "chunk.name" {
+				break // each costs three processes
+			}
 			r := copyOf()
 			set(r, s)
 			b, _ := json.Marshal(r)
@@ -265,7 +265,7 @@ func TestHostileRecords(t *testing.T) {
 		} {
 			out, status := tool(t, streamOf(copyOf(), c), "bf-load", "--target", v.target.ConnString)
 			v.target.Exec(t, "update __backfill.task set failed = null, attempts = 0, copy_message = null")
-			before = strings.Join([]string{v.state(t)}, "")
+			before = v.state(t)
 			if status != 1 || v.rows(t) != 0 {
 				t.Errorf("columns %v: status %d\n%s", c, status, out)
 			}
@@ -297,8 +297,8 @@ func (v *victim) rows(t testing.TB) (n int) {
 
 // TestForeignSchema: whoever may create a schema may not make us run their code.
 func TestForeignSchema(t *testing.T) {
-	testdb.EachVersion(t, func(t *testing.T, p testdb.Pair) {
-		v := newVictim(t, p)
+	for _, in := range few(testdb.Installs(t)) {
+		v := newVictim(t, testdb.Pair{Source: in, Target: in})
 		v.target.Exec(t, `create table public.caught (who text, by text);
 			create function public.trap() returns int language plpgsql as $$ begin insert into public.caught values (current_user, 'function'); return 1; end $$;
 			create function public.trigger_trap() returns trigger language plpgsql as $$ begin insert into public.caught values (current_user, 'trigger'); return new; end $$;
@@ -360,5 +360,10 @@ func TestForeignSchema(t *testing.T) {
 		if caught := v.target.Rows(t, "select distinct * from public.caught"); len(caught) > 0 {
 			t.Errorf("search_path: %v", caught)
 		}
-	})
+	}
+}
+
+// few are the first and the last version.
+func few(all []testdb.Install) []testdb.Install {
+	return slices.Compact([]testdb.Install{all[0], all[len(all)-1]})
 }

@@ -47,7 +47,7 @@
 //	   frame after H.
 //	Z  end of the stream, JSON: {"tasks": N, "aborted": N, "stopped": BOOL}:
 //	   how many segments the stream has, how many of them ended in X, and
-//	   whether the dump was asked to stop before it had done all its tasks.
+//	   whether the dump ended before it had done all its tasks.
 //
 // E, T, X and Z are at most 64 KiB. A segment has as many parts as its header
 // lists, in that order; none when its state is "gone". A header of state
@@ -173,7 +173,7 @@ type Column struct {
 type End struct {
 	Tasks   int  `json:"tasks"`   // segments in the stream
 	Aborted int  `json:"aborted"` // those of them that ended in an abort
-	Stopped bool `json:"stopped"` // the dump stopped on request before its last task
+	Stopped bool `json:"stopped"` // the dump ended, by a failure or on request, before it had done all its tasks
 }
 
 // sum is the content of an E and of a T frame.
