@@ -13,6 +13,8 @@ import (
 	"bf/lib/task"
 	"bf/lib/testdb"
 	"bf/lib/verify"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // verify runs bf-verify on both sides and returns its results by chunk.
@@ -317,6 +319,67 @@ func TestVerifyRecords(t *testing.T) {
 			t.Errorf("bf-verify %q: exit status %d, not %d; stderr %q does not say %q; stdout %q", c.args, r.status, c.status, r.stderr, c.want, r.stdout)
 		}
 	}
+}
+
+// TestVerifyEncoding: the source is not in UTF-8; all that is printed, sorted
+// and hashed there has to come out the same.
+func TestVerifyEncoding(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	p := newPair(t, testdb.Pair{Source: in, Target: in})
+	name := p.src.Name + "_latin1"
+	p.src.Exec(t, "create database "+name+" encoding 'LATIN1' locale 'C' template template0")
+	t.Cleanup(func() { p.src.Exec(t, "drop database "+name+" with (force)") })
+	p.source = strings.Replace(p.src.ConnString, "/"+p.src.Name, "/"+name, 1)
+	const schema = "create type mood as enum ('é'); create table l (time int not null, a text, b varchar(5), c char(5), d text[], e jsonb, f mood, g name); select create_hypertable('l', 'time', chunk_time_interval => 10)"
+	p.dst.Exec(t, schema)
+	conn, err := pgx.Connect(t.Context(), p.source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"set client_encoding = utf8", "set client_min_messages = error", "create extension timescaledb version '" + in.Version + "'", schema,
+		`insert into l select i, chr(200 + i) || i, 'ö', 'ä', '{é,ß}', '{"ü": "é"}', 'é', 'ñ' from generate_series(1, 15) i; insert into l values (16, repeat('ü', 500))`} {
+		if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.stage(t, "--until", "100")
+	p.copy(t)
+	for _, method := range []string{"rows", "summary"} {
+		if s := statuses(p.verify(t, 0, "--all", "--method", method)); s != "[verified:2]" {
+			t.Errorf("%s: %s", method, s)
+		}
+		kept := p.ok(t, p.chunks(t, "--done"), "bf-verify", "--source", p.source, "--method", method, "-")
+		if r := p.run(t, kept, "bf-verify", "--target", p.target, "-"); r.status != 0 {
+			t.Errorf("%s, split: %s", method, r.stderr)
+		}
+	}
+	p.dst.Exec(t, "update l set d = '{é,ss}' where time = 3")
+	if s := statuses(p.verify(t, 3, "--all")); s != "[differs:1 verified:1]" {
+		t.Errorf("changed: %s", s)
+	}
+}
+
+// TestVerifyStandby reads a hot standby, and neither side as a superuser.
+func TestVerifyStandby(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
+		p := newPair(t, v)
+		p.fill(t, 2)
+		p.source, p.target = p.src.Role(t, "verifier"), p.dst.Role(t, "verifier")
+		p.both(t, "alter table readings owner to verifier")
+		p.dst.Exec(t, "alter schema __backfill owner to verifier; alter table __backfill.task owner to verifier; alter table __backfill.version owner to verifier")
+		standby := testdb.Standby(t, p.src)
+		p.source = strings.Replace(standby.ConnString, "postgres@", "verifier@", 1)
+		if s := statuses(p.verify(t, 0)); s != "[verified:2]" {
+			t.Error(s)
+		}
+		p.dst.Exec(t, "update readings set note = 'x' where time = '2020-01-01 01:00+0'")
+		if s := statuses(p.verify(t, 3, "--all")); s != "[differs:1 verified:1]" {
+			t.Error(s)
+		}
+	})
 }
 
 // TestVerifyOrigin: a source that is not the one the tasks are of.

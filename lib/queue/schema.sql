@@ -27,7 +27,7 @@ create table __backfill.task (
     -- [{"column", "from", "until", "hash"}], the primary dimension first, in
     -- TimescaleDB's internal 64-bit integers
     dimensions        jsonb not null,
-    -- rows to copy: {"column", "from", "until", "partial", …}
+    -- rows to copy: {"column", "from", "until", "partial", ...}
     filter            jsonb not null,
     origin            text,      -- the source database: system identifier and OID
     snapshot          text,      -- exported snapshot of the source to read in

@@ -1,5 +1,5 @@
 -- What it takes to make, beside the hypertable $1, a plain table $2 that
--- create_chunk(…, chunk_table) turns into a chunk like the server's own: what
+-- create_chunk(..., chunk_table) turns into a chunk like the server's own: what
 -- forbids it, the statements that make the table (LIKE brings columns,
 -- defaults, checks, storage; a native chunk also has options and statistics
 -- targets), those that build the indexes, and the names of these on

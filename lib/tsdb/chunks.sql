@@ -3,7 +3,7 @@
 -- edition, and range_start/range_end of the view mean different things for
 -- different dimension types: slices are uniform. Dropped chunks (catalog rows
 -- that a continuous aggregate keeps, up to 2.27) and tiered ones are left out.
--- {…} are filled in from the probe (package tsdb).
+-- {...} are filled in from the probe (package tsdb).
 select c.id, c.hypertable_id, n.nspname, cl.relname, cl.oid, c.status,
        sl.cols, sl.starts, sl.ends,
        greatest(cl.reltuples, 0)::bigint,

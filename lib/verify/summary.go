@@ -65,7 +65,7 @@ type want struct{ hash, values, hashes bool }
 // left out.
 func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, error) {
 	sum, err := s.query(ctx, cols, w, true)
-	if code := pg.Code(err); code == "22003" || code == "22008" {
+	if code := pg.Code(err); w.values && (code == "22003" || code == "22008") {
 		// Not exact numbers: the largest floats, infinite intervals. The
 		// transaction is aborted; its snapshot must stay.
 		if _, err := s.db.Exec(ctx, "rollback to savepoint summary"); err != nil {
@@ -102,8 +102,10 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 		}
 	}
 	b.WriteString("\nfrom " + s.rows)
-	if _, err := s.db.Exec(ctx, "savepoint summary"); err != nil {
-		return nil, err
+	if w.values { // see summarize
+		if _, err := s.db.Exec(ctx, "savepoint summary"); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.db.QueryRow(ctx, b.String()).Scan(dest...); err != nil {
 		return nil, err
@@ -119,15 +121,16 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 	return out, nil
 }
 
-// hash is the hash of a row of expressions. A ROW has at most 1664.
+// hash is the hash of a row of expressions. A ROW has at most 1664 of them, and
+// one within another has no hash.
 func hash(exprs []string) string {
 	const most = 1600
 	for len(exprs) > most {
-		var rows []string
+		var parts []string
 		for part := range slices.Chunk(exprs, most) {
-			rows = append(rows, "row("+strings.Join(part, ", ")+")")
+			parts = append(parts, hash(part))
 		}
-		exprs = rows
+		exprs = parts
 	}
 	return "hash_record_extended(row(" + strings.Join(exprs, ", ") + "), 0)"
 }
@@ -232,7 +235,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 // from others.
 func short(e string) string {
 	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
-        else left(%[1]s, 80) || '… (' || length(%[1]s) || ' characters, hash ' || hash_record_extended(row(convert_to(%[1]s, 'UTF8')), 0) || ')' end`, e)
+        else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || hash_record_extended(row(convert_to(%[1]s, 'UTF8')), 0) || ')' end`, e)
 }
 
 // compare lists what differs between the two summaries, and the largest
