@@ -123,16 +123,29 @@ func TestBackfillUsage(t *testing.T) {
 }
 
 // TestBackfillFailure lets one chunk fail: the others are copied, and the rest
-// when the cause is gone.
+// when the cause is gone. Jobs are paused until then.
 func TestBackfillFailure(t *testing.T) {
 	in := testdb.Installs(t)[0]
 	p := newPair(t, testdb.Pair{Source: in, Target: in})
 	p.metrics(t)
+	scheduled := func(want int) {
+		t.Helper()
+		var n int
+		if p.dst.Query1(t, &n, "select count(*) from timescaledb_information.jobs where scheduled and job_id >= 1000"); in.Full && n != want {
+			t.Errorf("%d jobs are scheduled, want %d", n, want)
+		}
+	}
+	if in.Full {
+		p.dst.Exec(t, "select add_retention_policy('metrics', interval '100 years')")
+	}
+	scheduled(1)
 	p.dst.Exec(t, "alter table metrics add constraint late check (time < '2015-12-28Z' or time >= '2015-12-29Z')")
 	wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "2"), 1, "violates check constraint",
 		"chunks not copied: 1; those that failed:\n  task 5, chunk _timescaledb_internal._hyper_1_4_chunk\nhint: ")
+	scheduled(0)
 	p.dst.Exec(t, "alter table metrics drop constraint late")
 	wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "2"), 0, "chunks to copy: 1, lanes: 1")
+	scheduled(1)
 	p.same(t, "select * from metrics")
 }
 
