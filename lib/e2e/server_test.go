@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -203,6 +206,62 @@ func TestRefusedConnections(t *testing.T) {
 	for _, conn := range []string{uri(addr, "me", right, db.Name), kv(addr, "me", right, db.Name)} {
 		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 || !strings.Contains(r.stderr, "no schema __backfill") {
 			t.Errorf("exit status %d: %s", r.status, r.stderr)
+		}
+	}
+}
+
+// TestCredentials connects with a password file and a service file.
+func TestCredentials(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	s := testdb.NewServer(t, in, "scram", testdb.WithTCP(), testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
+	db := s.DB(t)
+	db.Exec(t, "set password_encryption = 'scram-sha-256'; create role me login superuser password '"+secret+"'")
+	dir := t.TempDir()
+	passfile, services := filepath.Join(dir, "pass"), filepath.Join(dir, "services")
+	for name, text := range map[string]string{
+		passfile: fmt.Sprintf("127.0.0.1:%d:*:me:%s\n", s.Port, secret),
+		services: fmt.Sprintf("[there]\nhost=127.0.0.1\nport=%d\nuser=me\ndbname=%s\n", s.Port, db.Name),
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newPair(t, newest(t))
+	for _, conn := range []string{
+		fmt.Sprintf("postgres://me@127.0.0.1:%d/%s?passfile=%s", s.Port, db.Name, passfile),
+		fmt.Sprintf("host=127.0.0.1 port=%d user=me dbname=%s passfile=%s", s.Port, db.Name, passfile),
+		fmt.Sprintf("service=there servicefile=%s passfile=%s", services, passfile),
+		fmt.Sprintf("postgres:///?service=there&servicefile=%s&passfile=%s", services, passfile),
+	} {
+		// Let in: there is no __backfill yet.
+		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 || !strings.Contains(r.stderr, "no schema __backfill") {
+			t.Errorf("%s: exit status %d: %s", conn, r.status, r.stderr)
+		}
+	}
+	cmd := p.command(t, "bf-chunks", "--target", "service=there")
+	cmd.Env = append(cmd.Env, "PGSERVICEFILE="+services, "PGPASSFILE="+passfile)
+	if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), "no schema __backfill") {
+		t.Errorf("by the environment: %s", out)
+	}
+}
+
+// TestTLS checks that sslmode means what it means to libpq.
+func TestTLS(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	s := testdb.NewServer(t, in, "tls", testdb.WithTLS(), testdb.WithHBA("hostssl all all 127.0.0.1/32 trust"))
+	db := s.DB(t)
+	p := newPair(t, newest(t))
+	for _, c := range []struct{ what, conn, want string }{
+		{"verify-full", db.ConnString, "no schema __backfill"},
+		{"require", strings.Replace(db.ConnString, "verify-full", "require", 1), "no schema __backfill"},
+		{"without TLS", strings.Replace(db.ConnString, "verify-full", "disable", 1), "SQLSTATE 28000"},
+		{"another name", strings.Replace(db.ConnString, "127.0.0.1", "localhost", 1), "certificate"},
+		{"verify-ca by another name", strings.NewReplacer("127.0.0.1", "localhost", "verify-full", "verify-ca").Replace(db.ConnString), "no schema __backfill"},
+		{"unknown authority", regexp.MustCompile("&sslrootcert=.*").ReplaceAllString(db.ConnString, ""), "certificate"},
+	} {
+		r := p.run(t, "", "bf-chunks", "--target", c.conn)
+		if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: exit status %d, %s: %s", c.what, r.status, why, r.stderr)
 		}
 	}
 }
