@@ -61,7 +61,7 @@ func targetJobs(ctx context.Context, dst *tsdb.DB, p *stage.Plan, pause bool, lo
 
 func running(j *tsdb.Job) string {
 	if j.Running {
-		return " (running at the moment)"
+		return " (running at the moment: let it end before copying)"
 	}
 	return ""
 }

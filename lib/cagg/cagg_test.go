@@ -215,6 +215,7 @@ func backfill(t *testing.T, source, target *testdb.DB, want map[string][][]strin
 	ok(t, source, target, "bf-caggs")
 	same(t, "after bf-caggs", want, contents(t, target))
 	sameMarks(t, source, target)
+	ok(t, source, target, "bf-verify >/dev/null")
 	if out, _ := ok(t, source, target, "bf-caggs"); out != "" {
 		t.Errorf("a second bf-caggs found something to do: %s", out)
 	}
