@@ -122,6 +122,13 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 		if err := sourceJobs(ctx, src, p, log); err != nil {
 			return err
 		}
+		beyond, err := cagg.Beyond(ctx, src, p)
+		if err != nil {
+			return err
+		}
+		for _, view := range beyond {
+			log.Warn("source: %s has buckets whose raw data is gone, and is not staged: they will be missing on the target (--cascade-up stages it)", view)
+		}
 		if f.Target == "" {
 			return p.Write(stdout)
 		}

@@ -283,6 +283,20 @@ func TestRawOnly(t *testing.T) {
 	})
 }
 
+// Raw data that does not reach back as far as the aggregates left out.
+func TestBeyond(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		source := newSource(t, p, trim)
+		target := handMade(t, p)
+		for filter, want := range map[string]bool{`\.m$`: true, `\.(m|hourly)$`: false, `\.m$' --cascade-up '--quiet`: false} {
+			_, said := ok(t, source, target, "bf-stage --until 2024-03-01 --filter '"+filter+"' >/dev/null")
+			if got := strings.Contains(said, "source: public.hourly has buckets whose raw data is gone"); got != want {
+				t.Errorf("--filter %s: is it said that buckets will be missing? %t", filter, got)
+			}
+		}
+	})
+}
+
 // Aggregates only: no raw data moves the watermark.
 func TestAggregatesOnly(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {

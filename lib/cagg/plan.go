@@ -34,6 +34,11 @@ func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, mark
 	for _, h := range all {
 		r.byID[h.ID] = h
 	}
+	// A refresh deletes buckets of compressed chunks, too, however many rows
+	// that decompresses.
+	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
+		return nil, db.Wrap(err, "session settings")
+	}
 	var err error
 	r.staged, err = stagedByName(ctx, db.Conn)
 	return r, err

@@ -17,6 +17,7 @@ package cagg
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"bf/lib/pg"
@@ -91,6 +92,48 @@ func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format stri
 		say("%s: empty before %s, marked as refreshed there", a.Label(), texts[until])
 	}
 	return nil
+}
+
+// Beyond lists the aggregates of the source that the plan leaves out although
+// raw data is copied to which they reach back further: nothing can compute those
+// buckets on the target.
+func Beyond(ctx context.Context, src *tsdb.DB, p *stage.Plan) (views []task.Name, err error) {
+	all, err := src.Hypertables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	aggregates, err := src.Aggregates(ctx, stage.Affected(all, p.Hypertables))
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range aggregates {
+		i := slices.IndexFunc(all, func(h *tsdb.Hypertable) bool { return h.ID == a.Raw })
+		planned := func(id int32) bool {
+			return slices.ContainsFunc(p.Hypertables, func(h *tsdb.Hypertable) bool { return h.ID == id })
+		}
+		if i < 0 || planned(a.ID) || !planned(a.Raw) {
+			continue
+		}
+		first, ok, err := src.First(ctx, a.Hypertable, task.MinBound, task.MaxBound)
+		if err != nil {
+			return nil, err
+		}
+		row, any, err := src.First(ctx, all[i], task.MinBound, task.MaxBound)
+		if err != nil {
+			return nil, err
+		}
+		if ok && any && first < row {
+			b, err := src.Buckets(ctx, a, row)
+			if err != nil {
+				return nil, err
+			}
+			any = first >= b[0]
+		}
+		if ok && !any {
+			views = append(views, a.Label())
+		}
+	}
+	return views, nil
 }
 
 // emptyUntil returns the end of the range that is worth priming: before the
