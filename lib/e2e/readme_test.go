@@ -26,7 +26,8 @@ var tested = regexp.MustCompile("<!-- tested(?:: ([^>]*))? -->\\s*```(?:sh|sql)\
 
 // TestReadme runs what the README tells to run, on a hypertable that is staged.
 // Kinds of blocks: one that copies must leave nothing to do; one that clones
-// starts with an empty target; one that cleans, and SQL, with all copied.
+// starts with an empty target; one that is for what is done, and SQL, with all
+// copied.
 func TestReadme(t *testing.T) {
 	blocks := tested.FindAllStringSubmatch(readme(t), -1)
 	if len(blocks) < 10 {
@@ -58,7 +59,7 @@ func TestReadme(t *testing.T) {
 			switch kind {
 			case "clones":
 				p.dst.Exec(t, "drop table metrics")
-			case "cleans":
+			case "done":
 				p.stage(t, "--until", "2016-01-02T00:00:00")
 				p.copy(t)
 			case "sql":
@@ -125,7 +126,7 @@ func TestReadmeFlags(t *testing.T) {
 			flags = append(flags, long.FindAllString(f[1], -1)...)
 		}
 		flags = slices.DeleteFunc(flags, func(f string) bool { return slices.Contains(common, f) })
-		if got, want := sortedStrings(slices.Clone(listed[tool])), sortedStrings(flags); !slices.Equal(got, want) {
+		if got, want := slices.Compact(sortedStrings(slices.Clone(listed[tool]))), sortedStrings(flags); !slices.Equal(got, want) {
 			t.Errorf("the README lists %q for %s, its --help %q", got, tool, want)
 		}
 		if _, ok := listed[tool]; !ok {
