@@ -184,6 +184,8 @@ func TestRefusedConnections(t *testing.T) {
 			{[]string{"bf-clean", "--target", conn}, ""},
 			{[]string{"bf-verify", "--source", conn, "--target", p.target}, ""},
 			{[]string{"bf-verify", "--source", p.source, "--target", conn}, ""},
+			{[]string{"bf-caggs", "--source", conn, "--target", p.target}, ""},
+			{[]string{"bf-caggs", "--source", p.source, "--target", conn}, ""},
 		} {
 			if c.what == "no TimescaleDB" && (tool.args[0] == "bf-clean" || tool.args[0] == "bf-chunks") {
 				continue // they need only __backfill, which is not there either
