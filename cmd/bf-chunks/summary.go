@@ -67,11 +67,21 @@ func watch(c *pg.Conn, f *flags, stdout io.Writer, log *cli.Log, stop *cli.Stop)
 		signal.Notify(resized, syscall.SIGWINCH)
 		io.WriteString(stdout, enterScreen)
 	}
+	// A stop ends a query as well: the user's screen has to come back.
+	ctx, cancel := context.WithCancel(stop.Context)
+	defer cancel()
+	go func() { <-stop.Requested(); cancel() }()
 	s, status, err := state{}, cli.OK, error(nil)
 	for {
-		if s, err = look(stop.Context, c, f.Filter); err != nil {
+		now, lookErr := look(ctx, c, f.Filter)
+		if stop.Asked() {
+			status = cli.Stopped
 			break
 		}
+		if err = lookErr; err != nil {
+			break
+		}
+		s = now
 		draw := func() {
 			switch columns, lines := cli.Size(stdout); {
 			case f.JSON:
@@ -108,7 +118,7 @@ func watch(c *pg.Conn, f *flags, stdout io.Writer, log *cli.Log, stop *cli.Stop)
 			io.WriteString(stdout, s.table(columns, 0))
 		}
 	}
-	if err != nil && !stop.Asked() {
+	if err != nil {
 		return failed(log, err)
 	}
 	return status
