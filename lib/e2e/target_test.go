@@ -179,7 +179,7 @@ func references(db *testdb.DB, t *testing.T) bool {
 // TestUserCode copies into tables whose constraints, generated columns, indexes
 // and triggers call functions that rely on the database's search_path.
 func TestUserCode(t *testing.T) {
-	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
+	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
 		for _, s := range []string{"1 day", "7 days"} {
 			t.Run(s, func(t *testing.T) {
 				p := newPair(t, v)
