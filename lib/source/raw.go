@@ -26,6 +26,9 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	if img.WhyRows = whyRows(c, t); img.WhyRows != "" {
 		return img, nil
 	}
+	if img.WhyRows, err = d.unreadable(ctx, c); err != nil || img.WhyRows != "" {
+		return img, err
+	}
 	if img.Relation, img.WhyRows, err = d.db.Relation(ctx, c, h); err != nil || img.WhyRows != "" {
 		return img, err
 	}
@@ -63,6 +66,18 @@ func whyRows(c *tsdb.Chunk, t *task.Task) string {
 		return "it uses the hypercore access method"
 	}
 	return ""
+}
+
+// unreadable says why the role cannot read the compressed relation, which has
+// privileges of its own: those the hypertable had when it was compressed.
+func (d *Dumper) unreadable(ctx context.Context, c *tsdb.Chunk) (why string, err error) {
+	var may bool
+	var role string
+	if err := d.db.QueryRow(ctx, "select has_table_privilege($1::oid, 'select'), quote_ident(current_user)", c.Compressed).Scan(&may, &role); err != nil || may {
+		return "", err
+	}
+	rel, err := d.db.RelationName(ctx, c.Compressed)
+	return fmt.Sprintf("the source's role may not read the compressed relation; this helps: grant select on %s to %s", rel, role), err
 }
 
 // batches describes the COPY of the compressed relation.
