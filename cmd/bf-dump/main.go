@@ -56,6 +56,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	log := cli.NewLog(name, stderr, f.Common)
 	stop := cli.Signals(log)
+	cli.WidenPipe(stdout)
 	w := stream.NewWriter(stdout, codec)
 	return dump(&f, w, records(f.Records, stdin), cli.ReaderGone(stdout), log, stop)
 }

@@ -1,7 +1,6 @@
 package target
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -127,19 +126,42 @@ func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 
 // partReader is the data of one part, with a look at its first row.
 type partReader struct {
-	*bufio.Reader
+	r    io.Reader
+	seen []byte // looked at, not read yet
 }
 
 // peekRow bounds the first row that is looked at.
 const peekRow = 256 << 10
 
-func newPart(r *stream.Reader) *partReader { return &partReader{bufio.NewReaderSize(r, peekRow)} }
+func newPart(r *stream.Reader) *partReader { return &partReader{r: r} }
+
+func (p *partReader) Read(b []byte) (int, error) {
+	if len(p.seen) > 0 {
+		n := copy(b, p.seen)
+		p.seen = p.seen[n:]
+		return n, nil
+	}
+	return p.r.Read(b)
+}
+
+// peek returns the beginning of what is still to be read.
+func (p *partReader) peek() ([]byte, error) {
+	if len(p.seen) == 0 {
+		b := make([]byte, peekRow)
+		n, err := io.ReadFull(p.r, b)
+		p.seen = b[:n]
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return nil, err
+		}
+	}
+	return p.seen, nil
+}
 
 // firstRow returns a COPY of the first row alone, without consuming anything;
 // nil when there is no row or it is too long.
 func (p *partReader) firstRow(format string) ([]byte, error) {
-	b, err := p.Peek(peekRow)
-	if err != nil && err != io.EOF {
+	b, err := p.peek()
+	if err != nil {
 		return nil, err
 	}
 	if format == stream.Text {
