@@ -42,6 +42,7 @@ type bench struct {
 	chunks   int // of the hypertable that is only staged
 	time     time.Duration
 	only     *regexp.Regexp
+	wide     bool              // the source has it
 	records  map[string]string // task records by hypertable
 	budget   []verdict
 }

@@ -139,7 +139,7 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
-			if chunk, err = l.empty(ctx, tx, ht, t, chunk); err != nil {
+			if chunk, err = l.empty(ctx, tx, t, chunk); err != nil {
 				return err
 			}
 		}
@@ -265,24 +265,30 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		}
 		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
 	}
-	_, err = l.empty(ctx, tx, ht, t, p.chunk)
+	_, err = l.emptied(ctx, tx, t, p.chunk)
 	return relation, err
 }
 
-// empty leaves the chunk uncompressed and without rows, and returns it as it is
-// then. A compressed one loses its batches first: decompressing none is cheap,
-// and from 2.28 on DELETE would go through them one by one.
-func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
-	relation := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
+// empty locks the chunk against a change of its state and empties it.
+func (l *Loader) empty(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
 		return nil, err
 	}
+	return l.emptied(ctx, tx, t, c)
+}
+
+// emptied leaves a locked chunk uncompressed and without rows, and returns it as
+// it is then. A compressed one loses its batches first: decompressing none is cheap,
+// and from 2.28 on DELETE would go through them one by one.
+func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
+	relation := pg.Ident(c.Name.Schema, c.Name.Name)
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return nil, err
 	}
 	if c.Status&tsdb.StatusCompressed != 0 {
-		if c, err = l.lock(ctx, tx, chunk.Name, t, "access exclusive"); err != nil {
+		var err error
+		if c, err = l.lock(ctx, tx, c.Name, t, "access exclusive"); err != nil {
 			return nil, err
 		}
 		batches, err := l.db.RelationName(ctx, c.Compressed)
@@ -432,22 +438,24 @@ func (l *Loader) unfreeze(ctx context.Context, tx pgx.Tx, c *tsdb.Chunk) error {
 // only briefly, again and again: what was copied so far is not lost over a
 // lock, and nobody queues behind us for long.
 func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
-	var timeout string
-	if err := tx.QueryRow(ctx, "select current_setting('lock_timeout')").Scan(&timeout); err != nil {
-		return err
+	if l.lockTimeout == "" {
+		if err := tx.QueryRow(ctx, "select quote_literal(current_setting('lock_timeout'))").Scan(&l.lockTimeout); err != nil {
+			return err
+		}
 	}
 	deadline := time.Now().Add(patience)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", fmt.Sprint(lockWait.Milliseconds())); err != nil {
-				return err
-			}
-			if err := f(tx); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", timeout)
+		_, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", lockWait.Milliseconds()))
+		if err != nil {
 			return err
-		})
+		}
+		if err = f(tx); err == nil {
+			_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+l.lockTimeout)
+			return err
+		}
+		if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
+			return err
+		}
 		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
 			return err
 		}

@@ -125,19 +125,27 @@ func bounds(s task.Slice) (from, until int64) {
 // likes best.
 func (l *Loader) makeChunk(ctx context.Context, ht *tsdb.Hypertable, want []task.Slice, part *stream.Part, data *partReader) (why string, err error) {
 	if l.db.Full && unaligned(ht, want) == "" {
-		err := l.briefly(ctx, func(tx pgx.Tx) error {
-			_, _, err := l.db.CreateChunk(ctx, ht, want)
-			return err
-		})
-		switch pg.Code(err) {
-		case "TS503", "TS003", "42704":
-			// A collision with a chunk that came to be a moment ago, or (2.11
-			// to 2.14) the leftover of a dropped chunk: "chunk not found".
-		default:
+		if made, err := l.createChunk(ctx, ht, want); made || err != nil {
 			return "", err
 		}
 	}
 	return l.routeRow(ctx, ht, want, part, data)
+}
+
+// createChunk makes a chunk by TimescaleDB's function, unless something is in
+// the way.
+func (l *Loader) createChunk(ctx context.Context, ht *tsdb.Hypertable, want []task.Slice) (made bool, err error) {
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		_, _, err := l.db.CreateChunk(ctx, ht, want)
+		return err
+	})
+	switch pg.Code(err) {
+	case "TS503", "TS003", "42704":
+		// A collision with a chunk that came to be a moment ago, or (2.11 to
+		// 2.14) the leftover of a dropped chunk: "chunk not found".
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // routeRow makes a chunk by a row: the first one of the data, moved to where the

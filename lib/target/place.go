@@ -37,7 +37,14 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		return l.into(ctx, ht, c)
 	}
 	why := unaligned(ht, t.Slices)
-	no, err := l.makeChunks(ctx, ht, t, part, data)
+	made, no := false, ""
+	if d := ht.Dimensions[0]; why == "" && l.db.Full && d.Natural(t.Slices[0].From, t.Slices[0].Until) {
+		// As ever: nothing is in the way, and there is no need to look.
+		made, err = l.createChunk(ctx, ht, t.Slices)
+	}
+	if !made && err == nil {
+		no, err = l.makeChunks(ctx, ht, t, part, data)
+	}
 	if err != nil {
 		return nil, err
 	}

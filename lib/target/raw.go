@@ -151,7 +151,7 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		if err := l.index(ctx, tx, rel, r); err != nil {
 			return err
 		}
-		if _, err := l.empty(ctx, tx, ht, t, chunk); err != nil {
+		if _, err := l.empty(ctx, tx, t, chunk); err != nil {
 			return err
 		}
 		if err := l.attach(ctx, tx, ht, chunk, rel, r); err != nil {

@@ -25,6 +25,8 @@ type Loader struct {
 	db        *tsdb.DB
 	force     bool
 	rehearsed string // what a compressed relation was like that is known to fit
+
+	lockTimeout string // of the session; see patiently
 }
 
 // New returns a Loader. force loads tasks again that are done.
