@@ -252,7 +252,16 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 			return "", err
 		}
-		return relation, l.db.Wrap(l.remove(ctx, tx, relation+" where "+cond), "clear %s", ht.Name)
+		from, err := l.holders(ctx, tx, ht, t)
+		if err != nil {
+			return "", err
+		}
+		for _, r := range from {
+			if err := l.remove(ctx, tx, r+" where "+cond); err != nil {
+				return "", l.db.Wrap(err, "clear %s", ht.Name)
+			}
+		}
+		return relation, nil
 	}
 	relation = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name)
 	if t.Range.Partial {
@@ -267,6 +276,32 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 	}
 	_, err = l.emptied(ctx, tx, t, p.chunk)
 	return relation, err
+}
+
+// holders are the relations to delete the task's rows from where it has no chunk
+// of its own: the chunks that overlap it. A DELETE from the hypertable would lock
+// all of its chunks, and thousands exhaust the server's lock table; only batches
+// of compressed ones cannot be deleted from otherwise (up to 2.22).
+func (l *Loader) holders(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task) (from []string, err error) {
+	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range chunks {
+		name := pg.Ident(c.Name.Schema, c.Name.Name)
+		if _, err := tx.Exec(ctx, "lock table only "+name+" in row exclusive mode"); err != nil {
+			return nil, l.db.Wrap(err, "chunk %s", c.Name)
+		}
+		// Only now is its state worth looking at.
+		if c, err = l.db.Chunk(ctx, c.Name); err != nil {
+			return nil, err
+		}
+		if c == nil || c.Status != 0 {
+			return []string{pg.Ident(ht.Name.Schema, ht.Name.Name)}, nil
+		}
+		from = append(from, "only "+name)
+	}
+	return from, nil
 }
 
 // empty locks the chunk against a change of its state and empties it.

@@ -1,0 +1,58 @@
+package chaos
+
+import (
+	"testing"
+
+	"bf/lib/testdb"
+)
+
+// TestManyChunks: many chunks do not exhaust the servers' lock tables, because no
+// command takes a lock per chunk. A sixth of the default size does for the
+// proof with 1000 chunks; at 64 locks per transaction it is thousands.
+func TestManyChunks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	testdb.Path(t)
+	const chunks = 1000
+	for _, in := range testdb.Installs(t)[:1] {
+		small := testdb.WithConfig("max_locks_per_transaction = 10", "max_connections = 10", "log_min_messages = panic")
+		source, target := testdb.NewServer(t, in, "source", small).DB(t), testdb.NewServer(t, in, "target", small).DB(t)
+		for _, d := range []*testdb.DB{source, target} {
+			d.Exec(t, `create table device (id int primary key); insert into device values (1);
+				create table m (time bigint not null, dev int references device, v int); select create_hypertable('m', 'time', chunk_time_interval => 10)`)
+		}
+		for from := 0; from < chunks; from += 10 { // creating them takes locks, too
+			source.Exec(t, "insert into m select 10 * n, 1, n from generate_series($1::int, $1 + 9) n", from)
+		}
+		// Some are there on the target, of another extent: for those the
+		// rows go through the root.
+		target.Exec(t, "select set_chunk_time_interval('m', 15)")
+		target.Exec(t, "insert into m select 150 * n, 1, -1 from generate_series(0, 9) n")
+		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
+		for _, script := range []string{
+			"bf-stage --until 10000000",
+			"bf-chunks --all; bf-chunks --pending --order largest",
+			"for i in 1 2 3; do bf-chunks --claim | bf-dump | bf-load -q & done; wait",
+			"bf-verify -p 2",
+			"bf-chunks --task 999 | bf-dump | bf-load --force",
+			"bf-clean",
+		} {
+			s := start(t, env, script+" >/dev/null")
+			s.wait(t, 2*deadline)
+			if s.status() != 0 {
+				t.Fatalf("%s: status %d\n%s", script, s.status(), s.errors())
+			}
+		}
+		good, rows := 0, 0
+		for from := 0; from < 10*chunks; from += 500 { // a count of all would exhaust it
+			var g, r int
+			target.Query1(t, &g, "select count(*) from m where time >= $1 and time < $1 + 500 and time = 10 * v", from)
+			target.Query1(t, &r, "select count(*) from m where time >= $1 and time < $1 + 500", from)
+			good, rows = good+g, rows+r
+		}
+		if good != chunks || rows != chunks {
+			t.Errorf("%s: %d of %d rows, %d in all", in, good, chunks, rows)
+		}
+	}
+}
