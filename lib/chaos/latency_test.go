@@ -1,0 +1,127 @@
+package chaos
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"bf/lib/testdb"
+)
+
+// mostWait is how long an application may wait because of us.
+const mostWait = 100 * time.Millisecond
+
+// TestLatency measures the inserts of an application, into chunks that exist
+// and into new ones, and into a table that hypertables reference, while lanes
+// load and while they do not. What is asserted is how long it waited for locks
+// that we held: the rest is the machine's.
+func TestLatency(t *testing.T) {
+	testdb.Path(t)
+	for _, in := range few(testdb.Installs(t)) {
+		source, target := testdb.New(t, in, "source"), testdb.New(t, in, "target")
+		for _, d := range []*testdb.DB{source, target} {
+			interval := "2 hours"
+			if d == target {
+				interval = "3 hours"
+			}
+			d.Exec(t, `create table device (id bigint primary key, name text); insert into device values (1, 'one');
+				create table m (time timestamptz not null, dev bigint not null references device, v text);
+				create table c (time timestamptz not null, dev bigint not null references device, v text);
+				select create_hypertable('m', 'time', chunk_time_interval => interval '2 hours');
+				select create_hypertable('c', 'time', chunk_time_interval => interval '`+interval+`')`)
+		}
+		source.Exec(t, "insert into m select t, 1, repeat('x', 300) from generate_series('2024-01-01'::timestamptz, '2024-01-06', '20 seconds') t; insert into c select * from m where time < '2024-01-03'")
+		target.Exec(t, "insert into c values ('2024-01-01 04:00', 1, 'stale'), ('2024-01-02 16:00', 1, 'stale')")
+		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
+		s := start(t, env, "bf-stage --until 2024-02-01")
+		s.wait(t, deadline)
+
+		a := newInserts(t, target)
+		idle := a.measure(func() { time.Sleep(time.Second) })
+		busy := a.measure(func() {
+			s := start(t, env, "for i in 1 2 3; do bf-chunks --claim | bf-dump | bf-load -q & done; wait")
+			s.wait(t, deadline)
+			if s.status() != 0 {
+				t.Errorf("lanes: status %d\n%s", s.status(), s.errors())
+			}
+		})
+		var pending int
+		target.Query1(t, &pending, "select count(*) from __backfill.task where worked is null")
+		if pending > 0 {
+			t.Errorf("%d tasks are pending", pending)
+		}
+		t.Logf("%s: idle %s; with three lanes %s; longest wait for a lock of ours %v", in, idle, busy, busy.blocked.Round(time.Millisecond))
+		if busy.blocked > mostWait {
+			t.Errorf("%s: the application waited %v for a lock of ours", in, busy.blocked)
+		}
+	}
+}
+
+// inserts are an application's, and a look at who holds them up.
+type inserts struct {
+	t testing.TB
+	d *testdb.DB
+	n int
+}
+
+func newInserts(t testing.TB, d *testdb.DB) *inserts { return &inserts{t: t, d: d} }
+
+type latencies struct {
+	all     []time.Duration
+	blocked time.Duration
+}
+
+func (l latencies) String() string {
+	if len(l.all) == 0 {
+		return "nothing"
+	}
+	slices.Sort(l.all)
+	return "median " + l.all[len(l.all)/2].Round(10*time.Microsecond).String() + ", longest " + l.all[len(l.all)-1].Round(100*time.Microsecond).String()
+}
+
+// measure inserts while f runs.
+func (a *inserts) measure(f func()) (l latencies) {
+	ctx, cancel := context.WithCancel(a.t.Context())
+	app, watch := a.d.Conn(a.t), a.d.Conn(a.t)
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for ctx.Err() == nil {
+			a.n++
+			for _, sql := range []string{
+				"insert into m values ('2025-01-01', 1, $1::bigint::text)",
+				"insert into m values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
+				"insert into c values ('2026-01-01'::timestamptz + $1 * interval '3 hours', 1, 'new chunk')",
+				"insert into device values (1 + $1, 'new')",
+			} {
+				start := time.Now()
+				if _, err := app.Exec(context.Background(), sql, a.n); err != nil {
+					a.t.Error(err)
+					return
+				}
+				l.all = append(l.all, time.Since(start))
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+	pid := app.PgConn().PID()
+	ended.Go(func() {
+		for ctx.Err() == nil {
+			var seconds float64
+			err := watch.QueryRow(context.Background(), `select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8
+				from pg_locks l where l.pid = $1 and not l.granted
+				and exists (select from pg_stat_activity b where b.pid = any(pg_blocking_pids($1)) and b.application_name like 'bf-%')`, pid).Scan(&seconds)
+			if err != nil {
+				a.t.Error(err)
+				return
+			}
+			l.blocked = max(l.blocked, time.Duration(seconds*float64(time.Second)))
+			time.Sleep(2 * time.Millisecond)
+		}
+	})
+	f()
+	cancel()
+	ended.Wait()
+	return l
+}
