@@ -61,7 +61,8 @@ func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.
 // the chunk, in one transaction that also completes the task. The hypertable is
 // locked only at the very end, for the last of these.
 func (l *Loader) copyTable(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data io.Reader, b *tsdb.Blueprint, res *task.Result) error {
-	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+	var chunk task.Name
+	err := l.inTx(ctx, t, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, strings.Join(b.Table, ";")); err != nil {
 			return l.db.Wrap(err, "create table %s", b.Name)
 		}
@@ -83,16 +84,16 @@ func (l *Loader) copyTable(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		}); err != nil {
 			return l.db.Wrap(err, "index the rows of %s", ht.Name)
 		}
-		if err := l.analyze(ctx, tx, b.Name); err != nil {
-			return err
-		}
 		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, stored, bytes, string(rowsTable)
 		if err := l.privileges(ctx, tx, ht, b.Name); err != nil {
 			return err
 		}
 		err = tsdb.ErrOvertaken
 		for tries := 0; errors.Is(err, tsdb.ErrOvertaken) && tries < 100; tries++ {
-			err = l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.db.Attach(ctx, tx, ht, t.Slices, b) })
+			err = l.patiently(ctx, tx, func(tx pgx.Tx) (err error) {
+				chunk, err = l.db.Attach(ctx, tx, ht, t.Slices, b)
+				return err
+			})
 		}
 		if errors.Is(err, tsdb.ErrCollision) {
 			err = l.moveRows(ctx, tx, ht, part, b, res)
@@ -102,6 +103,10 @@ func (l *Loader) copyTable(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		}
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+	if err == nil && !chunk.IsZero() {
+		l.analyze(ctx, pg.Ident(chunk.Schema, chunk.Name))
+	}
+	return err
 }
 
 // moveRows puts the loaded rows where the application has made a chunk in the

@@ -21,7 +21,8 @@ import (
 // copyRows replaces what the target holds in the task's range by the rows of
 // the stream, in one transaction that also completes the task.
 func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data io.Reader, p *place, img *tsdb.Image, s situation, res *task.Result) error {
-	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+	var loaded string // the chunk that has rows now
+	err := l.inTx(ctx, t, func(tx pgx.Tx) error {
 		frozen := img.Frozen
 		if p.chunk != nil {
 			// A writer's lock, so that the chunk cannot be compressed or
@@ -53,11 +54,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			}
 		}
 		if way != rowsRoot && stored > 0 {
-			// Statistics as a native chunk would have them after its first
-			// autoanalyze, before anybody queries it.
-			if err := l.analyze(ctx, tx, relation); err != nil {
-				return err
-			}
+			loaded = relation
 		}
 		if frozen && p.chunk != nil {
 			if err := l.freeze(ctx, tx, p.chunk); err != nil {
@@ -67,6 +64,10 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+	if err == nil && loaded != "" {
+		l.analyze(ctx, loaded)
+	}
+	return err
 }
 
 // compress has the server compress the chunk. Up to 2.18 that turns NULLs into
@@ -201,15 +202,20 @@ func (l *Loader) asUser(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return l.db.Wrap(err, "search_path")
 }
 
-// analyze does without: an expression index whose function relies on a
-// search_path makes ANALYZE fail from PostgreSQL 17 on, natively too.
-func (l *Loader) analyze(ctx context.Context, tx pgx.Tx, relation string) error {
-	return l.asUser(ctx, tx, func() error {
-		if _, err := tx.Exec(ctx, "savepoint statistics; analyze "+relation+"; release statistics"); err != nil {
-			_, _ = tx.Exec(ctx, "rollback to statistics")
-		}
-		return nil
-	})
+// analyze gives a relation the statistics that a native chunk has after its
+// first autoanalyze, before anybody queries it. It comes after the commit: in
+// the transaction of the COPY it would not keep the server from doing the same
+// again, because the rows are counted as changes when that ends. A failure does
+// no harm: an expression index whose function relies on a search_path makes
+// ANALYZE fail from PostgreSQL 17 on, natively too.
+func (l *Loader) analyze(ctx context.Context, relation string) {
+	if l.db.Postgres >= 150000 {
+		// Counts are sent once a second, and must not arrive after it.
+		_, _ = l.db.Exec(ctx, "select pg_stat_force_next_flush()")
+	}
+	if _, err := l.db.Exec(ctx, "begin; set local search_path to default; analyze "+relation+"; commit"); err != nil {
+		_, _ = l.db.Exec(ctx, "rollback")
+	}
 }
 
 // remove deletes rows, running the user's functions where there are any.
