@@ -53,7 +53,8 @@ func TestLatency(t *testing.T) {
 			t.Errorf("%d tasks are pending", pending)
 		}
 		t.Logf("%s: idle %s; with three lanes %s; longest wait for a lock of ours %v", in, idle, busy, busy.blocked.Round(time.Millisecond))
-		if busy.blocked > mostWait {
+		// On a machine that stands still now and then, so does whoever holds a lock.
+		if busy.blocked > mostWait+slices.Max(idle.all) {
 			t.Errorf("%s: the application waited %v for a lock of ours", in, busy.blocked)
 		}
 	}
