@@ -105,9 +105,14 @@ func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
 // (whoever comes after us in its queue waits as long), and how long it is
 // tried.
 const (
-	lockWait = 50 * time.Millisecond
+	lockWait = 30 * time.Millisecond
 	lockFor  = 60 * time.Second
 )
+
+// brieflyClass is the first key of the advisory lock under which lanes wait for
+// each other in briefly: in the queue of a lock of the application there is one
+// of them at most, or whoever comes last would wait for them all.
+const brieflyClass = 0x6268
 
 // briefly runs f in a transaction of its own whose locks are waited for only
 // briefly, again and again.
@@ -115,7 +120,7 @@ func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	deadline := time.Now().Add(lockFor)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0); set local lock_timeout = %d", brieflyClass, lockWait.Milliseconds())); err != nil {
 				return err
 			}
 			return f(tx)
