@@ -66,8 +66,23 @@ func TestStandby(t *testing.T) {
 		p.source = p.src.ConnString
 		p.copy(t)
 		p.same(t, "select * from h where ts < '2024-01-06'")
+		// A standby that lags behind the plan lacks rows, and takes chunks for
+		// dropped: it is refused until it has caught up.
+		standby.Exec(t, "select pg_wal_replay_pause()")
+		p.src.Exec(t, "insert into h values ('2024-03-01 00:00', 1)")
+		p.stage(t, "--until", "2024-03-02", "--from", "2024-02-28")
+		records := p.chunks(t)
+		r := p.run(t, records, "bf-dump", "--source", standby.ConnString)
+		if r.status != 1 || !strings.Contains(r.stderr, "has not replayed the log") {
+			t.Errorf("a standby that lags: exit status %d: %s", r.status, r.stderr)
+		}
+		standby.Exec(t, "select pg_wal_replay_resume()")
+		standby.CatchUp(t)
+		p.source = standby.ConnString
+		p.copy(t)
+		p.same(t, "select * from h where ts >= '2024-02-28'")
 		// The tasks cannot be kept on a standby.
-		r := p.run(t, "", "bf-stage", "--source", p.target, "--target", standby.ConnString, "--until", "2024-01-04")
+		r = p.run(t, "", "bf-stage", "--source", p.target, "--target", standby.ConnString, "--until", "2024-01-04")
 		if r.status != 1 || !strings.Contains(r.stderr, "SQLSTATE 25006") {
 			t.Errorf("a standby as target: exit status %d: %s", r.status, r.stderr)
 		}

@@ -102,14 +102,14 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 	}
 	if _, err := tx.Exec(ctx, `create temporary table staged on commit drop as
         select 0::bigint as n, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
-               dimensions, filter, origin, snapshot, rows_only, est_bytes, est_rows
+               dimensions, filter, origin, lsn, snapshot, rows_only, est_bytes, est_rows
         from __backfill.task limit 0`); err != nil {
 		return nil, c.Wrap(err, "record the plan")
 	}
 	i := 0
 	_, err = tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "staged"},
 		[]string{"n", "chunk_schema", "chunk_name", "hypertable_schema", "hypertable_name", "view_schema", "view_name",
-			"dimensions", "filter", "origin", "snapshot", "rows_only", "est_bytes", "est_rows"},
+			"dimensions", "filter", "origin", "lsn", "snapshot", "rows_only", "est_bytes", "est_rows"},
 		pgx.CopyFromFunc(func() ([]any, error) {
 			if i == len(plan) {
 				return nil, nil
@@ -129,7 +129,7 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 				vs, vn = &t.View.Schema, &t.View.Name
 			}
 			return []any{int64(i), t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
-				dims, filter, null(t.Origin), null(t.Snapshot), null(t.RowsOnly), t.Bytes, t.Rows}, nil
+				dims, filter, null(t.Origin), null(t.LSN), null(t.Snapshot), null(t.RowsOnly), t.Bytes, t.Rows}, nil
 		}))
 	if err != nil {
 		return nil, c.Wrap(err, "record the plan")
@@ -180,7 +180,7 @@ func scanEntry(r pgx.CollectableRow) (*Entry, error) {
 	e := Entry{Task: task.Task{V: task.Version}}
 	var vs, vn *string
 	err := r.Scan(&e.Task.Task, &e.Chunk.Schema, &e.Chunk.Name, &e.Hypertable.Schema, &e.Hypertable.Name, &vs, &vn,
-		&e.Slices, &e.Range, &e.Origin, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
+		&e.Slices, &e.Range, &e.Origin, &e.LSN, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
 	if vs != nil && vn != nil {
 		e.View = &task.Name{Schema: *vs, Name: *vn}
 	}

@@ -30,6 +30,7 @@ create table __backfill.task (
     -- rows to copy: {"column", "from", "until", "partial", ...}
     filter            jsonb not null,
     origin            text,      -- the source database: system identifier and OID
+    lsn               text,      -- how far its log had come when it was staged
     snapshot          text,      -- exported snapshot of the source to read in
     rows_only         text,      -- why a compressed chunk cannot travel as it is, by what was known when it was staged
     est_bytes         bigint not null default 0, -- about what will travel

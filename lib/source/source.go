@@ -140,6 +140,25 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 // it since.
 var ErrGone = errors.New("dropped on the source since it was staged")
 
+// replayed refuses a standby that lags behind the moment of staging: it would
+// lack rows, or the chunk itself, which then looks dropped.
+func replayed(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+	if !db.Standby || t.LSN == "" {
+		return nil
+	}
+	var there bool
+	// Where the next record would begin may be past the header of a page (40
+	// bytes) that is not written yet; no commit is that short.
+	if err := db.QueryRow(ctx, "select not pg_is_in_recovery() or pg_wal_lsn_diff(pg_last_wal_replay_lsn(), $1::text::pg_lsn) >= -40", t.LSN).Scan(&there); err != nil {
+		return db.Wrap(err, "log position %q of %s", t.LSN, t)
+	}
+	if !there {
+		return &pg.Error{Side: pg.Source, Object: t.String(), Err: fmt.Errorf("the standby has not replayed the log up to where the task was staged (%s)", t.LSN),
+			Hint: "wait until it has caught up and run the task again, or read from the primary"}
+	}
+	return nil
+}
+
 // ErrSnapshot is in the error of Enter when the chunk cannot be read in the
 // task's exported snapshot.
 var ErrSnapshot = errors.New("cannot be read in the snapshot it was staged with")
@@ -158,6 +177,9 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 	if t.Origin != "" && t.Origin != db.Origin {
 		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: errors.New("was staged from another database than --source"),
 			Hint: "check --source; after moving the source to another server, run bf-stage again"}
+	}
+	if err := replayed(ctx, db, t); err != nil {
+		return nil, nil, err
 	}
 	var b strings.Builder
 	b.WriteString("begin isolation level repeatable read read only;")

@@ -266,7 +266,7 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 			continue
 		}
 		t := &task.Task{V: task.Version, Hypertable: h.Name, View: h.View, Chunk: c.Name, Slices: slices.Clone(c.Slices),
-			Origin: src.Origin, Snapshot: o.Snapshot, Bytes: c.Bytes, Rows: c.Rows}
+			Origin: src.Origin, LSN: src.LSN, Snapshot: o.Snapshot, Bytes: c.Bytes, Rows: c.Rows}
 		for i := range t.Slices {
 			if d := h.Dimension(t.Slices[i].Column); d != nil {
 				t.Slices[i].Hash = d.Hash()

@@ -81,6 +81,9 @@ type Task struct {
 	// Origin is the database it was staged from (system identifier and OID): a
 	// dump pointed at another one must not take its chunks for dropped.
 	Origin string `json:"origin,omitempty"`
+	// LSN is how far that database's log had come then: a standby that has not
+	// replayed it may lack the chunk without its having been dropped.
+	LSN string `json:"lsn,omitempty"`
 	// Snapshot is an exported snapshot of the source to read in; empty for a
 	// new one per chunk.
 	Snapshot string `json:"snapshot,omitempty"`

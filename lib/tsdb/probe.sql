@@ -15,6 +15,9 @@ select current_setting('server_version_num')::int                            as 
            || '@' || extract(epoch from pg_postmaster_start_time())            as identity,
        (select system_identifier::text from pg_control_system())
            || '/' || (select oid from pg_database where datname = current_database()) as origin,
+       case when pg_is_in_recovery() then coalesce(pg_last_wal_replay_lsn()::text, '')
+            else pg_current_wal_insert_lsn()::text end as lsn,
+       pg_is_in_recovery()                                                    as standby,
        array(select c.relname || '.' || a.attname
              from pg_class c
              join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped

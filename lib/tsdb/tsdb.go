@@ -49,6 +49,10 @@ type DB struct {
 	// Origin names the database for as long as it lives, a hot standby and
 	// what it is promoted to included (system identifier and OID).
 	Origin string
+	// LSN is the end of its log, or how far a standby had replayed it, when it
+	// was probed.
+	LSN     string
+	Standby bool // it is a hot standby
 	// Functions is the schema of TimescaleDB's internal functions,
 	// ExtensionSchema that of its public ones.
 	Functions       string
@@ -79,7 +83,7 @@ func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*
 func (db *DB) probe(ctx context.Context) error {
 	var license string
 	var columns []string
-	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &columns)
+	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: errors.New("the timescaledb extension is not installed"),
 			Hint: "check the database name; on a new target run: create extension timescaledb"}
