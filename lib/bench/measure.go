@@ -82,8 +82,22 @@ func stat(pid int) (p process) {
 }
 
 // cpu is what the postmaster and all its children have used, those that have
-// ended included.
+// ended included. A child that ends while they are added up would be missing:
+// hence a sum counts only when the next one is about the same.
 func (s *server) cpu() time.Duration {
+	sum := s.sum()
+	for range 100 {
+		time.Sleep(10 * time.Millisecond)
+		again := s.sum()
+		if d := again - sum; d >= 0 && d <= 2*tick {
+			return again
+		}
+		sum = again
+	}
+	return sum
+}
+
+func (s *server) sum() time.Duration {
 	if s.postmaster == 0 {
 		return 0
 	}
