@@ -6,8 +6,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
+	"time"
 
 	"bf/lib/task"
 	"bf/lib/testdb"
@@ -263,17 +263,19 @@ func TestBigValues(t *testing.T) {
 				t.Fatal(err)
 			}
 			load.Stdin = out
+			var peaks []func() int64
 			for _, cmd := range []*exec.Cmd{dump, load} {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
+				peaks = append(peaks, peakMemory(cmd.Process.Pid))
 			}
 			out.Close()
-			for _, cmd := range []*exec.Cmd{dump, load} {
+			for i, cmd := range []*exec.Cmd{dump, load} {
 				if err := cmd.Wait(); err != nil {
 					t.Errorf("%s: %v", cmd.Path, err)
 				}
-				peak := maxRSS(cmd.ProcessState)
+				peak := peaks[i]()
 				t.Logf("%s: %d MiB", filepath.Base(cmd.Path), peak>>20)
 				if peak > 64<<20 {
 					t.Errorf("%s took %d MiB, more than 64", filepath.Base(cmd.Path), peak>>20)
@@ -285,7 +287,25 @@ func TestBigValues(t *testing.T) {
 	p.same(t, "select t, length(a), md5(a), length(b), md5(b) from bin")
 }
 
-// maxRSS is the peak of a process's memory in bytes (Linux counts kilobytes).
-func maxRSS(s *os.ProcessState) int64 {
-	return s.SysUsage().(*syscall.Rusage).Maxrss << 10
+// peakMemory follows a process and returns a function that says how much memory
+// it took at most, in bytes, when it has ended. What wait says would not do: a
+// process counts what its parent had when it was started.
+func peakMemory(pid int) func() int64 {
+	ended, peak := make(chan struct{}), make(chan int64)
+	go func() {
+		var last int64
+		for {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+			if _, after, ok := strings.Cut(string(b), "VmHWM:"); ok {
+				fmt.Sscanf(after, "%d kB", &last)
+			}
+			select {
+			case <-ended:
+				peak <- last << 10
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 { close(ended); return <-peak }
 }
