@@ -40,9 +40,11 @@ chaos:
 short:
 	go test -p 2 -timeout 15m -short ./...
 
+# Data races, in the packages and in the commands at work. Needs a C compiler.
 race: export CGO_ENABLED = 1
 race:
-	go test -p 2 -timeout 30m -short -race ./...
+	go test -p 2 -timeout 15m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify ./lib/cli ./lib/jobs
+	go test -timeout 15m -short -race -run 'TestPipelines|TestVerify$$|TestAttachRace' ./lib/e2e
 
 demo: build
 	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo

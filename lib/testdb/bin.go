@@ -38,7 +38,8 @@ var build = sync.OnceValues(func() (string, error) {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", bin, "./cmd/...")
+	args := append([]string{"build", "-o", bin}, buildFlags...)
+	cmd := exec.Command("go", append(args, "./cmd/...")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/...: %v\n%s", err, out)
