@@ -42,6 +42,7 @@ short:
 
 # Data races, in the packages and in the commands at work. Needs a C compiler.
 race: export CGO_ENABLED = 1
+race: export GORACE = atexit_sleep_ms=0
 race:
 	go test -p 2 -timeout 15m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify ./lib/cli ./lib/jobs
 	go test -timeout 15m -short -race -run 'TestPipelines|TestVerify$$|TestAttachRace' ./lib/e2e
