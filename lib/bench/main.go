@@ -102,15 +102,6 @@ func (v *variant) median(f func(sample) float64) float64 {
 	return (xs[(len(xs)-1)/2] + xs[len(xs)/2]) / 2
 }
 
-func (c *contest) variant(name string) *variant {
-	for _, v := range c.variants {
-		if v.name == name {
-			return v
-		}
-	}
-	return nil
-}
-
 func wall(s sample) float64   { return s.wall.Seconds() }
 func source(s sample) float64 { return s.source.Seconds() }
 func target(s sample) float64 { return s.target.Seconds() }
