@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"regexp"
 	"strings"
@@ -45,8 +46,35 @@ func (c *Conn) Wrap(err error, object string, args ...any) error {
 	if errors.As(err, &e) {
 		return err
 	}
-	return &Error{Side: c.Side, Object: fmt.Sprintf(object, args...), Err: err, Hint: hint(err)}
+	e = &Error{Side: c.Side, Object: fmt.Sprintf(object, args...), Err: err, Hint: hint(err)}
+	if c.Lost() && !errors.Is(err, context.Canceled) {
+		e.Hint = "whatever was not committed is rolled back and stays pending: run the same again"
+		if Code(err) == "" { // else the server said why
+			e.Err = &lost{c.addr, err}
+		}
+	}
+	return e
 }
+
+// lost is the end of a connection about which the server said nothing. What the
+// network says about it ("unexpected EOF") is no help to anybody.
+type lost struct {
+	addr string
+	err  error
+}
+
+func (e *lost) Error() string {
+	why := connectError(e.err).Error()
+	switch {
+	case errors.Is(e.err, io.ErrUnexpectedEOF) || errors.Is(e.err, io.EOF):
+		why = "it ended without a word from the server"
+	case errors.Is(e.err, syscall.ETIMEDOUT):
+		why = "no answer for too long"
+	}
+	return fmt.Sprintf("the connection to %s was lost: %s", e.addr, why)
+}
+
+func (e *lost) Unwrap() error { return e.err }
 
 // Code returns the SQLSTATE of a server's error, or "".
 func Code(err error) string {
