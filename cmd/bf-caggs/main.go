@@ -55,7 +55,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	log := cli.NewLog(name, stderr, f.Common)
 	stop := cli.Signals(log)
 	ctx := stop.Context
-	db, err := tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info})
+	db, err := tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: true})
 	if err != nil {
 		log.Error(err)
 		return cli.Failed

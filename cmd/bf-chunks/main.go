@@ -78,7 +78,7 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if f.Null {
 		out.end = 0
 	}
-	c, err := pg.Connect(stop.Context, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info})
+	c, err := pg.Connect(stop.Context, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: f.Claim})
 	if err == nil {
 		defer c.Close()
 		err = queue.Check(stop.Context, c)

@@ -101,7 +101,7 @@ func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.
 			// After the first good header: a dump that failed at once costs
 			// the target no connection.
 			var err error
-			if db, err = tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info}); err == nil {
+			if db, err = tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: true}); err == nil {
 				err = queue.Check(ctx, db.Conn)
 			}
 			if err == nil {

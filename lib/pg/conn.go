@@ -43,6 +43,11 @@ type Options struct {
 	// Log is told about each attempt to connect that is tried again; nil for
 	// nobody.
 	Log func(format string, args ...any)
+	// Locks says that others wait for what the session holds, and that its
+	// answers are small: the server also gives it up when one of them arrives
+	// nowhere. Where much data is on the way, that would hit a client that is
+	// stopped for a while (^Z) as well.
+	Locks bool
 }
 
 //go:embed settings.sql
@@ -56,9 +61,9 @@ const (
 )
 
 // Connect opens a connection to side. The connection string is what libpq
-// takes (URI or key=value, passfile, service file, sslmode). The session gets
-// the settings that make values, times and identifiers read the same on both
-// sides (settings.sql). A server that is starting, out of connections or not
+// takes (URI or key=value, passfile, service file, sslmode, keepalives). The
+// session gets the settings that make values, times and identifiers read the
+// same on both sides (settings.sql). A server that is starting, out of connections or not
 // listening yet is tried again for some seconds.
 //
 // The error names the side and never contains the password.
@@ -72,6 +77,10 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		// here the end of a password, which no message may show.
 		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"), Hint: "write %40 for an @ in a user name or password"}
 	}
+	alive, err := tcpParams(side, cfg.RuntimeParams)
+	if err != nil {
+		return nil, &Error{Side: side, Object: "connection string", Err: err}
+	}
 	c := &Conn{Side: side, addr: address(cfg)}
 	if o.Application != "" {
 		cfg.RuntimeParams["application_name"] = o.Application
@@ -79,14 +88,7 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = connectTimeout
 	}
-	// A peer that vanished without a word must not hold a lane for ever: the
-	// probes find it within minutes and never hit a healthy long COPY.
-	dialer := &net.Dialer{
-		Timeout:         cfg.ConnectTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 20 * time.Second, Interval: 10 * time.Second, Count: 4},
-		Control:         userTimeout(side),
-	}
-	cfg.DialFunc = dialer.DialContext
+	cfg.DialFunc = alive.dialer(cfg.ConnectTimeout).DialContext
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		c.tap = newTap(r)
 		return pgproto3.NewFrontend(c.tap, w)
@@ -108,7 +110,7 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		case <-ctx.Done():
 		}
 	}
-	if _, err := c.Exec(ctx, settingsSQL); err != nil {
+	if _, err := c.Exec(ctx, alive.settings(settingsSQL, o.Locks)); err != nil {
 		c.Close()
 		return nil, c.Wrap(err, "session settings")
 	}

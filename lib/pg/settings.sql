@@ -3,10 +3,9 @@
 -- timeout of the application may hit a long COPY. Settings that the server
 -- does not know (older versions) are left out. lock_timeout is finite: a chunk
 -- that cannot be locked fails and is tried again, instead of queueing the
--- application behind us. The last four make the server notice within a minute
--- that we are gone without a word (power, network): until then it keeps our
--- locks. There is no tcp_user_timeout among them: it would also end a session
--- whose client is alive but takes no data, a pipeline stopped with ^Z.
+-- application behind us. The last four make the server notice within a minute,
+-- or what the connection string says (tcp.go), that we are gone without a word
+-- (power, network): until then it keeps our locks.
 select count(set_config(s.name, v.value, false))
 from (values
     ('search_path', 'pg_catalog, pg_temp'),
@@ -30,8 +29,8 @@ from (values
     ('lock_timeout', '10s'),
     ('jit', 'off'),
     ('client_connection_check_interval', '10s'),
-    ('tcp_keepalives_idle', '20'),
-    ('tcp_keepalives_interval', '10'),
-    ('tcp_keepalives_count', '4')
+    ('tcp_keepalives_idle', '{idle}'),
+    ('tcp_keepalives_interval', '{interval}'),
+    ('tcp_keepalives_count', '{count}')
 ) v(name, value)
 join pg_catalog.pg_settings s on lower(s.name) = v.name

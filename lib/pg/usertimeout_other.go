@@ -2,8 +2,11 @@
 
 package pg
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
-// userTimeout needs TCP_USER_TIMEOUT, which only Linux has; elsewhere the
+// setUserTimeout needs TCP_USER_TIMEOUT, which only Linux has; elsewhere the
 // kernel's retransmission limit applies.
-func userTimeout(Side) func(network, address string, c syscall.RawConn) error { return nil }
+func setUserTimeout(time.Duration) func(network, address string, c syscall.RawConn) error { return nil }
