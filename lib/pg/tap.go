@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 )
 
 // tap sits between the connection and pgx's reader of messages. While a sink
@@ -15,9 +16,11 @@ import (
 // writes. Taking over the socket instead (Hijack) loses bytes to pgx's
 // background reader; the tap sees the same bytes as pgx, in order.
 type tap struct {
-	r    io.Reader
-	sink io.Writer
-	err  error // of the sink
+	r     io.Reader
+	sink  io.Writer
+	err   error // of the sink
+	haste int   // bytes to read without pauses
+	dry   bool  // the last read took all that was there
 
 	in   []byte // read from r, not handled yet
 	buf  []byte
@@ -28,6 +31,12 @@ type tap struct {
 }
 
 const tapBuffer = 256 << 10
+
+// gatherFrom is how much of a COPY is read as soon as it comes. PostgreSQL sends
+// 8 KiB at a time, and a reader that keeps pace is put to sleep and woken for
+// each of them, which costs it more than all else that it does. So when it has
+// emptied the socket of a large COPY, it lets data gather there for a moment.
+const gatherFrom = 1 << 20
 
 func newTap(r io.Reader) *tap { return &tap{r: r} }
 
@@ -107,8 +116,12 @@ func (t *tap) step() error {
 		t.buf = make([]byte, tapBuffer)
 	}
 	k := copy(t.buf, t.in) // at most 4 bytes of a header
+	if t.haste <= 0 && t.dry {
+		gather()
+	}
 	n, err := t.r.Read(t.buf[k:])
-	t.in = t.buf[:k+n]
+	t.in, t.dry = t.buf[:k+n], k+n < len(t.buf)
+	t.haste -= n
 	if n > 0 {
 		return nil
 	}
@@ -121,7 +134,10 @@ func (t *tap) step() error {
 // may still be sending.
 func (c *Conn) CopyOut(ctx context.Context, w io.Writer, sql string) (rows int64, err error) {
 	t := c.tap
-	t.sink, t.err = w, nil
+	t.sink, t.err, t.haste = w, nil, math.MaxInt
+	if gathers(c.PgConn().Conn()) {
+		t.haste = gatherFrom
+	}
 	defer func() { t.sink = nil }()
 	tag, err := c.PgConn().CopyTo(ctx, io.Discard, sql)
 	if t.err != nil {
