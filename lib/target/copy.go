@@ -258,14 +258,8 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 			return "", err
 		}
-		from, err := l.holders(ctx, tx, ht, t)
-		if err != nil {
+		if err := l.clearChunks(ctx, tx, ht, t, cond); err != nil {
 			return "", err
-		}
-		for _, r := range from {
-			if err := l.remove(ctx, tx, r+" where "+cond); err != nil {
-				return "", l.db.Wrap(err, "clear %s", ht.Name)
-			}
 		}
 		return relation, nil
 	}
@@ -284,30 +278,68 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 	return relation, err
 }
 
-// holders are the relations to delete the task's rows from where it has no chunk
-// of its own: the chunks that overlap it. A DELETE from the hypertable would lock
-// all of its chunks, and thousands exhaust the server's lock table; only batches
-// of compressed ones cannot be deleted from otherwise (up to 2.22).
-func (l *Loader) holders(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task) (from []string, err error) {
+// clearClass is the first key of the advisory lock under which lanes wait for
+// each other in clearChunks; the second is the chunk's number.
+const clearClass = 0x6269
+
+// clearChunks deletes the task's rows where it has no chunk of its own: from the
+// chunks that overlap it, one by one. A DELETE from the hypertable would lock all
+// of its chunks, and thousands exhaust the server's lock table.
+//
+// A batch of a compressed chunk may hold rows of several tasks, and is
+// decompressed for the first. In READ COMMITTED, a DELETE that waited for that
+// does not see the rows that came of it: lanes take turns, from here to the
+// commit, and nothing of others is believed but that no row is left.
+func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, cond string) error {
 	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, c := range chunks {
+	for _, c := range chunks { // in order, so that lanes do not wait for each other in a circle
 		name := pg.Ident(c.Name.Schema, c.Name.Name)
 		if _, err := tx.Exec(ctx, "lock table only "+name+" in row exclusive mode"); err != nil {
-			return nil, l.db.Wrap(err, "chunk %s", c.Name)
+			return l.db.Wrap(err, "chunk %s", c.Name)
 		}
 		// Only now is its state worth looking at.
-		if c, err = l.db.Chunk(ctx, c.Name); err != nil {
-			return nil, err
+		now, err := l.db.Chunk(ctx, c.Name)
+		if err != nil {
+			return err
 		}
-		if c == nil || c.Status != 0 {
-			return []string{pg.Ident(ht.Name.Schema, ht.Name.Name)}, nil
+		if now == nil {
+			return changed(c)
 		}
-		from = append(from, "only "+name)
+		compressed := now.Status != 0
+		if compressed {
+			timeout, err := l.ownLockTimeout(ctx, tx)
+			if err != nil {
+				return err
+			}
+			// However long the other lane copies: nobody else waits here.
+			if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = 0; select pg_advisory_xact_lock(%d, %d); set local lock_timeout = %s", clearClass, c.ID, timeout)); err != nil {
+				return l.db.Wrap(err, "clear %s", name)
+			}
+		}
+		from := "only " + name
+		for left, tries := true, 0; left; tries++ {
+			if tries == 4 {
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("rows in the task's range are there again and again after they were deleted"), Hint: "does a trigger keep them, or does an application change old rows?"}
+			}
+			if err := l.remove(ctx, tx, from+" where "+cond); err != nil {
+				return l.db.Wrap(err, "clear %s", name)
+			}
+			if left = compressed; left {
+				err := l.asUser(ctx, tx, func() error {
+					return tx.QueryRow(ctx, "select exists (select from "+name+" where "+cond+")").Scan(&left)
+				})
+				if err != nil {
+					return l.db.Wrap(err, "clear %s", name)
+				}
+			}
+			// Up to 2.22 batches can be deleted from through the hypertable only.
+			from = pg.Ident(ht.Name.Schema, ht.Name.Name)
+		}
 	}
-	return from, nil
+	return nil
 }
 
 // empty locks the chunk against a change of its state and empties it.
@@ -479,10 +511,9 @@ func (l *Loader) unfreeze(ctx context.Context, tx pgx.Tx, c *tsdb.Chunk) error {
 // only briefly, again and again: what was copied so far is not lost over a
 // lock, and nobody queues behind us for long.
 func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
-	if l.lockTimeout == "" {
-		if err := tx.QueryRow(ctx, "select quote_literal(current_setting('lock_timeout'))").Scan(&l.lockTimeout); err != nil {
-			return err
-		}
+	timeout, err := l.ownLockTimeout(ctx, tx)
+	if err != nil {
+		return err
 	}
 	deadline := time.Now().Add(patience)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -491,7 +522,7 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 			return err
 		}
 		if err = f(tx); err == nil {
-			_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+l.lockTimeout)
+			_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+timeout)
 			return err
 		}
 		if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
@@ -510,3 +541,12 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 
 // patience is how long a lock is tried for that the copy needs at its end.
 const patience = 5 * time.Minute
+
+// ownLockTimeout returns the session's lock_timeout, quoted.
+func (l *Loader) ownLockTimeout(ctx context.Context, tx pgx.Tx) (string, error) {
+	if l.lockTimeout != "" {
+		return l.lockTimeout, nil
+	}
+	err := tx.QueryRow(ctx, "select quote_literal(current_setting('lock_timeout'))").Scan(&l.lockTimeout)
+	return l.lockTimeout, err
+}

@@ -26,7 +26,7 @@ type Loader struct {
 	force     bool
 	rehearsed string // what a compressed relation was like that is known to fit
 
-	lockTimeout string // of the session; see patiently
+	lockTimeout string // of the session; see ownLockTimeout
 }
 
 // New returns a Loader. force loads tasks again that are done.
