@@ -53,7 +53,11 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 			return nil, err
 		}
 		if s.Compressed {
-			if why := rowsOnly(p, dst, s, t); why != "" {
+			why := rowsOnly(p, dst, s, t)
+			if why == "" && len(trig) > 0 {
+				why = "row triggers of the target have to fire"
+			}
+			if why != "" {
 				for _, task := range p.Tasks {
 					if task.Hypertable == s.Name {
 						task.RowsOnly = why
@@ -104,12 +108,13 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable) string {
 			return fmt.Sprintf("column %q is generated on one side only", c.Name)
 		case c.Collation != o.Collation:
 			return fmt.Sprintf("column %q has another collation", c.Name)
-		case o.NotNull && !c.NotNull:
-			return fmt.Sprintf("column %q is not null on the target only", c.Name)
 		}
 	}
 	for name := range theirs {
 		return fmt.Sprintf("column %q exists only on the target", name)
+	}
+	if demand := t.Stricter(s.Enforced); demand != "" {
+		return "only the target demands of its rows: " + demand
 	}
 	return ""
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -21,6 +20,11 @@ import (
 // copyRows replaces what the target holds in the task's range by the rows of
 // the stream, in one transaction that also completes the task.
 func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data io.Reader, p *place, img *tsdb.Image, s situation, res *task.Result) error {
+	if p.chunk != nil && s.compression {
+		if err := l.loosen(ctx, p.chunk); err != nil {
+			return err
+		}
+	}
 	var loaded string // the chunk that has rows now
 	err := l.inTx(ctx, t, func(tx pgx.Tx) error {
 		frozen := img.Frozen
@@ -35,6 +39,11 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if t.Range.Partial {
 				frozen = c.Status&tsdb.StatusFrozen != 0
 			}
+			m, err := l.merger(ctx, tx, ht, t, c)
+			if err != nil {
+				return err
+			}
+			s.referenced = m != nil
 		}
 		way, why := choose(s)
 		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, part, data)
@@ -70,6 +79,35 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 	return err
 }
 
+// loosen decompresses a chunk that is compressed and has no batches, as the
+// restored dump of a schema leaves it. In the transaction of the copy that would
+// lock the application out of the chunk until the commit.
+func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) error {
+	if chunk.Status&(tsdb.StatusCompressed|tsdb.StatusFrozen) != tsdb.StatusCompressed {
+		return nil
+	}
+	err := l.briefly(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "lock table only "+pg.Ident(chunk.Name.Schema, chunk.Name.Name)+" in access exclusive mode"); err != nil {
+			return err
+		}
+		c, err := l.db.Chunk(ctx, chunk.Name)
+		if err != nil || c == nil || c.Status&(tsdb.StatusCompressed|tsdb.StatusFrozen) != tsdb.StatusCompressed {
+			return err
+		}
+		batches, err := l.db.RelationName(ctx, c.Compressed)
+		if err != nil {
+			return err
+		}
+		var some bool
+		if err := tx.QueryRow(ctx, "select exists (select from only "+batches+")").Scan(&some); err != nil || some {
+			return err
+		}
+		_, err = tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID)
+		return err
+	})
+	return l.db.Wrap(err, "decompress chunk %s", chunk.Name)
+}
+
 // compress has the server compress the chunk. Up to 2.18 that turns NULLs into
 // the default of a column that was added to the chunk with one: then the chunk
 // stays as it is, and the column is returned.
@@ -103,9 +141,8 @@ func (l *Loader) compress(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk) (co
 // rows beside it, in one transaction that also completes the task. A fresh
 // relation is filled first, under locks that nobody else meets; the chunk is
 // touched at the end.
-func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, data io.Reader, img *tsdb.Image, rr *relation, w way, res *task.Result) error {
+func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, data io.Reader, img *tsdb.Image, rr *relation, w way, res *task.Result) error {
 	return l.inTx(ctx, t, func(tx pgx.Tx) error {
-		chunk := p.chunk
 		into := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
 		var rel string
 		var err error
@@ -115,7 +152,7 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
-			rel, err = l.existing(ctx, tx, t, chunk, rr)
+			rel, err = l.existing(ctx, tx, ht, t, chunk, rr)
 			// Rows that go through the hypertable mark the chunk as partial.
 			into = pg.Ident(ht.Name.Schema, ht.Name.Name)
 		}
@@ -130,6 +167,9 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 		if err != nil {
 			return err
 		}
+		if err := l.refer(ctx, tx, chunk, rel, rr); err != nil {
+			return err
+		}
 		if w == rawFresh {
 			if err := l.index(ctx, tx, rel, rr); err != nil {
 				return err
@@ -140,7 +180,7 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
-			if chunk, err = l.empty(ctx, tx, t, chunk); err != nil {
+			if chunk, err = l.empty(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
 		}
@@ -274,7 +314,7 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		}
 		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
 	}
-	_, err = l.emptied(ctx, tx, t, p.chunk)
+	_, err = l.emptied(ctx, tx, ht, t, p.chunk)
 	return relation, err
 }
 
@@ -343,19 +383,25 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 }
 
 // empty locks the chunk against a change of its state and empties it.
-func (l *Loader) empty(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
 		return nil, err
 	}
-	return l.emptied(ctx, tx, t, c)
+	return l.emptied(ctx, tx, ht, t, c)
 }
 
 // emptied leaves a locked chunk uncompressed and without rows, and returns it as
 // it is then. A compressed one loses its batches first: decompressing none is cheap,
-// and from 2.28 on DELETE would go through them one by one.
-func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
+// and from 2.28 on DELETE would go through them one by one. Rows that other
+// tables reference are not for deleting: they have to be merged.
+func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
 	relation := pg.Ident(c.Name.Schema, c.Name.Name)
+	if m, err := l.merger(ctx, tx, ht, t, c); err != nil {
+		return nil, err
+	} else if m != nil {
+		return nil, byRows(t, whyMerged)
+	}
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return nil, err
 	}
@@ -404,10 +450,15 @@ func (l *Loader) invalidate(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable,
 
 // existing empties the compressed relation that the chunk has and returns it.
 // DELETE, not TRUNCATE: readers see the old batches until the commit.
-func (l *Loader) existing(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk, r *relation) (rel string, err error) {
+func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation) (rel string, err error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
 		return "", err
+	}
+	if m, err := l.merger(ctx, tx, ht, t, c); err != nil {
+		return "", err
+	} else if m != nil {
+		return "", byRows(t, whyMerged)
 	}
 	if err := l.matches(ctx, c, r); err != nil {
 		return "", changed(chunk)
@@ -515,28 +566,20 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 	if err != nil {
 		return err
 	}
-	deadline := time.Now().Add(patience)
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		_, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", lockWait.Milliseconds()))
-		if err != nil {
+	return untilLocked(ctx, patience, func() error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
 			return err
 		}
-		if err = f(tx); err == nil {
+		err := f(tx)
+		if err == nil {
 			_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+timeout)
 			return err
 		}
 		if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
-			return err
+			return fmt.Errorf("%v; and then: %w", err, e)
 		}
-		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-time.After(pause/2 + rand.N(pause)):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+		return err
+	})
 }
 
 // patience is how long a lock is tried for that the copy needs at its end.

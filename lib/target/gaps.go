@@ -139,22 +139,27 @@ func (l *Loader) createChunk(ctx context.Context, ht *tsdb.Hypertable, want []ta
 		_, _, err := l.db.CreateChunk(ctx, ht, want)
 		return err
 	})
-	switch pg.Code(err) {
-	case "TS503", "TS003", "42704":
-		// A collision with a chunk that came to be a moment ago, or (2.11 to
-		// 2.14) the leftover of a dropped chunk: "chunk not found".
+	if inTheWay(err) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// inTheWay reports whether create_chunk failed because of another chunk: one of
+// another extent, or (2.11 to 2.14) the leftover of a dropped one, which is "not
+// found".
+func inTheWay(err error) bool {
+	switch pg.Code(err) {
+	case "TS503", "TS003", "42704":
+		return true
+	}
+	return false
 }
 
 // routeRow makes a chunk by a row: the first one of the data, moved to where the
 // chunk begins, goes through the root and is deleted again in the same short
 // transaction; what stays is the chunk.
 func (l *Loader) routeRow(ctx context.Context, ht *tsdb.Hypertable, want []task.Slice, part *stream.Part, data *partReader) (why string, err error) {
-	if part.Relation != stream.Rows {
-		return "no chunk of that extent can be made on the target", nil
-	}
 	triggers, err := l.db.RowTriggers(ctx, ht)
 	if err != nil {
 		return "", err

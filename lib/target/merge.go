@@ -18,7 +18,11 @@ import (
 // the task's range, and returns the relation that they are in.
 func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, w way, part *stream.Part, data io.Reader) (relation string, stored, bytes int64, err error) {
 	if w == rowsChunk || w == rowsRoot {
-		m, err := l.merger(ctx, tx, ht, t, p, w)
+		into := p.chunk
+		if w == rowsRoot {
+			into = nil
+		}
+		m, err := l.merger(ctx, tx, ht, t, into)
 		if err != nil {
 			return "", 0, 0, err
 		}
@@ -44,9 +48,13 @@ type merger struct {
 	key      []string // columns of a unique key that is referenced
 }
 
+// whyMerged says why a chunk's rows do not become a compressed chunk's.
+const whyMerged = "other tables reference rows of the target's chunk"
+
 // merger returns nil when nothing references the hypertable or the target
-// holds no rows in the range: then rows are just copied.
-func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place, w way) (*merger, error) {
+// holds no rows in the range, in the chunk or (nil) in all of them: then rows
+// are just copied.
+func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*merger, error) {
 	m := &merger{relation: pg.Ident(ht.Name.Schema, ht.Name.Name)}
 	// By their triggers: there is no index on what a constraint references.
 	err := tx.QueryRow(ctx, `select coalesce((
@@ -56,8 +64,11 @@ func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *
 	if err != nil || len(m.key) == 0 {
 		return nil, l.db.Wrap(err, "foreign keys to %s", ht.Name)
 	}
-	if w == rowsChunk {
-		m.relation, m.only = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name), "only "
+	if c != nil {
+		m.relation = pg.Ident(c.Name.Schema, c.Name.Name)
+		if c.Status&tsdb.StatusCompressed == 0 {
+			m.only = "only " // which does not show what is in batches
+		}
 		m.where, err = l.db.RangeCondition(ht, t)
 	} else {
 		m.where, err = l.db.TaskCondition(ht, t)

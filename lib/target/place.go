@@ -58,10 +58,13 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		return l.into(ctx, ht, c)
 	}
 	if no == "" {
-		no = "the target cuts chunks differently"
+		no = whyOther
 	}
 	return &place{why: no}, nil
 }
+
+// whyOther says why there is no chunk of the source's extent.
+const whyOther = "the target cuts chunks differently"
 
 // into is a chunk of the target as the place, if rows may be written to it
 // directly.
@@ -117,14 +120,22 @@ const brieflyClass = 0x6268
 // briefly runs f in a transaction of its own whose locks are waited for only
 // briefly, again and again.
 func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
-	deadline := time.Now().Add(lockFor)
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
+	return untilLocked(ctx, lockFor, func() error {
+		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0); set local lock_timeout = %d", brieflyClass, lockWait.Milliseconds())); err != nil {
 				return err
 			}
 			return f(tx)
 		})
+	})
+}
+
+// untilLocked runs f again and again, for as long as most, until it gets the
+// locks that it needs.
+func untilLocked(ctx context.Context, most time.Duration, f func() error) error {
+	deadline := time.Now().Add(most)
+	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := f()
 		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
 			return err
 		}

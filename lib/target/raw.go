@@ -29,6 +29,7 @@ var privilegesSQL string
 // hypertable.
 type relation struct {
 	*tsdb.Relation
+	keys   []tsdb.Reference // the target's foreign keys, to be checked
 	kept   []tsdb.RelationColumn
 	drop   map[string]bool // columns that do not arrive
 	sparse []tsdb.SparseIndex
@@ -108,67 +109,116 @@ func (l *Loader) fit(ctx context.Context, ht *tsdb.Hypertable, h *stream.Header,
 		return nil, "", errors.New("description of the compressed relation: bloom filters in binary format")
 	}
 	r.sparse = r.Sparse(r.drop)
-	return r, "", nil
+	why, err := l.unseen(ctx, ht, r)
+	return r, why, err
 }
 
-// settle finds out, before anything is copied, how the compressed relation can
-// get into the chunk: it rehearses the attachment with an empty one in a
-// transaction that is rolled back, or, where the role may not create one,
-// has the server make it. A lane rehearses once for relations of one kind.
-func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation, s *situation) error {
-	missing, err := l.db.Missing(ctx, chunk.OID)
+// settle finds out, before anything on the target is touched, how the
+// compressed relation can get into the chunk: it rehearses that with an empty
+// one in a transaction that is rolled back, or, where the role may not create
+// one, has the server make it. A lane rehearses once for relations of one kind.
+// It returns the chunk, which it makes when nothing speaks against it.
+func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, r *relation, s *situation) (*tsdb.Chunk, error) {
+	chunk, err := l.db.ChunkOf(ctx, ht, t.Slices)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, m := range missing {
-		if slices.Contains(r.Nulls, m) {
-			s.unfit = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
-			return nil
+	if chunk == nil {
+		if s.unfit = unaligned(ht, t.Slices); s.unfit != "" {
+			return nil, nil
+		}
+	} else {
+		missing, err := l.db.Missing(ctx, chunk.OID)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range missing {
+			if slices.Contains(r.Nulls, m) {
+				s.unfit = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
+				return nil, nil
+			}
 		}
 	}
 	var role string
 	if err := l.db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&s.mayBuild, &role); err != nil {
-		return err
+		return nil, err
 	}
+	var misfit *misfitError
 	if !s.mayBuild {
 		s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server makes a different one; this helps: grant create on schema _timescaledb_internal to " + role
-		s.same, err = l.native(ctx, ht, chunk, r)
-		return err
+		chunk, err = l.native(ctx, ht, t, chunk, r)
+		if s.same = err == nil; errors.As(err, &misfit) {
+			err = nil
+		}
+		return chunk, err
 	}
 	kind, err := json.Marshal([]any{ht.ID, r.Columns, r.Indexes, r.Settings})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if l.rehearsed == string(kind) {
-		return nil
+	if l.rehearsed != string(kind) {
+		rehearsal := errors.New("a rehearsal")
+		err = l.briefly(ctx, func(tx pgx.Tx) error {
+			chunk, err := l.ensure(ctx, ht, t, chunk)
+			if err != nil {
+				return err
+			}
+			rel, err := l.build(ctx, tx, ht, chunk, r)
+			if err != nil {
+				return err
+			}
+			if err := l.index(ctx, tx, rel, r); err != nil {
+				return err
+			}
+			if _, err := l.empty(ctx, tx, ht, t, chunk); err != nil {
+				return err
+			}
+			if err := l.attach(ctx, tx, ht, chunk, rel, r); err != nil {
+				return err
+			}
+			return rehearsal
+		})
+		if err == rehearsal {
+			l.rehearsed, err = string(kind), nil
+		}
 	}
-	rehearsal := errors.New("a rehearsal")
-	err = l.briefly(ctx, func(tx pgx.Tx) error {
-		rel, err := l.build(ctx, tx, ht, chunk, r)
+	if err == nil && chunk == nil {
+		err = l.briefly(ctx, func(pgx.Tx) (err error) {
+			chunk, err = l.ensure(ctx, ht, t, nil)
+			return err
+		})
+	}
+	if errors.As(err, &misfit) {
+		s.unfit = misfit.why
+		return nil, nil
+	}
+	return chunk, err
+}
+
+// ensure returns the chunk of the task, which it makes if there is none, within
+// the transaction that is open. A misfitError says that there can be none, or
+// none that takes rows directly.
+func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+	if chunk == nil {
+		_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
+		if inTheWay(err) {
+			return nil, &misfitError{whyOther}
+		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := l.index(ctx, tx, rel, r); err != nil {
-			return err
+		if chunk, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
+			return nil, err
 		}
-		if _, err := l.empty(ctx, tx, t, chunk); err != nil {
-			return err
+		if chunk == nil {
+			return nil, &misfitError{whyOther}
 		}
-		if err := l.attach(ctx, tx, ht, chunk, rel, r); err != nil {
-			return err
-		}
-		return rehearsal
-	})
-	var misfit *misfitError
-	switch {
-	case errors.Is(err, rehearsal):
-		l.rehearsed = string(kind)
-		return nil
-	case errors.As(err, &misfit):
-		s.unfit = misfit.Error()
-		return nil
 	}
-	return err
+	p, err := l.into(ctx, ht, chunk)
+	if err == nil && p.chunk == nil {
+		err = &misfitError{p.why}
+	}
+	return chunk, err
 }
 
 // misfitError says why the target does not take the compressed relation.
@@ -176,32 +226,27 @@ type misfitError struct{ why string }
 
 func (e *misfitError) Error() string { return e.why }
 
-// native has the server compress the chunk, in a short transaction, with the
-// settings of the source's, and reports whether its compressed relation is the
-// same as the source's. If not, nothing has changed.
-func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation) (same bool, err error) {
-	if chunk.Status&tsdb.StatusCompressed != 0 {
-		err := l.matches(ctx, chunk, r)
-		var misfit *misfitError
-		if err == nil || !errors.As(err, &misfit) {
-			return err == nil, err
+// native has the server compress the chunk, which it makes if there is none, in
+// a short transaction, with the settings of the source's. If its compressed
+// relation is not the same as the source's, that is a misfitError and nothing
+// has changed.
+func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation) (*tsdb.Chunk, error) {
+	if chunk != nil && chunk.Status&tsdb.StatusCompressed != 0 {
+		return chunk, l.matches(ctx, chunk, r)
+	}
+	if chunk != nil && chunk.Status != 0 {
+		return chunk, &misfitError{"the target's chunk is frozen"}
+	}
+	err := l.briefly(ctx, func(tx pgx.Tx) (err error) {
+		if chunk, err = l.ensure(ctx, ht, t, chunk); err != nil {
+			return err
 		}
-		return false, nil
-	}
-	if chunk.Status != 0 {
-		return false, nil
-	}
-	err = l.briefly(ctx, func(tx pgx.Tx) error {
 		return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
 			return err
 		})
 	})
-	var misfit *misfitError
-	if errors.As(err, &misfit) {
-		return false, nil
-	}
-	return err == nil, err
+	return chunk, err
 }
 
 // build makes the compressed relation, empty and standing alone. On servers

@@ -124,46 +124,50 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 			return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}}
 		}
 	}
-	var p *place
 	var part *stream.Part
-	var data *partReader
 	if s.unfit == "" {
 		if part, err = r.NextPart(); err != nil {
 			return err
 		}
-		data = newPart(r)
-		if !s.raw && !img.Compressed && !img.Frozen {
-			table, err := l.becomesChunk(ctx, ht, t, part)
-			if err != nil {
-				return err
-			}
-			if table != nil {
-				return l.copyTable(ctx, r, ht, t, part, data, table, res)
-			}
-		}
-		if p, err = l.place(ctx, ht, t, part, data); err != nil {
-			return err
-		}
-		s.chunk, s.whyRoot = p.chunk != nil, p.why
-		if s.raw && s.chunk {
-			if err := l.settle(ctx, ht, t, p.chunk, rel, &s); err != nil {
-				return err
-			}
-		}
 	}
+	data := newPart(r)
 	if s.raw {
+		var chunk *tsdb.Chunk
+		if s.unfit == "" {
+			if chunk, err = l.settle(ctx, ht, t, rel, &s); err != nil {
+				return err
+			}
+		}
 		way, why := choose(s)
 		if way == refuse {
-			return &pg.Error{Side: pg.Target, Object: t.String(), Err: &rowsNeeded{why}, Hint: "run the same again: the chunk will travel as rows"}
+			return byRows(t, why)
 		}
-		return l.copyRaw(ctx, r, ht, t, p, data, img, rel, way, res)
+		return l.copyRaw(ctx, r, ht, t, chunk, data, img, rel, way, res)
 	}
+	if !img.Compressed && !img.Frozen {
+		table, err := l.becomesChunk(ctx, ht, t, part)
+		if err != nil {
+			return err
+		}
+		if table != nil {
+			return l.copyTable(ctx, r, ht, t, part, data, table, res)
+		}
+	}
+	p, err := l.place(ctx, ht, t, part, data)
+	if err != nil {
+		return err
+	}
+	s.chunk, s.whyRoot = p.chunk != nil, p.why
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }
 
 // rowsNeeded is compressed data that this target cannot take. It is left on the
 // task, so that the next dump sends rows.
 type rowsNeeded struct{ why string }
+
+func byRows(t *task.Task, why string) error {
+	return &pg.Error{Side: pg.Target, Object: t.String(), Err: &rowsNeeded{why}, Hint: "run the same again: the chunk will travel as rows"}
+}
 
 func (e *rowsNeeded) Error() string {
 	return "the compressed data cannot be taken as it is: " + e.why

@@ -25,6 +25,7 @@ type situation struct {
 	chunk       bool   // it has a chunk of that extent
 	whyRoot     string // why not
 	squeezed    bool   // that chunk is compressed
+	referenced  bool   // that chunk has rows that other tables reference
 	compression bool   // the hypertable has compression enabled
 	unfit       string // why the compressed relation does not fit; "" if it does
 	mayBuild    bool   // the role may create the relation
@@ -39,8 +40,6 @@ func choose(s situation) (w way, why string) {
 	// The stream brings the compressed relation.
 	case s.raw && s.unfit != "":
 		return refuse, s.unfit
-	case s.raw && !s.chunk:
-		return refuse, s.whyRoot
 	case s.raw && s.mayBuild:
 		return rawFresh, "" // attached last: nobody waits for the COPY
 	case s.raw && s.same:
@@ -51,6 +50,10 @@ func choose(s situation) (w way, why string) {
 	// It brings rows.
 	case !s.chunk:
 		return rowsRoot, s.whyRoot
+	case s.referenced && s.squeezed:
+		return rowsRoot, whyMerged
+	case s.referenced:
+		return rowsChunk, whyMerged
 	case s.partial && s.squeezed:
 		return rowsRoot, "the target's chunk is compressed" // and its other rows stay as they are
 	case s.partial:

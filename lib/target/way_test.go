@@ -22,7 +22,6 @@ func TestChoose(t *testing.T) {
 		{"raw, no right to build, server makes another", situation{raw: true, compressed: true, chunk: true, compression: true, whyNot: grant}, refuse, grant},
 		{"raw, unfit", situation{raw: true, compressed: true, chunk: true, compression: true, mayBuild: true, unfit: unfit}, refuse, unfit},
 		{"raw, unfit before the chunk was looked for", situation{raw: true, compressed: true, unfit: unfit}, refuse, unfit},
-		{"raw, no such chunk", situation{raw: true, compressed: true, whyRoot: root, compression: true, mayBuild: true}, refuse, root},
 
 		{"uncompressed, chunk uncompressed", situation{chunk: true}, rowsChunk, ""},
 		{"uncompressed, chunk compressed", situation{chunk: true, squeezed: true, compression: true}, rowsChunk, ""},
@@ -31,6 +30,12 @@ func TestChoose(t *testing.T) {
 		{"compressed by rows, chunk compressed", situation{compressed: true, chunk: true, squeezed: true, compression: true, whyRows: "unordered"}, rowsCompress, "unordered"},
 		{"compressed by rows, compression not enabled", situation{compressed: true, chunk: true, whyRows: "not enabled"}, rowsChunk, "not enabled"},
 		{"compressed by rows, no such chunk", situation{compressed: true, whyRoot: root, compression: true, whyRows: "unordered"}, rowsRoot, root},
+
+		{"uncompressed, chunk referenced", situation{chunk: true, referenced: true}, rowsChunk, whyMerged},
+		{"uncompressed, chunk compressed and referenced", situation{chunk: true, squeezed: true, compression: true, referenced: true}, rowsRoot, whyMerged},
+		{"compressed by rows, chunk referenced", situation{compressed: true, chunk: true, compression: true, referenced: true, whyRows: "unordered"}, rowsChunk, whyMerged},
+		{"compressed by rows, chunk compressed and referenced", situation{compressed: true, chunk: true, squeezed: true, compression: true, referenced: true, whyRows: "unordered"}, rowsRoot, whyMerged},
+		{"a part, chunk compressed and referenced", situation{partial: true, chunk: true, squeezed: true, compression: true, referenced: true}, rowsRoot, whyMerged},
 
 		{"a part, chunk uncompressed", situation{partial: true, chunk: true}, rowsChunk, ""},
 		{"a part of a compressed chunk, chunk uncompressed", situation{partial: true, compressed: true, chunk: true, compression: true, whyRows: "a part"}, rowsChunk, "a part"},

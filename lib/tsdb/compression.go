@@ -53,6 +53,8 @@ type Relation struct {
 	Rows     int64    `json:"rows"`
 	Before   [3]int64 `json:"before"`
 	Encoding string   `json:"encoding"` // of the database
+	// Enforced is what the source has seen to in the rows: see Hypertable.
+	Enforced []string `json:"enforced,omitempty"`
 }
 
 // RelationColumn is one column of a compressed relation.
@@ -244,7 +246,7 @@ func (db *DB) Relation(ctx context.Context, c *Chunk, h *Hypertable) (r *Relatio
 	if s == nil {
 		return nil, "the chunk has no compression settings", nil
 	}
-	r = &Relation{Settings: *s}
+	r = &Relation{Settings: *s, Enforced: h.Enforced}
 	if r.Columns, r.Encoding, err = db.RelationColumns(ctx, c.Compressed); err != nil {
 		return nil, "", err
 	}

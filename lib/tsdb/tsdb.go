@@ -30,6 +30,10 @@ var (
 	columnsSQL string
 	//go:embed chunks.sql
 	chunksSQL string
+	//go:embed enforced.sql
+	enforcedSQL string
+	//go:embed references.sql
+	referencesSQL string
 )
 
 // DB is a connection to a database with TimescaleDB and what was found out
@@ -176,6 +180,7 @@ type Hypertable struct {
 	Dimensions []Dimension `json:"dimensions"` // primary first
 	Columns    []Column    `json:"columns"`
 	Compressed bool        `json:"compressed,omitempty"` // compression is enabled on it
+	Enforced   []string    `json:"enforced,omitempty"`   // what its constraints demand of rows, to be compared
 
 	// Of a continuous aggregate: its user view and the hypertable it
 	// aggregates.
@@ -295,10 +300,55 @@ func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
 		return db.Wrap(err, "list dimensions")
 	}
 	cols, err := db.Columns(ctx, oids...)
+	if err != nil {
+		return err
+	}
 	for oid, c := range cols {
 		byOID[oid].Columns = c
 	}
-	return err
+	if rows, err = db.Query(ctx, enforcedSQL, oids); err != nil {
+		return db.Wrap(err, "list constraints")
+	}
+	var oid uint32
+	var demand string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &demand}, func() error {
+		byOID[oid].Enforced = append(byOID[oid].Enforced, demand)
+		return nil
+	})
+	return db.Wrap(err, "list constraints")
+}
+
+// Stricter returns what the hypertable demands of its rows and has does not:
+// only its own server would find that a row does not comply. "" for nothing.
+func (h *Hypertable) Stricter(has []string) string {
+	for _, e := range h.Enforced {
+		if !slices.Contains(has, e) {
+			return e
+		}
+	}
+	return ""
+}
+
+// Reference is a foreign key of a hypertable.
+type Reference struct {
+	Name    string
+	Table   task.Name // that it references
+	Columns []string
+	Keys    []string // the columns of Table, in that order
+	Allowed bool     // the role may look the rows of Table up and lock them
+}
+
+// References lists the foreign keys of a hypertable.
+func (db *DB) References(ctx context.Context, h *Hypertable) ([]Reference, error) {
+	rows, err := db.Query(ctx, referencesSQL, h.OID)
+	if err != nil {
+		return nil, db.Wrap(err, "foreign keys of %s", h.Name)
+	}
+	refs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (f Reference, err error) {
+		err = r.Scan(&f.Name, &f.Table.Schema, &f.Table.Name, &f.Columns, &f.Keys, &f.Allowed)
+		return f, err
+	})
+	return refs, db.Wrap(err, "foreign keys of %s", h.Name)
 }
 
 // Columns lists the columns of relations, by OID.
