@@ -2,6 +2,7 @@ package target_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,7 +30,7 @@ import (
 // sides are a source and a target that a test copies between.
 type sides struct {
 	src, dst *testdb.DB
-	as       string // connection string of the loading role; "" for the superuser's
+	from, as string // connection strings of the roles that dump and load; "" for the superuser's
 	force    bool
 	pause    func() // called when all of the first part but its end has come
 }
@@ -102,12 +103,20 @@ func (s *sides) stage(t *testing.T, o stage.Options) {
 }
 
 // copy moves all pending tasks as a lane does: a task that is refused as it is
-// comes again by its rows. It returns the last result of each.
+// comes again by its rows, and has left nothing behind. It returns the last
+// result of each.
 func (s *sides) copy(t *testing.T) []*task.Result {
 	t.Helper()
 	var results []*task.Result
+	const trace = `select (select string_agg(c::text, ',') from _timescaledb_catalog.chunk c), (select count(*) from pg_class where relnamespace = '_timescaledb_internal'::regnamespace)`
 	for range 2 {
+		before := s.dst.Rows(t, trace)
 		rs, errs := s.lane(t, nil)
+		if !slices.Contains(errs, nil) {
+			if after := s.dst.Rows(t, trace); !reflect.DeepEqual(before, after) {
+				t.Errorf("refused (%v), and yet the target changed from %v to %v", errs, before, after)
+			}
+		}
 		for i, r := range rs {
 			if errs[i] != nil && !strings.Contains(errs[i].Error(), "cannot be taken as it is") {
 				t.Fatal(errs[i])
@@ -130,7 +139,7 @@ func (s *sides) copy(t *testing.T) []*task.Result {
 func (s *sides) lane(t *testing.T, edit func(*stream.Header)) (results []*task.Result, errs []error) {
 	t.Helper()
 	ctx := context.Background()
-	src, dst := open(t, pg.Source, s.src.ConnString), open(t, pg.Target, s.target())
+	src, dst := open(t, pg.Source, cmp.Or(s.from, s.src.ConnString)), open(t, pg.Target, s.target())
 	defer src.Close()
 	defer dst.Close()
 	state := queue.Pending
@@ -351,6 +360,7 @@ func TestCompressedStates(t *testing.T) {
 		{"compressed", fill(0, 1000) + compress},
 		{"partial", fill(0, 1000) + compress + fill(200, 20)},
 		{"frozen", fill(0, 1000) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
+		{"unordered", direct},
 	}
 	targets := []struct{ name, sql string }{
 		{"absent", ""},
@@ -360,17 +370,22 @@ func TestCompressedStates(t *testing.T) {
 		{"compressed", fill(30, 400) + compress},
 		{"partial", fill(30, 400) + compress + fill(10, 20)},
 		{"frozen", fill(30, 400) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
+		{"unordered", direct},
 	}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, from := range sources {
 			for _, to := range targets {
 				name := from.name + " over " + to.name
-				if !newest(t, p) && !slices.Contains([]string{"partial over absent", "partial over compressed empty", "partial over partial", "frozen over frozen", "compressed over dual-written", "uncompressed over compressed"}, name) {
+				if !newest(t, p) && !slices.Contains([]string{"partial over absent", "partial over compressed empty", "partial over partial", "frozen over frozen", "compressed over dual-written", "uncompressed over compressed",
+					"unordered over absent", "unordered over unordered", "partial over unordered", "uncompressed over unordered"}, name) {
 					continue
 				}
 				t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 					s := both(t, p)
 					s.exec(t, table+enable)
+					if strings.Contains(name, "unordered") && !directly(t, s.src) {
+						t.Skip("this version does not compress rows as they are inserted")
+					}
 					fn := func(sql string, db *testdb.DB) string {
 						if strings.HasPrefix(db.Install.Version, "2.11.") {
 							return strings.ReplaceAll(sql, "FN", "_timescaledb_internal")
@@ -384,10 +399,13 @@ func TestCompressedStates(t *testing.T) {
 					before := settings(t, s.dst)
 					s.stage(t, stage.Options{Until: "2025-01-01"})
 					r := one(t, s.copy(t))
-					if from.name == "uncompressed" {
-						wantWay(t, r, "rows into the chunk", "")
-					} else {
-						wantWay(t, r, "raw into a fresh compressed relation", "")
+					switch from.name {
+					case "uncompressed":
+						wantWay(t, r, wayRows, "")
+					case "unordered":
+						wantWay(t, r, wayCompress, "its batches are unordered")
+					default:
+						wantWay(t, r, wayRaw, "")
 					}
 					s.same(t, "after the copy")
 					var rows int64
@@ -395,19 +413,37 @@ func TestCompressedStates(t *testing.T) {
 					if r.Rows != rows {
 						t.Errorf("result says %d rows of %d", r.Rows, rows)
 					}
-					if a, b := state(t, s.src), state(t, s.dst); a != b {
+					a, b := state(t, s.src), state(t, s.dst)
+					if from.name == "unordered" {
+						if a != "3" {
+							t.Fatalf("status of the source's chunk %s, want 3", a)
+						}
+						a = "1" // compressed again, it is ordered
+					}
+					if a != b {
 						t.Errorf("status %s on the source, %s on the target", a, b)
 					}
 					if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
 						t.Errorf("settings of the hypertable were %v, are %v", before, after)
 					}
-					if name == "partial over absent" {
+					if name == "partial over absent" || name == "unordered over unordered" {
 						s.live(t)
 					}
 				})
 			}
 		}
 	})
+}
+
+// direct inserts rows that the server compresses at once, in the order in which
+// they come: batches overlap.
+var direct = "set timescaledb.enable_direct_compress_insert = on;" + fill(500, 500) + fill(0, 500) + "reset timescaledb.enable_direct_compress_insert;"
+
+// directly reports whether the server has that, once it has made a hypertable.
+func directly(t *testing.T, db *testdb.DB) (yes bool) {
+	t.Helper()
+	db.Query1(t, &yes, "select exists (select from pg_settings where name = 'timescaledb.enable_direct_compress_insert')")
+	return yes
 }
 
 // legacy reports whether the target keeps one set of settings per hypertable.
@@ -777,37 +813,53 @@ func TestCompressedCatalogs(t *testing.T) {
 }
 
 // TestCompressedAggregate copies compressed chunks of a materialization
-// hypertable.
+// hypertable, also with settings that the target's does not have.
 func TestCompressedAggregate(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		s := both(t, p)
-		s.dst.Exec(t, "create table other(ts timestamptz not null); select create_hypertable('other', 'ts')") // other ids
-		s.exec(t, table)
-		s.src.Exec(t, fill(0, 3000))
-		for _, db := range []*testdb.DB{s.src, s.dst} {
-			db.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
-				select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data`)
-			db.Exec(t, "alter materialized view hourly set (timescaledb.compress = true)")
-		}
-		s.src.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
-		s.src.Exec(t, "select compress_chunk(c) from show_chunks('hourly') c")
-		s.stage(t, stage.Options{Until: "2025-01-01", Filter: "hourly"})
-		r := one(t, s.copy(t))
-		wantWay(t, r, wayRaw, "")
-		for _, q := range []string{
-			"select * from hourly order by h, dev",
-			"select count(*) from hourly where dev = 1 and h >= '2024-01-05'",
-			"select * from hourly order by h desc, dev limit 5",
-		} {
-			if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) || len(a) == 0 {
-				t.Errorf("%s\nsource %v\ntarget %v", q, a, b)
-			}
-		}
-		s.exec(t, "delete from m; "+fill(0, 500))
-		s.exec(t, "call refresh_continuous_aggregate('hourly', '2024-01-01', '2024-02-01')")
-		q := "select * from hourly order by h, dev"
-		if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
-			t.Errorf("after a refresh\nsource %v\ntarget %v", a, b)
+		for name, set := range map[string]string{"same settings": "", "other settings": ", timescaledb.compress_segmentby = 'i', timescaledb.compress_orderby = 'h'"} {
+			t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+				s := both(t, p)
+				s.dst.Exec(t, "create table other(ts timestamptz not null); select create_hypertable('other', 'ts')") // other ids
+				s.exec(t, table)
+				s.src.Exec(t, fill(0, 3000))
+				for _, db := range []*testdb.DB{s.src, s.dst} {
+					db.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+						select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data`)
+				}
+				s.src.Exec(t, "alter materialized view hourly set (timescaledb.compress = true)")
+				s.dst.Exec(t, "alter materialized view hourly set (timescaledb.compress = true"+set+")")
+				s.src.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+				s.src.Exec(t, "select compress_chunk(c) from show_chunks('hourly') c")
+				const own = "select hypertable_name, attname, segmentby_column_index, orderby_column_index, orderby_asc, orderby_nullsfirst from timescaledb_information.compression_settings order by 1, 2"
+				before := s.dst.Rows(t, own)
+				s.stage(t, stage.Options{Until: "2025-01-01", Filter: "hourly"})
+				r := one(t, s.copy(t))
+				t.Logf("%s %s", r.Way, r.WhyNotRaw)
+				// Up to 2.22 options of a materialization hypertable cannot be reset.
+				if raw := set == "" || tsdb.AtLeast(p.Target.Version, "2.28"); raw {
+					wantWay(t, r, wayRaw, "")
+				} else if r.Way != wayRaw && r.Way != wayCompress {
+					t.Errorf("way %q", r.Way)
+				}
+				if after := s.dst.Rows(t, own); !reflect.DeepEqual(before, after) || len(before) == 0 {
+					t.Errorf("settings were %v, are %v", before, after)
+				}
+				for _, q := range []string{
+					"select * from hourly order by h, dev",
+					"select count(*) from hourly where dev = 1 and h >= '2024-01-05'",
+					"select * from hourly order by h desc, dev limit 5",
+				} {
+					if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) || len(a) == 0 {
+						t.Errorf("%s\nsource %v\ntarget %v", q, a, b)
+					}
+				}
+				s.exec(t, "delete from m; "+fill(0, 500))
+				s.exec(t, "call refresh_continuous_aggregate('hourly', '2024-01-01', '2024-02-01')")
+				q := "select * from hourly order by h, dev"
+				if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
+					t.Errorf("after a refresh\nsource %v\ntarget %v", a, b)
+				}
+			})
 		}
 	})
 }
@@ -998,6 +1050,37 @@ func TestCompressedLocks(t *testing.T) {
 			t.Fatal("the stream did not stand still")
 		}
 		s.dst.Exec(t, "delete from m where ts < '2024-01-01'")
+		s.same(t, "after the copy")
+	})
+}
+
+// TestCompressedEmpty loads rows into a chunk of a restored dump of the schema,
+// compressed and without rows, and stands still in the middle: the application
+// reads it meanwhile.
+func TestCompressedEmpty(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !thorough(t, p) {
+			t.Skip("on the newest and the oldest version only")
+		}
+		s := both(t, p)
+		s.exec(t, table+enable)
+		s.src.Exec(t, fill(0, 1000))
+		s.dst.Exec(t, fill(0, 1)+"delete from m;"+compress)
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		stood := false
+		s.pause = func() {
+			stood = true
+			app := s.dst.Conn(t)
+			for _, sql := range []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, i) values ('2024-01-04 00:30+00', -7)", "delete from m where i = -7"} {
+				if _, err := app.Exec(context.Background(), sql); err != nil {
+					t.Errorf("while the copy goes on: %s: %v", sql, err)
+				}
+			}
+		}
+		wantWay(t, one(t, s.copy(t)), wayRows, "")
+		if !stood {
+			t.Fatal("the stream did not stand still")
+		}
 		s.same(t, "after the copy")
 	})
 }

@@ -43,7 +43,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if err != nil {
 				return err
 			}
-			s.referenced = m != nil
+			s.held = m != nil
 		}
 		way, why := choose(s)
 		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, part, data)
@@ -585,7 +585,8 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 // patience is how long a lock is tried for that the copy needs at its end.
 const patience = 5 * time.Minute
 
-// ownLockTimeout returns the session's lock_timeout, quoted.
+// ownLockTimeout returns the lock_timeout to go back to, quoted: that of the
+// transaction (briefly) or of the session.
 func (l *Loader) ownLockTimeout(ctx context.Context, tx pgx.Tx) (string, error) {
 	if l.lockTimeout != "" {
 		return l.lockTimeout, nil

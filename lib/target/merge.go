@@ -56,13 +56,9 @@ const whyMerged = "other tables reference rows of the target's chunk"
 // are just copied.
 func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*merger, error) {
 	m := &merger{relation: pg.Ident(ht.Name.Schema, ht.Name.Name)}
-	// By their triggers: there is no index on what a constraint references.
-	err := tx.QueryRow(ctx, `select coalesce((
-            select array(select a.attname::text from unnest(c.confkey) k join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k)
-            from pg_trigger g join pg_constraint c on c.oid = g.tgconstraint
-            where g.tgrelid = $1 and c.confrelid = $1 and c.contype = 'f' limit 1), '{}')`, ht.OID).Scan(&m.key)
-	if err != nil || len(m.key) == 0 {
-		return nil, l.db.Wrap(err, "foreign keys to %s", ht.Name)
+	var err error
+	if m.key, err = l.referenced(ctx, ht); err != nil || m.key == nil {
+		return nil, err
 	}
 	if c != nil {
 		m.relation = pg.Ident(c.Name.Schema, c.Name.Name)
@@ -138,4 +134,15 @@ func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merg
 		return 0, 0, &pg.Error{Side: pg.Target, Object: m.relation, Err: fmt.Errorf("stored %d of %d rows", kept, stored), Hint: "does a trigger drop rows?"}
 	}
 	return stored, bytes, nil
+}
+
+// referenced returns the columns of a key by which another table references the
+// hypertable; nil if none does.
+func (l *Loader) referenced(ctx context.Context, ht *tsdb.Hypertable) (key []string, err error) {
+	// By their triggers: there is no index on what a constraint references.
+	err = l.db.QueryRow(ctx, `select (
+            select array(select a.attname::text from unnest(c.confkey) k join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k)
+            from pg_trigger g join pg_constraint c on c.oid = g.tgconstraint
+            where g.tgrelid = $1 and c.confrelid = $1 and c.contype = 'f' limit 1)`, ht.OID).Scan(&key)
+	return key, l.db.Wrap(err, "foreign keys to %s", ht.Name)
 }

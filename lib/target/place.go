@@ -120,9 +120,11 @@ const brieflyClass = 0x6268
 // briefly runs f in a transaction of its own whose locks are waited for only
 // briefly, again and again.
 func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
+	defer func(own string) { l.lockTimeout = own }(l.lockTimeout)
+	l.lockTimeout = fmt.Sprint(lockWait.Milliseconds())
 	return untilLocked(ctx, lockFor, func() error {
 		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0); set local lock_timeout = %d", brieflyClass, lockWait.Milliseconds())); err != nil {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0); set local lock_timeout = %s", brieflyClass, l.lockTimeout)); err != nil {
 				return err
 			}
 			return f(tx)

@@ -26,7 +26,7 @@ type Loader struct {
 	force     bool
 	rehearsed string // what a compressed relation was like that is known to fit
 
-	lockTimeout string // of the session; see ownLockTimeout
+	lockTimeout string // of the transaction, or (once known) of the session: see ownLockTimeout
 }
 
 // New returns a Loader. force loads tasks again that are done.
@@ -158,6 +158,11 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return err
 	}
 	s.chunk, s.whyRoot = p.chunk != nil, p.why
+	key, err := l.referenced(ctx, ht)
+	if err != nil {
+		return err
+	}
+	s.referenced = key != nil
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }
 

@@ -29,6 +29,14 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 	if len(triggers) > 0 {
 		return "row triggers of the target have to fire: " + strings.Join(triggers, ", "), nil
 	}
+	// Rows tell the aggregates of themselves, of batches only TRUNCATE does.
+	if aggregated, err := l.db.Aggregated(ctx, ht); err != nil {
+		return "", err
+	} else if aggregated {
+		if key, err := l.referenced(ctx, ht); err != nil || key != nil {
+			return "a continuous aggregate would not learn of the rows: TRUNCATE is refused on a table that others reference", err
+		}
+	}
 	if r.keys, err = l.db.References(ctx, ht); err != nil {
 		return "", err
 	}

@@ -25,7 +25,8 @@ type situation struct {
 	chunk       bool   // it has a chunk of that extent
 	whyRoot     string // why not
 	squeezed    bool   // that chunk is compressed
-	referenced  bool   // that chunk has rows that other tables reference
+	referenced  bool   // other tables reference the hypertable
+	held        bool   // and that chunk has rows of the range
 	compression bool   // the hypertable has compression enabled
 	unfit       string // why the compressed relation does not fit; "" if it does
 	mayBuild    bool   // the role may create the relation
@@ -50,14 +51,16 @@ func choose(s situation) (w way, why string) {
 	// It brings rows.
 	case !s.chunk:
 		return rowsRoot, s.whyRoot
-	case s.referenced && s.squeezed:
+	case s.held && s.squeezed:
 		return rowsRoot, whyMerged
-	case s.referenced:
+	case s.held:
 		return rowsChunk, whyMerged
 	case s.partial && s.squeezed:
 		return rowsRoot, "the target's chunk is compressed" // and its other rows stay as they are
 	case s.partial:
 		return rowsChunk, s.whyRows
+	case s.compressed && s.compression && s.referenced:
+		return rowsChunk, s.whyRows + "; the server compresses no table that others reference"
 	case s.compressed && s.compression:
 		return rowsCompress, s.whyRows
 	case s.compressed:

@@ -31,11 +31,13 @@ func TestChoose(t *testing.T) {
 		{"compressed by rows, compression not enabled", situation{compressed: true, chunk: true, whyRows: "not enabled"}, rowsChunk, "not enabled"},
 		{"compressed by rows, no such chunk", situation{compressed: true, whyRoot: root, compression: true, whyRows: "unordered"}, rowsRoot, root},
 
-		{"uncompressed, chunk referenced", situation{chunk: true, referenced: true}, rowsChunk, whyMerged},
-		{"uncompressed, chunk compressed and referenced", situation{chunk: true, squeezed: true, compression: true, referenced: true}, rowsRoot, whyMerged},
-		{"compressed by rows, chunk referenced", situation{compressed: true, chunk: true, compression: true, referenced: true, whyRows: "unordered"}, rowsChunk, whyMerged},
-		{"compressed by rows, chunk compressed and referenced", situation{compressed: true, chunk: true, squeezed: true, compression: true, referenced: true, whyRows: "unordered"}, rowsRoot, whyMerged},
-		{"a part, chunk compressed and referenced", situation{partial: true, chunk: true, squeezed: true, compression: true, referenced: true}, rowsRoot, whyMerged},
+		{"uncompressed, chunk referenced", situation{chunk: true, held: true}, rowsChunk, whyMerged},
+		{"uncompressed, chunk compressed and referenced", situation{chunk: true, squeezed: true, compression: true, held: true}, rowsRoot, whyMerged},
+		{"compressed by rows, chunk referenced", situation{compressed: true, chunk: true, compression: true, held: true, whyRows: "unordered"}, rowsChunk, whyMerged},
+		{"compressed by rows, chunk compressed and referenced", situation{compressed: true, chunk: true, squeezed: true, compression: true, held: true, whyRows: "unordered"}, rowsRoot, whyMerged},
+		{"a part, chunk compressed and referenced", situation{partial: true, chunk: true, squeezed: true, compression: true, held: true}, rowsRoot, whyMerged},
+
+		{"compressed by rows, hypertable referenced", situation{compressed: true, chunk: true, compression: true, referenced: true, whyRows: "unordered"}, rowsChunk, "unordered; the server compresses no table that others reference"},
 
 		{"a part, chunk uncompressed", situation{partial: true, chunk: true}, rowsChunk, ""},
 		{"a part of a compressed chunk, chunk uncompressed", situation{partial: true, compressed: true, chunk: true, compression: true, whyRows: "a part"}, rowsChunk, "a part"},
