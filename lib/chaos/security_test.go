@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -131,6 +133,67 @@ func TestPasswords(t *testing.T) {
 	if status != 0 || strings.Contains(plan, "nt@er2") || strings.Contains(plan, "nt%40er2") || strings.Contains(plan, "127.0.0.1") {
 		t.Errorf("plan: status %d\n%s", status, plan)
 	}
+}
+
+// TestPasswordsAtWork: while a backfill runs whose connection strings have
+// passwords, no list of processes or of sessions shows them, nor does anything
+// that it leaves behind.
+func TestPasswordsAtWork(t *testing.T) {
+	testdb.Path(t)
+	in := testdb.Installs(t)[0]
+	const password = "hu!nt@er2"
+	open := func(side string) (*testdb.DB, string) {
+		s := testdb.NewServer(t, in, side, testdb.WithTCP(), testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
+		d := s.DB(t)
+		d.Exec(t, "create role u login superuser password '"+password+"'; create table m (time timestamptz not null, v int); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+		return d, fmt.Sprintf("postgres://u:hu!nt%%40er2@127.0.0.1:%d/%s", s.Port, d.Name)
+	}
+	source, toSource := open("source")
+	target, toTarget := open("target")
+	source.Exec(t, "insert into m select d, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-09', '1 hour') d")
+	target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.01); return new; end $$;
+		create trigger wait before insert on m for each row execute function wait()`)
+	scripts, err := filepath.Abs("../../scripts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget}, `"`+scripts+`/backfill" --parallelism 2 --until 2024-02-01`)
+	seen := map[string]bool{}
+	look := func(where, text string) {
+		t.Helper()
+		for _, part := range []string{"hu!nt", "er2"} {
+			if strings.Contains(text, part) {
+				t.Errorf("%s shows the password: %q", where, text)
+			}
+		}
+	}
+	for running := true; running; {
+		ps := s.processes()
+		running = len(ps) > 0
+		for _, p := range ps {
+			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid)); err == nil {
+				seen["process "+p.name] = true
+				look("the command line of "+p.name, string(b))
+			}
+		}
+		for side, d := range map[string]*testdb.DB{"source ": source, "target ": target} {
+			for _, r := range d.Rows(t, "select application_name, query from pg_stat_activity where usename = 'u'") {
+				seen[side+r[0]] = true
+				look("a session on the "+side, strings.Join(r, " "))
+			}
+		}
+	}
+	s.wait(t, deadline)
+	if s.status() != 0 {
+		t.Errorf("status %d\n%s", s.status(), s.errors())
+	}
+	for _, what := range []string{"process bf-dump", "process bf-load", "process bf-chunks", "source bf-dump", "target bf-load", "target bf-chunks"} {
+		if !seen[what] {
+			t.Errorf("%s was never looked at; seen: %v", what, slices.Sorted(maps.Keys(seen)))
+		}
+	}
+	look("the output", s.output()+s.errors())
+	look("__backfill", fmt.Sprint(target.Rows(t, "select t::text from __backfill.task t")))
 }
 
 // victim is a pair of databases, staged, whose every table is watched.
