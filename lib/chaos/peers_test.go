@@ -60,6 +60,10 @@ func TestDeadPeers(t *testing.T) {
 		if s.status() != 1 && done() < 5 {
 			t.Errorf("%s: connection cut: status %d, want 1\n%s", name, s.status(), s.errors())
 		}
+		// In plain words, with what it means and what to do.
+		if errs := s.errors(); s.status() == 1 && (strings.Contains(errs, "EOF") || !strings.Contains(errs, name+": ") || !strings.Contains(errs, "was lost: ") || !strings.Contains(errs, "hint: whatever was not committed is rolled back and stays pending: run the same again")) {
+			t.Errorf("%s: connection cut: %s", name, errs)
+		}
 		// It is not there at first: trying again, and saying so.
 		d.Server.Stop(t, "fast")
 		began := time.Now()

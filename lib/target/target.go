@@ -55,7 +55,7 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 		return res, &pg.Error{Side: pg.Target, Object: t.String(), Err: err, Hint: "if no bf-load runs, one was killed a moment ago: the server is still rolling back"}
 	}
 	res.Status, res.Rows, res.Bytes = task.Failed, 0, 0
-	err = l.db.Wrap(sourceError(t, err), "%s", t)
+	err = l.failure(t, err)
 	res.Message = err.Error()
 	// Best effort: on a lost connection there is nobody to tell.
 	var refused *queue.Refusal
@@ -71,16 +71,16 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 	return res, err
 }
 
-// sourceError gives an abort of the dump the face of an error of the source.
-func sourceError(t *task.Task, err error) error {
+// failure says whose an error is: the dump's, the stream's or the target's.
+func (l *Loader) failure(t *task.Task, err error) error {
 	var abort *stream.AbortError
-	if errors.As(err, &abort) {
+	switch {
+	case errors.As(err, &abort):
 		return fmt.Errorf("%s: %w", t, abort)
-	}
-	if errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd) {
+	case errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd):
 		return fmt.Errorf("%s: rolled back: %w", t, err)
 	}
-	return err
+	return l.db.Wrap(err, "%s", t)
 }
 
 func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, res *task.Result) error {
