@@ -12,14 +12,16 @@ import (
 )
 
 // proxy stands between the tools and a server and does to connections what
-// networks do. It listens on TCP and forwards to the server's socket.
+// networks do. It listens on TCP and forwards to the server's socket, or to its
+// port where it has one.
 type proxy struct {
-	l  net.Listener
-	to string
+	l           net.Listener
+	network, to string
 
 	mu    sync.Mutex
 	free  sync.Cond // signalled when a stall is over
 	stall bool
+	flip  int // a bit is flipped after so many bytes, of all connections; 0 for never
 	conns map[net.Conn]bool
 }
 
@@ -33,7 +35,11 @@ func newProxy(t testing.TB, d *testdb.DB) (*proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, to: u.Query().Get("host") + "/.s.PGSQL.5432", conns: map[net.Conn]bool{}}
+	p := &proxy{l: l, network: "unix", to: u.Query().Get("host") + "/.s.PGSQL.5432", conns: map[net.Conn]bool{}}
+	mode := "disable"
+	if u.Port() != "" {
+		p.network, p.to, mode = "tcp", u.Host, "require"
+	}
 	p.free.L = &p.mu
 	go p.serve()
 	t.Cleanup(func() {
@@ -41,7 +47,7 @@ func newProxy(t testing.TB, d *testdb.DB) (*proxy, string) {
 		p.setStall(false)
 		p.cut(-1)
 	})
-	return p, fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", l.Addr(), d.Name)
+	return p, fmt.Sprintf("postgres://postgres@%s/%s?sslmode=%s", l.Addr(), d.Name, mode)
 }
 
 func (p *proxy) serve() {
@@ -51,7 +57,7 @@ func (p *proxy) serve() {
 			return
 		}
 		go func() {
-			s, err := net.Dial("unix", p.to)
+			s, err := net.Dial(p.network, p.to)
 			if err != nil { // the server is down
 				c.(*net.TCPConn).SetLinger(0)
 				c.Close()
@@ -74,6 +80,12 @@ func (p *proxy) pump(to, from net.Conn) {
 		p.mu.Lock()
 		for p.stall {
 			p.free.Wait()
+		}
+		if p.flip > n {
+			p.flip -= n
+		} else if p.flip > 0 {
+			buf[p.flip-1] ^= 1 << (p.flip % 8)
+			p.flip = 0
 		}
 		p.mu.Unlock()
 		if n > 0 {
@@ -109,6 +121,16 @@ func (p *proxy) cut(n int) (cut int) {
 		}
 	}
 	return cut
+}
+
+// corrupt flips a bit of what passes, after so many bytes; it returns whether
+// the one before is still to come.
+func (p *proxy) corrupt(after int) (waiting bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	waiting = p.flip > 0
+	p.flip = after
+	return waiting
 }
 
 // setStall makes the network swallow everything, or go on.
