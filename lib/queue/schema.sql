@@ -39,7 +39,9 @@ create table __backfill.task (
     bytes             bigint,
     unique (chunk_schema, chunk_name)
 );
+-- so that claiming a task takes no longer the more there are
 create index on __backfill.task (priority) where worked is null;
+create index on __backfill.task (est_bytes desc, priority) where worked is null;
 
 -- Continuous aggregates of the source that the plan touches.
 create table __backfill.aggregate (
