@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -18,7 +20,7 @@ const (
 	tiny     = "1000 tiny chunks"
 	packed   = "one compressed chunk"
 	huge     = "values of 100 MB"
-	planning = "staging"
+	planning = "many chunks"
 )
 
 const (
@@ -290,13 +292,13 @@ func (b *bench) contests() []*contest {
 			{name: "list", run: func(m *meter) error {
 				return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
 			}},
-			{name: "claim 100, all but 100 done", prepare: func() error {
-				return b.dst.exec("update __backfill.task set worked = tstzrange(now(), now()) where priority not in (select priority from __backfill.task order by priority desc limit 100)")
-			}, run: func(m *meter) error {
-				return m.pipe("", []string{"sh", "-c", `bf-chunks --target "$TARGET" --claim | head -n 2 >/dev/null`})
-			}},
+			{name: "the first fifth, 1 lane, then killed", run: func(m *meter) error { return b.killed(m, b.chunks/5) }},
+			{name: "resumed and killed again", run: func(m *meter) error { return b.killed(m, b.chunks*4/5) }},
+			{name: "resumed, the last fifth", run: lanes(1)},
 		}, judge: func(b *bench, c *contest) {
 			b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
+			b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
+			b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.2)
 		}},
 	}
 }
@@ -315,6 +317,42 @@ func (b *bench) unstaged() error {
 
 func (b *bench) planner(filter string) []string {
 	return []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01", "--filter", filter}
+}
+
+// killed runs a lane and kills all of it when so many tasks are done.
+func (b *bench) killed(m *meter, done int) error {
+	count := func() (n int, err error) {
+		s, err := b.dst.strings("select count(worked)::text from __backfill.task")
+		if err == nil {
+			n, err = strconv.Atoi(s[0])
+		}
+		return n, err
+	}
+	before, err := count()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("sh", "-c", `bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" >/dev/null`)
+	cmd.Env, cmd.SysProcAttr = m.env, &syscall.SysProcAttr{Setpgid: true}
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for n := before; n < done && err == nil; n, err = count() {
+		if n == before {
+			b.resumed = time.Since(start).Seconds()
+		}
+		select {
+		case err = <-ended:
+			return fmt.Errorf("the lane ended after %d chunks: %w", n, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	<-ended // it says that it was killed
+	return err
 }
 
 // locks looks how long a copy holds a lock on the hypertable that makes others
