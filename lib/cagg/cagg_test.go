@@ -528,3 +528,25 @@ func TestLegacyAndHalves(t *testing.T) {
 		sameMarks(t, source, target)
 	})
 }
+
+// An aggregate of the same name and columns over other spans is refused.
+func TestOtherBuckets(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
+		for d, bucket := range map[*testdb.DB]string{source: "time_bucket('1 hour', t)", target: "time_bucket('2 hours', t)"} {
+			d.Exec(t, "create table m (t timestamptz not null, v int); select create_hypertable('m', 't')")
+			for name, b := range map[string]string{"same": "time_bucket('1 day', t)", "other": bucket} {
+				d.Exec(t, "create materialized view "+name+" with (timescaledb.continuous) as select "+b+" as b, sum(v) as s from m group by 1 with no data")
+			}
+		}
+		source.Exec(t, "insert into m values ('2024-01-02', 1)")
+		for _, view := range []string{"same", "other"} {
+			source.Exec(t, "call refresh_continuous_aggregate('"+view+"', null, null)")
+		}
+		ok(t, source, target, `bf-stage --until 2024-03-01 --filter '\.(m|same)$'`)
+		_, said, err := sh(t, source, target, "bf-stage --until 2024-03-01")
+		if err == nil || !strings.Contains(said, "public.other: its buckets are others than on the source") {
+			t.Errorf("%v\n%s", err, said)
+		}
+	})
+}

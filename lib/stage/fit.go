@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -70,10 +71,38 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
 		}
 	}
-	if len(m.Differences) > 0 {
+	diffs, err := bucketDifferences(ctx, dst, all, p)
+	if err != nil {
+		return nil, err
+	}
+	if m.Differences = append(m.Differences, diffs...); len(m.Differences) > 0 {
 		return notes, m
 	}
 	return notes, nil
+}
+
+// bucketDifferences finds aggregates that sum up other spans than those of the
+// same name on the source: with what is copied, the view would be wrong.
+func bucketDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable, p *Plan) (diffs []string, err error) {
+	aggregates, err := dst.Aggregates(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range p.Aggregates {
+		for _, t := range aggregates {
+			if *t.View != s.View || s.Buckets == nil {
+				continue
+			}
+			buckets, err := dst.Buckets(ctx, t, t.Samples()...)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Equal(buckets, s.Buckets) {
+				diffs = append(diffs, fmt.Sprintf("%s: its buckets are others than on the source (width, origin, offset or time zone)", s.View))
+			}
+		}
+	}
+	return diffs, nil
 }
 
 // rowsOnly says why compressed chunks of s cannot become compressed chunks of t

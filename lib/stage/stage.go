@@ -54,6 +54,7 @@ type Aggregate struct {
 	View      task.Name `json:"view"`
 	Watermark int64     `json:"watermark,string"`
 	Until     *int64    `json:"until,string,omitempty"` // --until in its units; nil unless its chunks are copied
+	Buckets   []int64   `json:"buckets,omitempty"`      // those of tsdb's Samples; nil unless its chunks are copied
 }
 
 // Server is what the target's half of staging must know of the source.
@@ -125,6 +126,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	for _, a := range aggregates {
 		pa := Aggregate{View: *a.View, Watermark: a.Watermark}
 		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
+			if pa.Buckets, err = src.Buckets(ctx, a, a.Samples()...); err != nil {
+				return nil, err
+			}
 			until, err := src.Internal(ctx, a.Hypertable, o.Until)
 			if err != nil {
 				return nil, badBound("--until", err)

@@ -161,6 +161,21 @@ func (db *DB) Buckets(ctx context.Context, a *Aggregate, values ...int64) ([]int
 	return bs, db.Wrap(err, "buckets of %s", a.Label())
 }
 
+// Samples are values, in internal units, whose buckets tell two ways of bucketing
+// apart: odd ones, in summer and in winter.
+func (a *Aggregate) Samples() []int64 {
+	switch a.Dimensions[0].RangeType {
+	case "smallint":
+		return []int64{7, 1234, 31234}
+	case "integer":
+		return []int64{7, 1234567, 1987654321}
+	case "bigint":
+		return []int64{7, 1234567, 1987654321, 1723456789012345}
+	}
+	const day = 24 * 60 * 60 * 1_000_000
+	return []int64{367*day + 12345678901, 8231*day + 66666666666, 8500*day + 44444444444, 9199*day + 81234567890}
+}
+
 // Width returns the width of the aggregate's buckets in internal units; that of
 // a month, whose length varies, is 30 days.
 func (db *DB) Width(ctx context.Context, a *Aggregate) (int64, error) {
