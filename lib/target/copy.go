@@ -335,30 +335,34 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 	if err != nil {
 		return err
 	}
-	for _, c := range chunks { // in order, so that lanes do not wait for each other in a circle
+	// All locks before all else, and in order: lanes must not wait for each
+	// other in a circle.
+	for i, c := range chunks {
 		name := pg.Ident(c.Name.Schema, c.Name.Name)
 		if _, err := tx.Exec(ctx, "lock table only "+name+" in row exclusive mode"); err != nil {
 			return l.db.Wrap(err, "chunk %s", c.Name)
 		}
 		// Only now is its state worth looking at.
-		now, err := l.db.Chunk(ctx, c.Name)
+		if chunks[i], err = l.db.Chunk(ctx, c.Name); err != nil {
+			return err
+		}
+		if chunks[i] == nil {
+			return changed(c)
+		}
+		if chunks[i].Status == 0 {
+			continue
+		}
+		timeout, err := l.ownLockTimeout(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if now == nil {
-			return changed(c)
+		// However long the other lane copies: nobody else waits here.
+		if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = 0; select pg_advisory_xact_lock(%d, %d); set local lock_timeout = %s", clearClass, c.ID, timeout)); err != nil {
+			return l.db.Wrap(err, "clear %s", name)
 		}
-		compressed := now.Status != 0
-		if compressed {
-			timeout, err := l.ownLockTimeout(ctx, tx)
-			if err != nil {
-				return err
-			}
-			// However long the other lane copies: nobody else waits here.
-			if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = 0; select pg_advisory_xact_lock(%d, %d); set local lock_timeout = %s", clearClass, c.ID, timeout)); err != nil {
-				return l.db.Wrap(err, "clear %s", name)
-			}
-		}
+	}
+	for _, c := range chunks {
+		name := pg.Ident(c.Name.Schema, c.Name.Name)
 		from := "only " + name
 		for left, tries := true, 0; left; tries++ {
 			if tries == 4 {
@@ -367,7 +371,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if err := l.remove(ctx, tx, from+" where "+cond); err != nil {
 				return l.db.Wrap(err, "clear %s", name)
 			}
-			if left = compressed; left {
+			if left = c.Status != 0; left {
 				err := l.asUser(ctx, tx, func() error {
 					return tx.QueryRow(ctx, "select exists (select from "+name+" where "+cond+")").Scan(&left)
 				})
