@@ -44,6 +44,7 @@ type bench struct {
 	only     *regexp.Regexp
 	wide     bool              // the source has it
 	records  map[string]string // task records by hypertable
+	attaches bool              // a table that is loaded and indexed first becomes the chunk
 	resumed  float64           // seconds from the start of a lane that was killed before to its first chunk
 	budget   []verdict
 }
