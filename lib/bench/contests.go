@@ -65,9 +65,7 @@ func (b *bench) data(contest string) error {
 		if err := fill("packed", wideTable, fmt.Sprintf(packedRows, b.rows)); err != nil {
 			return err
 		}
-		if err := b.src.exec("alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id', timescaledb.compress_orderby = 'time'); select compress_chunk(c) from show_chunks('packed') c"); err != nil {
-			fmt.Println("no compression here:", err)
-		}
+		return b.src.exec("alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id', timescaledb.compress_orderby = 'time'); select compress_chunk(c) from show_chunks('packed') c")
 	case huge:
 		return fill("huge", "(time timestamptz not null, v text)", "select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
 	case planning:
@@ -307,7 +305,7 @@ func (b *bench) contests() []*contest {
 		}, judge: func(b *bench, c *contest) {
 			b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
 			b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
-			b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.2)
+			b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.5)
 		}},
 	}
 }
