@@ -108,10 +108,10 @@ func (db *DB) probe(ctx context.Context) error {
 		db.columns[c] = true
 	}
 
-	class := "join pg_class cl on cl.relname = c.table_name and cl.relnamespace = (select oid from pg_namespace where nspname = c.schema_name)"
+	class := "join lateral (select * from pg_class where relname = c.table_name and relnamespace = (select oid from pg_namespace where nspname = c.schema_name) offset 0) cl on true"
 	named := "c.schema_name = $1 and c.table_name = $2"
 	if db.columns["chunk.relid"] {
-		class = "join pg_class cl on cl.oid = c.relid"
+		class = "join lateral (select * from pg_class where oid = c.relid offset 0) cl on true"
 		named = "c.relid = to_regclass(format('%I.%I', $1::text, $2::text))"
 	}
 	compressed := "left join lateral (select to_regclass(format('%I.%I', zc.schema_name, zc.table_name)) as relid from _timescaledb_catalog.chunk zc where zc.id = c.compressed_chunk_id) z on true"
