@@ -3,6 +3,7 @@ package chaos
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"bf/lib/testdb"
@@ -66,6 +67,47 @@ func TestManyChunks(t *testing.T) {
 		}
 		if good != chunks || rows != chunks {
 			t.Errorf("%s: %d of %d rows, %d in all", in, good, chunks, rows)
+		}
+	}
+}
+
+// TestManyBatches: where the target's chunks are compressed and of another
+// extent, TimescaleDB up to 2.22 can only clear them by a statement that locks
+// every chunk of the hypertable. Several lanes do that one after the other.
+func TestManyBatches(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	testdb.Path(t)
+	for _, in := range testdb.Installs(t) {
+		if !in.Full || !strings.HasPrefix(in.Version, "2.22.") && !strings.HasPrefix(in.Version, "2.11.") {
+			continue
+		}
+		small := testdb.WithConfig("max_locks_per_transaction = 30", "max_connections = 20", "log_min_messages = panic")
+		source, target := testdb.NewServer(t, in, "source", small).DB(t), testdb.NewServer(t, in, "target", small).DB(t)
+		const until = 6000
+		for d, interval := range map[*testdb.DB]int{source: 100, target: 15} {
+			d.Exec(t, fmt.Sprintf("create table m (time bigint not null, v int); select create_hypertable('m', 'time', chunk_time_interval => %d)", interval))
+		}
+		source.Exec(t, "insert into m select n, 1 from generate_series(0, $1::int - 1) n", until)
+		target.Exec(t, "alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'time')")
+		for from := 0; from < until; from += 150 {
+			target.Exec(t, "insert into m select n, -1 from generate_series($1::int, $1 + 149) n", from)
+			target.Rows(t, fmt.Sprintf("select compress_chunk(c) from show_chunks('m', newer_than => %d::bigint) c", from))
+		}
+		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
+		for _, script := range []string{
+			fmt.Sprintf("bf-stage --until %d", until),
+			"for i in 1 2 3 4 5 6; do bf-chunks --claim | bf-dump | bf-load -q & done; wait; [ -z \"$(bf-chunks)\" ]",
+		} {
+			s := start(t, env, script+" >/dev/null")
+			s.wait(t, 2*deadline)
+			if s.status() != 0 {
+				t.Fatalf("%s: %s: status %d\n%s", in, script, s.status(), s.errors())
+			}
+		}
+		if n := target.Rows(t, "select count(*), sum(v) from m"); n[0][0] != "6000" || n[0][1] != "6000" {
+			t.Errorf("%s: rows and sum %v, want 6000 twice", in, n)
 		}
 	}
 }

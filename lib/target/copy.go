@@ -379,11 +379,33 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 					return l.db.Wrap(err, "clear %s", name)
 				}
 			}
-			// Up to 2.22 batches can be deleted from through the hypertable only.
-			from = pg.Ident(ht.Name.Schema, ht.Name.Name)
+			if left && tries == 0 {
+				// Up to 2.22 batches can be deleted from through the hypertable only.
+				if err := l.takeTurns(ctx, tx, ht); err != nil {
+					return l.db.Wrap(err, "clear %s", ht.Name)
+				}
+				from = pg.Ident(ht.Name.Schema, ht.Name.Name)
+			}
 		}
 	}
 	return nil
+}
+
+// takeTurns lets one lane at a time go on until its commit, where a statement on
+// the hypertable locks so many chunks that several at once could exhaust the
+// server's lock table. Chunks come with a compressed relation; a sixteenth of
+// the table leaves room for others.
+func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable) error {
+	timeout, err := l.ownLockTimeout(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, fmt.Sprintf(`set local lock_timeout = 0;
+        select pg_advisory_xact_lock(%d, %d)
+        where (select count(*) from _timescaledb_catalog.chunk where hypertable_id = %[3]d) * 2 * 16
+              > current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint;
+        set local lock_timeout = %[4]s`, clearClass, -ht.ID, ht.ID, timeout))
+	return err
 }
 
 // empty locks the chunk against a change of its state and empties it.

@@ -27,6 +27,11 @@ func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *t
 			return "", 0, 0, err
 		}
 		if m != nil {
+			if into == nil {
+				if err := l.takeTurns(ctx, tx, ht); err != nil {
+					return "", 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
+				}
+			}
 			stored, bytes, err = l.merge(ctx, tx, r, m, part, data)
 			return m.relation, stored, bytes, err
 		}
