@@ -237,16 +237,17 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	if chunk != nil && chunk.Status != 0 {
 		return chunk, &misfitError{"the target's chunk is frozen"}
 	}
+	var compressed *tsdb.Chunk
 	err := l.briefly(ctx, func(tx pgx.Tx) (err error) {
-		if chunk, err = l.ensure(ctx, ht, t, chunk); err != nil {
+		if compressed, err = l.ensure(ctx, ht, t, chunk); err != nil {
 			return err
 		}
-		return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
+		return l.withSettings(ctx, tx, ht, compressed, r, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", compressed.OID)
 			return err
 		})
 	})
-	return chunk, err
+	return compressed, err
 }
 
 // build makes the compressed relation, empty and standing alone. On servers
