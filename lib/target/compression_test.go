@@ -1084,3 +1084,26 @@ func TestCompressedEmpty(t *testing.T) {
 		s.same(t, "after the copy")
 	})
 }
+
+// TestCompressedSkewed copies compressed chunks of a hypertable that lost a
+// column ahead of its dimension: into a chunk that is there and into a new one.
+func TestCompressedSkewed(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !thorough(t, p) {
+			t.Skip("on the newest and the oldest version only")
+		}
+		s := both(t, p)
+		s.exec(t, strings.Replace(table, "create table m(", "create table m(gone int, ", 1)+"alter table m drop gone;"+enable)
+		s.src.Exec(t, fill(0, 500)+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-02-04")+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-03-04")+compress)
+		s.dst.Exec(t, strings.ReplaceAll(fill(0, 5), "2024-01-04", "2024-02-04"))
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		rs := s.copy(t)
+		if len(rs) != 3 {
+			t.Fatalf("%d results", len(rs))
+		}
+		for _, r := range rs {
+			wantWay(t, r, wayRoot, "the chunk's columns have other numbers than the hypertable's")
+		}
+		s.same(t, "after the copy")
+	})
+}

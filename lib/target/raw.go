@@ -128,6 +128,13 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 			return nil, nil
 		}
 	} else {
+		p, err := l.into(ctx, ht, chunk)
+		if err != nil {
+			return nil, err
+		}
+		if s.unfit = p.why; s.unfit != "" {
+			return nil, nil
+		}
 		missing, err := l.db.Missing(ctx, chunk.OID)
 		if err != nil {
 			return nil, err
@@ -199,20 +206,21 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 // the transaction that is open. A misfitError says that there can be none, or
 // none that takes rows directly.
 func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+	if chunk != nil {
+		return chunk, nil
+	}
+	_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
+	if inTheWay(err) {
+		return nil, &misfitError{whyOther}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if chunk, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
+		return nil, err
+	}
 	if chunk == nil {
-		_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
-		if inTheWay(err) {
-			return nil, &misfitError{whyOther}
-		}
-		if err != nil {
-			return nil, err
-		}
-		if chunk, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
-			return nil, err
-		}
-		if chunk == nil {
-			return nil, &misfitError{whyOther}
-		}
+		return nil, &misfitError{whyOther}
 	}
 	p, err := l.into(ctx, ht, chunk)
 	if err == nil && p.chunk == nil {
