@@ -216,7 +216,15 @@ func (c *chaos) crash(d *testdb.DB) bool {
 	defer conn.Close(ctx)
 	var pid int
 	err := conn.QueryRow(ctx, "select pid from pg_stat_activity where application_name like 'bf-%' order by random() limit 1").Scan(&pid)
-	return err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil
+	if err != nil || syscall.Kill(pid, syscall.SIGKILL) != nil {
+		return false
+	}
+	// The server ends all sessions and recovers; then it is there again.
+	for conn.Ping(ctx) == nil {
+		time.Sleep(5 * time.Millisecond)
+	}
+	c.admin(ctx, d).Close(ctx)
+	return true
 }
 
 // drop drops the oldest chunk of the source, as retention does.
