@@ -70,9 +70,19 @@ func TestSharedBatches(t *testing.T) {
 
 		// And so do lanes to each other.
 		target.Rows(t, "select compress_chunk(c, true) from show_chunks('m') c")
-		began := time.Now()
-		run("for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load -q & done; wait; [ -z \"$(bf-chunks)\" ]")
-		t.Logf("eight lanes: %v", time.Since(began))
+		began, left := time.Now(), 1
+		for tries := 0; left > 0 && tries < 5; tries++ {
+			// Up to 2.22 the server sometimes does not find a chunk whose state
+			// another session changes ("chunk not found"): that task fails.
+			s := start(t, env, "for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load -q & done; wait")
+			s.wait(t, deadline)
+			if target.Query1(t, &left, "select count(*) from __backfill.task where worked is null"); left > 0 {
+				t.Logf("%d tasks failed\n%s", left, s.errors())
+			}
+		}
+		if t.Logf("eight lanes: %v", time.Since(began)); left > 0 {
+			t.Errorf("%d tasks are pending", left)
+		}
 		const rows = "select count(*), sum(time * v) from m where time < 2000"
 		if want, got := source.Rows(t, rows), target.Rows(t, rows); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("the target has %v, the source %v; %d are stale", got, want, stale(0))

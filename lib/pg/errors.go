@@ -98,6 +98,7 @@ func Hint(err error) string {
 const (
 	UndefinedTable    = "42P01"
 	LockNotAvailable  = "55P03"
+	Deadlock          = "40P01"
 	InvalidRegexp     = "2201B"
 	InvalidParameter  = "22023"
 	InsufficientRight = "42501"
@@ -129,7 +130,7 @@ func hint(err error) string {
 		return "if the server ran out of locks, raise max_locks_per_transaction"
 	case "53100":
 		return "the disk is full; nothing of this chunk was kept: free space and run again"
-	case "40P01", "40001":
+	case Deadlock, "40001":
 		return "run the task again"
 	case InsufficientRight:
 		return "run as the owner of the hypertables, or as a role that is a member of it"

@@ -192,7 +192,7 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			return err
 		}
 		if w == rawFresh {
-			if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, rr) }); err != nil {
+			if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, rr, true) }); err != nil {
 				return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
 			}
 			if err := l.finish(ctx, tx, ht, chunk, rel); err != nil {

@@ -112,10 +112,16 @@ const (
 	lockFor  = 60 * time.Second
 )
 
-// brieflyClass is the first key of the advisory lock under which lanes wait for
-// each other in briefly: in the queue of a lock of the application there is one
-// of them at most, or whoever comes last would wait for them all.
-const brieflyClass = 0x6268
+// turn makes lanes wait for each other until the transaction ends: in the queue
+// of a lock of the application there is one of them at most, or whoever comes
+// last would wait for them all.
+func turn(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0)", turnClass))
+	return err
+}
+
+// turnClass is the first key of that advisory lock.
+const turnClass = 0x6268
 
 // briefly runs f in a transaction of its own whose locks are waited for only
 // briefly, again and again.
@@ -124,7 +130,10 @@ func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	l.lockTimeout = fmt.Sprint(lockWait.Milliseconds())
 	return untilLocked(ctx, lockFor, func() error {
 		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0); set local lock_timeout = %s", brieflyClass, l.lockTimeout)); err != nil {
+			if err := turn(ctx, tx); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, "set local lock_timeout = "+l.lockTimeout); err != nil {
 				return err
 			}
 			return f(tx)
@@ -133,12 +142,12 @@ func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 }
 
 // untilLocked runs f again and again, for as long as most, until it gets the
-// locks that it needs.
+// locks that it needs and nobody is in its way.
 func untilLocked(ctx context.Context, most time.Duration, f func() error) error {
 	deadline := time.Now().Add(most)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f()
-		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
+		if code := pg.Code(err); code != pg.LockNotAvailable && code != pg.Deadlock || time.Now().After(deadline) {
 			return err
 		}
 		select {

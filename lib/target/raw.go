@@ -165,11 +165,7 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	if l.rehearsed != string(kind) {
 		rehearsal := errors.New("a rehearsal")
-		err = l.briefly(ctx, func(tx pgx.Tx) error {
-			chunk, err := l.ensure(ctx, ht, t, chunk)
-			if err != nil {
-				return err
-			}
+		err = l.inChunk(ctx, ht, t, chunk, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
 			rel, err := l.build(ctx, tx, ht, chunk, r)
 			if err != nil {
 				return err
@@ -180,7 +176,7 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 			if _, err := l.empty(ctx, tx, ht, t, chunk); err != nil {
 				return err
 			}
-			if err := l.attach(ctx, tx, ht, chunk, rel, r); err != nil {
+			if err := l.attach(ctx, tx, ht, chunk, rel, r, alter); err != nil {
 				return err
 			}
 			return rehearsal
@@ -211,7 +207,7 @@ func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	_, _, err := l.db.CreateChunk(ctx, ht, t.Slices)
 	if inTheWay(err) {
-		return nil, &misfitError{whyOther}
+		return nil, &misfitError{why: whyOther}
 	}
 	if err != nil {
 		return nil, err
@@ -220,17 +216,48 @@ func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		return nil, err
 	}
 	if chunk == nil {
-		return nil, &misfitError{whyOther}
+		return nil, &misfitError{why: whyOther}
 	}
 	p, err := l.into(ctx, ht, chunk)
 	if err == nil && p.chunk == nil {
-		err = &misfitError{p.why}
+		err = &misfitError{why: p.why}
 	}
 	return chunk, err
 }
 
+// inChunk runs f briefly with the task's chunk, which it makes if there is none.
+// Then the settings must not be altered: create_chunk has locked the hypertable,
+// and to ask for the stronger lock now would be a deadlock with an application
+// that holds its own and waits for a chunk. Where that is what it takes, all of
+// it is done again with the stronger lock from the beginning.
+func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, f func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error) error {
+	run := func(alter bool) error {
+		return l.briefly(ctx, func(tx pgx.Tx) error {
+			if chunk == nil && alter {
+				if _, err := tx.Exec(ctx, "lock table "+pg.Ident(ht.Name.Schema, ht.Name.Name)+" in access exclusive mode"); err != nil {
+					return err
+				}
+			}
+			c, err := l.ensure(ctx, ht, t, chunk)
+			if err != nil {
+				return err
+			}
+			return f(tx, c, alter)
+		})
+	}
+	err := run(chunk != nil)
+	var misfit *misfitError
+	if errors.As(err, &misfit) && misfit.settings {
+		err = run(true)
+	}
+	return err
+}
+
 // misfitError says why the target does not take the compressed relation.
-type misfitError struct{ why string }
+type misfitError struct {
+	why      string
+	settings bool // it might with other settings of the hypertable
+}
 
 func (e *misfitError) Error() string { return e.why }
 
@@ -243,15 +270,13 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		return chunk, l.matches(ctx, chunk, r)
 	}
 	if chunk != nil && chunk.Status != 0 {
-		return chunk, &misfitError{"the target's chunk is frozen"}
+		return chunk, &misfitError{why: "the target's chunk is frozen"}
 	}
 	var compressed *tsdb.Chunk
-	err := l.briefly(ctx, func(tx pgx.Tx) (err error) {
-		if compressed, err = l.ensure(ctx, ht, t, chunk); err != nil {
-			return err
-		}
-		return l.withSettings(ctx, tx, ht, compressed, r, func(tx pgx.Tx) error {
-			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", compressed.OID)
+	err := l.inChunk(ctx, ht, t, chunk, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+		compressed = chunk
+		return l.withSettings(ctx, tx, ht, chunk, r, alter, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
 			return err
 		})
 	})
@@ -332,8 +357,8 @@ func (l *Loader) index(ctx context.Context, tx pgx.Tx, rel string, r *relation) 
 }
 
 // attach makes rel the compressed relation of the chunk, which has none, with
-// the settings that it was compressed with.
-func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation) error {
+// the settings that it was compressed with; see withSettings.
+func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation, alter bool) error {
 	if !l.db.PerChunk() {
 		var parent string
 		if err := tx.QueryRow(ctx, `select format('%I.%I', p.schema_name, p.table_name) from _timescaledb_catalog.hypertable h
@@ -352,7 +377,7 @@ func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
         cross join lateral (select coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) as toast) s where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2], &batches); err != nil {
 		return err
 	}
-	return l.withSettings(ctx, tx, ht, chunk, r, func(tx pgx.Tx) error {
+	return l.withSettings(ctx, tx, ht, chunk, r, alter, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "select "+l.db.Fn("create_compressed_chunk")+"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
 			chunk.OID, rel, r.Before[0], r.Before[1], r.Before[2], after[0], after[1], after[2], r.Rows, batches)
 		return err
@@ -361,10 +386,11 @@ func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 
 // withSettings runs f, which makes chunk a compressed one: the server gives it
 // the settings that the hypertable has at this moment. If those are not the
-// settings of r, f is undone and run again while the hypertable has them; the
-// hypertable's own are put back at once. That locks the hypertable against
-// everybody until the transaction ends: only the commit may follow.
-func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation, f func(tx pgx.Tx) error) error {
+// settings of r, f is undone and, if it may alter them, run again while the
+// hypertable has them; the hypertable's own are put back at once. That locks the
+// hypertable against everybody until the transaction ends: only the commit may
+// follow.
+func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation, alter bool, f func(tx pgx.Tx) error) error {
 	check := func(tx pgx.Tx) error {
 		if err := f(tx); err != nil {
 			return l.misfit(err)
@@ -380,13 +406,16 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 	if !errors.As(err, &misfit) || !l.db.PerChunk() {
 		return err
 	}
+	if !alter {
+		return &misfitError{why: misfit.why, settings: true}
+	}
 	own, err := l.db.HypertableSettings(ctx, ht)
 	if err != nil {
 		return err
 	}
 	configured, err := own.Sparse(true)
 	if err != nil {
-		return &misfitError{err.Error()}
+		return &misfitError{why: err.Error()}
 	}
 	table := pg.Ident(ht.Name.Schema, ht.Name.Name)
 	exec := func(tx pgx.Tx, sql string) error {
@@ -394,6 +423,9 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		return l.misfit(err)
 	}
 	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if err := turn(ctx, tx); err != nil {
+			return err
+		}
 		want := r.Settings
 		if want.SegmentBy == nil {
 			want.SegmentBy = []string{}
@@ -424,7 +456,7 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 			return err
 		}
 		if now == nil || !now.Same(own) {
-			return &misfitError{"the compression settings of the target's hypertable could not be put back as they were"}
+			return &misfitError{why: "the compression settings of the target's hypertable could not be put back as they were"}
 		}
 		return nil
 	})
@@ -436,36 +468,36 @@ func (l *Loader) misfit(err error) error {
 	if code := pg.Code(err); code == "" || code == pg.LockNotAvailable || strings.HasPrefix(code, "57") || strings.HasPrefix(code, "40") || strings.HasPrefix(code, "53") {
 		return err
 	}
-	return &misfitError{"the target refuses it: " + pg.Describe(err)}
+	return &misfitError{why: "the target refuses it: " + pg.Describe(err)}
 }
 
 // matches reports by a misfitError whether a compressed chunk's relation and
 // settings are those of r.
 func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error {
 	if c == nil || c.Compressed == 0 {
-		return &misfitError{"the target's chunk has no compressed relation"}
+		return &misfitError{why: "the target's chunk has no compressed relation"}
 	}
 	have, _, err := l.db.RelationColumns(ctx, c.Compressed)
 	if err != nil {
 		return err
 	}
 	if differs, same := tsdb.SameColumns(r.kept, have); !same {
-		return &misfitError{"the target's compressed relation has " + differs}
+		return &misfitError{why: "the target's compressed relation has " + differs}
 	}
 	s, err := l.db.ChunkSettings(ctx, c)
 	if err != nil {
 		return err
 	}
 	if s == nil || !s.SameLayout(&r.Settings) {
-		return &misfitError{"the target's chunk has other compression settings"}
+		return &misfitError{why: "the target's chunk has other compression settings"}
 	}
 	if l.db.HasSparse() {
 		sparse, err := s.Sparse(false)
 		if err != nil {
-			return &misfitError{err.Error()}
+			return &misfitError{why: err.Error()}
 		}
 		if !tsdb.SameSparse(sparse, r.sparse) {
-			return &misfitError{"the target's chunk has other sparse indexes"}
+			return &misfitError{why: "the target's chunk has other sparse indexes"}
 		}
 	}
 	return nil
