@@ -28,6 +28,11 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 	var loaded string // the chunk that has rows now
 	err := l.inTx(ctx, t, func(tx pgx.Tx) error {
 		frozen := img.Frozen
+		key, err := l.referenced(ctx, ht)
+		if err != nil {
+			return err
+		}
+		var m *merger
 		if p.chunk != nil {
 			// A writer's lock, so that the chunk cannot be compressed or
 			// dropped under us; only then is its state worth looking at.
@@ -39,14 +44,18 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if t.Range.Partial {
 				frozen = c.Status&tsdb.StatusFrozen != 0
 			}
-			m, err := l.merger(ctx, tx, ht, t, c)
-			if err != nil {
+			if m, err = l.merger(ctx, tx, ht, t, c, key); err != nil {
 				return err
 			}
-			s.held = m != nil
+			s.referenced, s.held = key != nil, m != nil
 		}
 		way, why := choose(s)
-		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, part, data)
+		if way == rowsRoot {
+			if m, err = l.merger(ctx, tx, ht, t, nil, key); err != nil {
+				return err
+			}
+		}
+		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, m, part, data)
 		if err != nil {
 			return err
 		}
@@ -314,7 +323,7 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		}
 		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
 	}
-	_, err = l.emptied(ctx, tx, ht, t, p.chunk)
+	_, err = l.emptied(ctx, tx, t, p.chunk)
 	return relation, err
 }
 
@@ -352,12 +361,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 		if chunks[i].Status == 0 {
 			continue
 		}
-		timeout, err := l.ownLockTimeout(ctx, tx)
-		if err != nil {
-			return err
-		}
-		// However long the other lane copies: nobody else waits here.
-		if _, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = 0; select pg_advisory_xact_lock(%d, %d); set local lock_timeout = %s", clearClass, c.ID, timeout)); err != nil {
+		if err := l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, c.ID)); err != nil {
 			return l.db.Wrap(err, "clear %s", name)
 		}
 	}
@@ -396,38 +400,40 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 // server's lock table. Chunks come with a compressed relation; a sixteenth of
 // the table leaves room for others.
 func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable) error {
+	return l.unhurried(ctx, tx, fmt.Sprintf(`select pg_advisory_xact_lock(%d, %d)
+        where (select count(*) from _timescaledb_catalog.chunk where hypertable_id = %[3]d) * 2 * 16
+              > current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint`, clearClass, -ht.ID, ht.ID))
+}
+
+// unhurried runs a statement that waits for other lanes alone, however long they
+// copy.
+func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
 	timeout, err := l.ownLockTimeout(ctx, tx)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, fmt.Sprintf(`set local lock_timeout = 0;
-        select pg_advisory_xact_lock(%d, %d)
-        where (select count(*) from _timescaledb_catalog.chunk where hypertable_id = %[3]d) * 2 * 16
-              > current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint;
-        set local lock_timeout = %[4]s`, clearClass, -ht.ID, ht.ID, timeout))
+	_, err = tx.Exec(ctx, "set local lock_timeout = 0; "+sql+"; set local lock_timeout = "+timeout)
 	return err
 }
 
-// empty locks the chunk against a change of its state and empties it.
+// empty locks the chunk against a change of its state and empties it. Rows that
+// other tables reference are not for deleting: they have to be merged.
 func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
 		return nil, err
 	}
-	return l.emptied(ctx, tx, ht, t, c)
+	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
+		return nil, err
+	}
+	return l.emptied(ctx, tx, t, c)
 }
 
 // emptied leaves a locked chunk uncompressed and without rows, and returns it as
 // it is then. A compressed one loses its batches first: decompressing none is cheap,
-// and from 2.28 on DELETE would go through them one by one. Rows that other
-// tables reference are not for deleting: they have to be merged.
-func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
+// and from 2.28 on DELETE would go through them one by one.
+func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
 	relation := pg.Ident(c.Name.Schema, c.Name.Name)
-	if m, err := l.merger(ctx, tx, ht, t, c); err != nil {
-		return nil, err
-	} else if m != nil {
-		return nil, byRows(t, whyMerged)
-	}
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return nil, err
 	}
@@ -481,10 +487,8 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if err != nil {
 		return "", err
 	}
-	if m, err := l.merger(ctx, tx, ht, t, c); err != nil {
+	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
 		return "", err
-	} else if m != nil {
-		return "", byRows(t, whyMerged)
 	}
 	if err := l.matches(ctx, c, r); err != nil {
 		return "", changed(chunk)

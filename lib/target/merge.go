@@ -15,26 +15,17 @@ import (
 )
 
 // replace puts the rows of the stream in the place of what the target holds in
-// the task's range, and returns the relation that they are in.
-func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, w way, part *stream.Part, data io.Reader) (relation string, stored, bytes int64, err error) {
-	if w == rowsChunk || w == rowsRoot {
-		into := p.chunk
+// the task's range, and returns the relation that they are in. m is how, where
+// some of it is referenced; else nil.
+func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, w way, m *merger, part *stream.Part, data io.Reader) (relation string, stored, bytes int64, err error) {
+	if m != nil {
 		if w == rowsRoot {
-			into = nil
-		}
-		m, err := l.merger(ctx, tx, ht, t, into)
-		if err != nil {
-			return "", 0, 0, err
-		}
-		if m != nil {
-			if into == nil {
-				if err := l.takeTurns(ctx, tx, ht); err != nil {
-					return "", 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
-				}
+			if err := l.takeTurns(ctx, tx, ht); err != nil {
+				return "", 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
 			}
-			stored, bytes, err = l.merge(ctx, tx, r, m, part, data)
-			return m.relation, stored, bytes, err
 		}
+		stored, bytes, err = l.merge(ctx, tx, r, m, part, data)
+		return m.relation, stored, bytes, err
 	}
 	if relation, err = l.clear(ctx, tx, ht, t, p, w); err != nil {
 		return "", 0, 0, err
@@ -56,15 +47,15 @@ type merger struct {
 // whyMerged says why a chunk's rows do not become a compressed chunk's.
 const whyMerged = "other tables reference rows of the target's chunk"
 
-// merger returns nil when nothing references the hypertable or the target
-// holds no rows in the range, in the chunk or (nil) in all of them: then rows
-// are just copied.
-func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*merger, error) {
-	m := &merger{relation: pg.Ident(ht.Name.Schema, ht.Name.Name)}
-	var err error
-	if m.key, err = l.referenced(ctx, ht); err != nil || m.key == nil {
-		return nil, err
+// merger returns nil when nothing references the hypertable (by key, see
+// referenced) or the target holds no rows in the range, in the chunk or (nil) in
+// all of them: then rows are just copied.
+func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk, key []string) (*merger, error) {
+	if key == nil {
+		return nil, nil
 	}
+	m := &merger{relation: pg.Ident(ht.Name.Schema, ht.Name.Name), key: key}
+	var err error
 	if c != nil {
 		m.relation = pg.Ident(c.Name.Schema, c.Name.Name)
 		if c.Status&tsdb.StatusCompressed == 0 {
@@ -139,6 +130,19 @@ func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merg
 		return 0, 0, &pg.Error{Side: pg.Target, Object: m.relation, Err: fmt.Errorf("stored %d of %d rows", kept, stored), Hint: "does a trigger drop rows?"}
 	}
 	return stored, bytes, nil
+}
+
+// unheld refuses a compressed chunk for one whose rows other tables reference.
+func (l *Loader) unheld(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) error {
+	key, err := l.referenced(ctx, ht)
+	if err != nil {
+		return err
+	}
+	m, err := l.merger(ctx, tx, ht, t, c, key)
+	if err == nil && m != nil {
+		err = byRows(t, whyMerged)
+	}
+	return err
 }
 
 // referenced returns the columns of a key by which another table references the

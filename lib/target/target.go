@@ -158,11 +158,6 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return err
 	}
 	s.chunk, s.whyRoot = p.chunk != nil, p.why
-	key, err := l.referenced(ctx, ht)
-	if err != nil {
-		return err
-	}
-	s.referenced = key != nil
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }
 
