@@ -108,7 +108,33 @@ func wall(s sample) float64   { return s.wall.Seconds() }
 func source(s sample) float64 { return s.source.Seconds() }
 func target(s sample) float64 { return s.target.Seconds() }
 func client(s sample) float64 { return s.client.Seconds() }
-func memory(s sample) float64 { return float64(s.memory) / 1024 }
+
+// memory is that of the largest process, in MiB.
+func memory(s sample) float64 {
+	var most int64
+	for _, m := range s.memory {
+		most = max(most, m)
+	}
+	return float64(most) / 1024
+}
+
+// peaks are the largest memory that each process of the pipe was seen with.
+func (v *variant) peaks() string {
+	var most []int64
+	for _, s := range v.samples {
+		for i, m := range s.memory {
+			if i == len(most) {
+				most = append(most, 0)
+			}
+			most[i] = max(most[i], m)
+		}
+	}
+	each := make([]string, len(most))
+	for i, m := range most {
+		each[i] = fmt.Sprint((m + 512) / 1024)
+	}
+	return strings.Join(each, ", ")
+}
 
 func (b *bench) run() error {
 	fmt.Printf("bf against psql, %s\nload before: %s\n", b.describe(), load())
@@ -140,7 +166,7 @@ func (b *bench) run() error {
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Printf("\nMedians of %d rounds, seconds; ratio to the first of each contest.\n", rounds)
-	fmt.Fprintln(w, "\twall\tratio\tsource CPU\ttarget CPU\tratio\tclient CPU\tratio\tpipe MB\tpeak MiB\t")
+	fmt.Fprintln(w, "\twall\tratio\tsource CPU\ttarget CPU\tratio\tclient CPU\tratio\tpipe MB\tpeak MiB of each\t")
 	for _, c := range contests {
 		fmt.Fprintf(w, "%s\t\t\t\t\t\t\t\t\t\t\n", c.name)
 		base := c.variants[0]
@@ -153,8 +179,8 @@ func (b *bench) run() error {
 			if v.pipe > 0 {
 				pipe = fmt.Sprintf("%.1f", float64(v.pipe)/1e6)
 			}
-			fmt.Fprintf(w, "%s\t%.3f\t%s\t%.2f\t%.2f\t%s\t%.2f\t%s\t%s\t%.0f\t\n", v.name, v.median(wall), ratio(v, base, wall),
-				v.median(source), v.median(target), ratio(v, base, target), v.median(client), ratio(v, base, client), pipe, v.median(memory))
+			fmt.Fprintf(w, "%s\t%.3f\t%s\t%.2f\t%.2f\t%s\t%.2f\t%s\t%s\t%s\t\n", v.name, v.median(wall), ratio(v, base, wall),
+				v.median(source), v.median(target), ratio(v, base, target), v.median(client), ratio(v, base, client), pipe, v.peaks())
 		}
 	}
 	w.Flush()

@@ -127,7 +127,7 @@ func (s *server) settle() {
 // sample is one measurement.
 type sample struct {
 	wall, source, target, client time.Duration
-	memory                       int64 // of the largest process, in KiB
+	memory                       []int64 // peaks of the processes of a pipe, in its order, in KiB
 }
 
 // times scales a sample of a part up to the whole.
@@ -198,13 +198,16 @@ func (m *meter) pipe(stdin string, commands ...[]string) error {
 		started, in = append(started, cmd), r
 	}
 	var failed error
-	for _, cmd := range started {
+	for i, cmd := range started {
 		if err := cmd.Wait(); err != nil && failed == nil {
 			failed = fmt.Errorf("%s: %w", cmd.Path, err)
 		}
 		m.client += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 		if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			m.memory = max(m.memory, u.Maxrss)
+			if i == len(m.memory) {
+				m.memory = append(m.memory, 0)
+			}
+			m.memory[i] = max(m.memory[i], u.Maxrss)
 		}
 	}
 	if failed != nil {
