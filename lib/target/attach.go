@@ -34,9 +34,11 @@ func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.
 	if yes, err := l.db.Attaches(ctx); !yes || err != nil {
 		return nil, err
 	}
-	prefix := fmt.Sprintf("load_%d_", t.Task)
-	b, err := l.db.Blueprint(ctx, ht, pg.Ident("__backfill", strings.TrimSuffix(prefix, "_")), prefix)
-	if err != nil || b.Why != "" {
+	if why, err := l.db.Unattachable(ctx, ht); why != "" || err != nil {
+		return nil, err
+	}
+	b, err := l.blueprint(ctx, ht, t)
+	if err != nil {
 		return nil, err
 	}
 	// A chunk of another extent that is in the way had better be found before
@@ -57,6 +59,25 @@ func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.
 	return nil, err
 }
 
+// blueprint is that of a table of the task's own.
+func (l *Loader) blueprint(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (*tsdb.Blueprint, error) {
+	name := fmt.Sprintf("load_%d", t.Task)
+	return l.db.Blueprint(ctx, ht, pg.Ident("__backfill", name), name+"_")
+}
+
+// indexRows builds the indexes of such a table.
+func (l *Loader) indexRows(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, b *tsdb.Blueprint) error {
+	err := l.asUser(ctx, tx, func() error {
+		for _, sql := range b.Build {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return l.db.Wrap(err, "index the rows of %s", ht.Name)
+}
+
 // copyTable copies the rows into a plain table, builds its indexes and makes it
 // the chunk, in one transaction that also completes the task. The hypertable is
 // locked only at the very end, for the last of these.
@@ -74,15 +95,8 @@ func (l *Loader) copyTable(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		if err := whole(r); err != nil {
 			return err
 		}
-		if err := l.asUser(ctx, tx, func() error {
-			for _, sql := range b.Build {
-				if _, err := tx.Exec(ctx, sql); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
-			return l.db.Wrap(err, "index the rows of %s", ht.Name)
+		if err := l.indexRows(ctx, tx, ht, b); err != nil {
+			return err
 		}
 		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, stored, bytes, string(rowsTable)
 		if err := l.privileges(ctx, tx, ht, b.Name); err != nil {

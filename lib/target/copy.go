@@ -20,19 +20,11 @@ import (
 // copyRows replaces what the target holds in the task's range by the rows of
 // the stream, in one transaction that also completes the task.
 func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data io.Reader, p *place, img *tsdb.Image, s situation, res *task.Result) error {
-	if p.chunk != nil && s.compression {
-		if err := l.loosen(ctx, p.chunk); err != nil {
-			return err
-		}
-	}
 	var loaded string // the chunk that has rows now
 	err := l.inTx(ctx, t, func(tx pgx.Tx) error {
 		frozen := img.Frozen
-		key, err := l.referenced(ctx, ht)
-		if err != nil {
-			return err
-		}
 		var m *merger
+		var err error
 		if p.chunk != nil {
 			// A writer's lock, so that the chunk cannot be compressed or
 			// dropped under us; only then is its state worth looking at.
@@ -44,14 +36,16 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if t.Range.Partial {
 				frozen = c.Status&tsdb.StatusFrozen != 0
 			}
-			if m, err = l.merger(ctx, tx, ht, t, c, key); err != nil {
+			if m, err = l.merger(ctx, tx, ht, t, c, s.referenced); err != nil {
 				return err
 			}
-			s.referenced, s.held = key != nil, m != nil
+			if s.held = m != nil; s.squeezed && s.whyLocked == "" {
+				s.whyLocked = "it was compressed a moment ago"
+			}
 		}
 		way, why := choose(s)
 		if way == rowsRoot {
-			if m, err = l.merger(ctx, tx, ht, t, nil, key); err != nil {
+			if m, err = l.merger(ctx, tx, ht, t, nil, s.referenced); err != nil {
 				return err
 			}
 		}
@@ -89,32 +83,35 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 }
 
 // loosen decompresses a chunk that is compressed and has no batches, as the
-// restored dump of a schema leaves it. In the transaction of the copy that would
-// lock the application out of the chunk until the commit.
-func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) error {
-	if chunk.Status&(tsdb.StatusCompressed|tsdb.StatusFrozen) != tsdb.StatusCompressed {
-		return nil
+// restored dump of a schema leaves it, and reports whether it is compressed
+// still. In the transaction of the copy that would lock the application out of
+// the chunk until the commit.
+func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, err error) {
+	if squeezed = chunk.Status&tsdb.StatusCompressed != 0; !squeezed || chunk.Status&tsdb.StatusFrozen != 0 {
+		return squeezed, nil
 	}
-	err := l.briefly(ctx, func(tx pgx.Tx) error {
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "lock table only "+pg.Ident(chunk.Name.Schema, chunk.Name.Name)+" in access exclusive mode"); err != nil {
 			return err
 		}
 		c, err := l.db.Chunk(ctx, chunk.Name)
-		if err != nil || c == nil || c.Status&(tsdb.StatusCompressed|tsdb.StatusFrozen) != tsdb.StatusCompressed {
+		if err != nil || c == nil {
 			return err
+		}
+		if squeezed = c.Status&tsdb.StatusCompressed != 0; !squeezed || c.Status&tsdb.StatusFrozen != 0 {
+			return nil
 		}
 		batches, err := l.db.RelationName(ctx, c.Compressed)
 		if err != nil {
 			return err
 		}
-		var some bool
-		if err := tx.QueryRow(ctx, "select exists (select from only "+batches+")").Scan(&some); err != nil || some {
+		if err := tx.QueryRow(ctx, "select exists (select from only "+batches+")").Scan(&squeezed); err != nil || squeezed {
 			return err
 		}
 		_, err = tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID)
 		return err
 	})
-	return l.db.Wrap(err, "decompress chunk %s", chunk.Name)
+	return squeezed, l.db.Wrap(err, "decompress chunk %s", chunk.Name)
 }
 
 // compress has the server compress the chunk. Up to 2.18 that turns NULLs into
@@ -176,20 +173,11 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 		if err != nil {
 			return err
 		}
-		if err := l.refer(ctx, tx, chunk, rel, rr); err != nil {
+		if err := l.refer(ctx, tx, chunk, rel, rr.keys); err != nil {
 			return err
 		}
 		if w == rawFresh {
-			if err := l.index(ctx, tx, rel, rr); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
-				return err
-			}
-			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
-				return err
-			}
-			if chunk, err = l.empty(ctx, tx, ht, t, chunk); err != nil {
+			if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
 				return err
 			}
 		}
@@ -201,10 +189,7 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			return err
 		}
 		if w == rawFresh {
-			if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, rr, true) }); err != nil {
-				return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
-			}
-			if err := l.finish(ctx, tx, ht, chunk, rel); err != nil {
+			if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
 				return err
 			}
 		}
@@ -216,6 +201,28 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, rr.Rows+stored, bytes+more, string(w)
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+}
+
+// ready makes a filled relation ready to be the chunk's, and the chunk empty.
+func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, rel string, r *relation) (*tsdb.Chunk, error) {
+	if err := l.index(ctx, tx, rel, r); err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
+		return nil, err
+	}
+	if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
+		return nil, err
+	}
+	return l.empty(ctx, tx, ht, t, chunk)
+}
+
+// become makes a relation that is ready the chunk's.
+func (l *Loader) become(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation) error {
+	if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, r, true) }); err != nil {
+		return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
+	}
+	return l.finish(ctx, tx, ht, chunk, rel)
 }
 
 // rows copies the rows of a part into a relation; more are further options of

@@ -26,6 +26,8 @@ type Loader struct {
 	force     bool
 	rehearsed string // what a compressed relation was like that is known to fit
 
+	tried *trial // whether the hypertable's rows can be compressed apart
+
 	lockTimeout string // of the transaction, or (once known) of the session: see ownLockTimeout
 }
 
@@ -157,7 +159,23 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if err != nil {
 		return err
 	}
-	s.chunk, s.whyRoot = p.chunk != nil, p.why
+	if s.chunk, s.whyRoot = p.chunk != nil, p.why; s.chunk && s.compression {
+		if s.squeezed, err = l.loosen(ctx, p.chunk); err != nil {
+			return err
+		}
+	}
+	if s.referenced, err = l.referenced(ctx, ht); err != nil {
+		return err
+	}
+	if s.chunk && s.compression && (s.compressed || s.squeezed) && !s.partial && s.referenced == nil {
+		if s.whyLocked, err = l.apart(ctx, ht, t, p.chunk); err != nil {
+			return err
+		}
+		s.apart = s.whyLocked == ""
+	}
+	if way, why := choose(s); way == rowsApart {
+		return l.copyApart(ctx, r, ht, t, p.chunk, part, data, img, why, res)
+	}
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }
 

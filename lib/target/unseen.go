@@ -37,8 +37,8 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 			return "a continuous aggregate would not learn of the rows: TRUNCATE is refused on a table that others reference", err
 		}
 	}
-	if r.keys, err = l.db.References(ctx, ht); err != nil {
-		return "", err
+	if r.keys, why, err = l.keys(ctx, ht); err != nil || why != "" {
+		return why, err
 	}
 	for _, k := range r.keys {
 		for _, c := range k.Columns {
@@ -46,19 +46,30 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 				return fmt.Sprintf("foreign key %q cannot be checked: column %q is compressed", k.Name, c), nil
 			}
 		}
-		if !k.Allowed {
-			var role string
-			err := l.db.QueryRow(ctx, "select quote_ident(current_user)").Scan(&role)
-			return fmt.Sprintf("foreign key %q cannot be checked; this helps: grant select, update on %s to %s", k.Name, pg.Ident(k.Table.Schema, k.Table.Name), role), err
-		}
 	}
 	return "", nil
 }
 
-// refer checks the foreign keys of batches and keeps the rows that they name
-// from being deleted before the commit, as the server does it for rows.
-func (l *Loader) refer(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk, rel string, r *relation) error {
-	for _, k := range r.keys {
+// keys returns the foreign keys of the hypertable, and why the role cannot check
+// one of them; "" if it can.
+func (l *Loader) keys(ctx context.Context, ht *tsdb.Hypertable) (keys []tsdb.Reference, why string, err error) {
+	if keys, err = l.db.References(ctx, ht); err != nil {
+		return nil, "", err
+	}
+	for _, k := range keys {
+		if !k.Allowed {
+			var role string
+			err := l.db.QueryRow(ctx, "select quote_ident(current_user)").Scan(&role)
+			return nil, fmt.Sprintf("foreign key %q cannot be checked; this helps: grant select, update on %s to %s", k.Name, pg.Ident(k.Table.Schema, k.Table.Name), role), err
+		}
+	}
+	return keys, "", nil
+}
+
+// refer checks foreign keys of what is in rel, batches or rows, and keeps the
+// rows that they name from being deleted before the commit, as the server does.
+func (l *Loader) refer(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk, rel string, keys []tsdb.Reference) error {
+	for _, k := range keys {
 		var columns, some, equal, show []string
 		for i, c := range k.Columns {
 			c = pg.Ident(c)

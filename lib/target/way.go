@@ -7,6 +7,7 @@ const (
 	rowsChunk    way = "rows into the chunk"
 	rowsRoot     way = "rows through the hypertable"
 	rowsTable    way = "rows into a table that became the chunk" // see becomesChunk
+	rowsApart    way = "rows into a fresh compressed relation"   // see copyApart
 	rowsCompress way = "rows into the chunk, then compressed"
 	rawFresh     way = "raw into a fresh compressed relation"
 	rawExisting  way = "raw into the existing compressed relation"
@@ -22,16 +23,18 @@ type situation struct {
 	whyRows    string
 
 	// Of the target.
-	chunk       bool   // it has a chunk of that extent
-	whyRoot     string // why not
-	squeezed    bool   // that chunk is compressed
-	referenced  bool   // other tables reference the hypertable
-	held        bool   // and that chunk has rows of the range
-	compression bool   // the hypertable has compression enabled
-	unfit       string // why the compressed relation does not fit; "" if it does
-	mayBuild    bool   // the role may create the relation
-	whyNot      string // why not
-	same        bool   // the chunk's own relation has the same columns and settings
+	chunk       bool     // it has a chunk of that extent
+	whyRoot     string   // why not
+	squeezed    bool     // that chunk is compressed
+	referenced  []string // the key by which other tables reference the hypertable; nil if none does
+	held        bool     // and that chunk has rows of the range
+	compression bool     // the hypertable has compression enabled
+	apart       bool     // rows can be compressed apart from the chunk
+	whyLocked   string   // why not
+	unfit       string   // why the compressed relation does not fit; "" if it does
+	mayBuild    bool     // the role may create the relation
+	whyNot      string   // why not
+	same        bool     // the chunk's own relation has the same columns and settings
 }
 
 // choose is the decision table. Clearing what the target holds is no part of
@@ -56,15 +59,27 @@ func choose(s situation) (w way, why string) {
 	case s.held:
 		return rowsChunk, whyMerged
 	case s.partial && s.squeezed:
-		return rowsRoot, "the target's chunk is compressed" // and its other rows stay as they are
+		return rowsRoot, whySqueezed // and its other rows stay as they are
 	case s.partial:
 		return rowsChunk, s.whyRows
-	case s.compressed && s.compression && s.referenced:
-		return rowsChunk, s.whyRows + "; the server compresses no table that others reference"
-	case s.compressed && s.compression:
-		return rowsCompress, s.whyRows
-	case s.compressed:
+	case !s.compression || !s.compressed && !s.squeezed:
 		return rowsChunk, s.whyRows
 	}
-	return rowsChunk, ""
+	// What is compressed on either side is so in the end.
+	if why = s.whyRows; !s.compressed {
+		why = whySqueezed
+	}
+	switch {
+	case s.referenced != nil:
+		return rowsChunk, why + "; the server compresses no table that others reference"
+	case s.apart:
+		return rowsApart, why
+	}
+	if why != s.whyLocked {
+		why += "; the chunk was locked while the server compressed it: " + s.whyLocked
+	}
+	return rowsCompress, why
 }
+
+// whySqueezed says why rows do not go into the target's chunk.
+const whySqueezed = "the target's chunk is compressed"

@@ -9,7 +9,7 @@ import (
 )
 
 func TestChoose(t *testing.T) {
-	const unfit, root, grant = "does not fit", "cut differently", "grant"
+	const unfit, root, grant, locked = "does not fit", "cut differently", "grant", "; the chunk was locked while the server compressed it: triggers"
 	for _, c := range []struct {
 		name string
 		s    situation
@@ -24,10 +24,13 @@ func TestChoose(t *testing.T) {
 		{"raw, unfit before the chunk was looked for", situation{raw: true, compressed: true, unfit: unfit}, refuse, unfit},
 
 		{"uncompressed, chunk uncompressed", situation{chunk: true}, rowsChunk, ""},
-		{"uncompressed, chunk compressed", situation{chunk: true, squeezed: true, compression: true}, rowsChunk, ""},
+		{"uncompressed, chunk compressed", situation{chunk: true, squeezed: true, compression: true, apart: true}, rowsApart, whySqueezed},
+		{"uncompressed, chunk compressed, not apart", situation{chunk: true, squeezed: true, compression: true, whyLocked: "triggers"}, rowsCompress, whySqueezed + locked},
 		{"uncompressed, no such chunk", situation{whyRoot: root}, rowsRoot, root},
-		{"compressed by rows", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered"}, rowsCompress, "unordered"},
-		{"compressed by rows, chunk compressed", situation{compressed: true, chunk: true, squeezed: true, compression: true, whyRows: "unordered"}, rowsCompress, "unordered"},
+		{"compressed by rows", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", apart: true}, rowsApart, "unordered"},
+		{"compressed by rows, not apart", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyLocked: "triggers"}, rowsCompress, "unordered" + locked},
+		{"compressed by rows, not apart for the same reason", situation{compressed: true, chunk: true, compression: true, whyRows: "triggers", whyLocked: "triggers"}, rowsCompress, "triggers"},
+		{"compressed by rows, chunk compressed", situation{compressed: true, chunk: true, squeezed: true, compression: true, whyRows: "unordered", apart: true}, rowsApart, "unordered"},
 		{"compressed by rows, compression not enabled", situation{compressed: true, chunk: true, whyRows: "not enabled"}, rowsChunk, "not enabled"},
 		{"compressed by rows, no such chunk", situation{compressed: true, whyRoot: root, compression: true, whyRows: "unordered"}, rowsRoot, root},
 
@@ -37,7 +40,7 @@ func TestChoose(t *testing.T) {
 		{"compressed by rows, chunk compressed and referenced", situation{compressed: true, chunk: true, squeezed: true, compression: true, held: true, whyRows: "unordered"}, rowsRoot, whyMerged},
 		{"a part, chunk compressed and referenced", situation{partial: true, chunk: true, squeezed: true, compression: true, held: true}, rowsRoot, whyMerged},
 
-		{"compressed by rows, hypertable referenced", situation{compressed: true, chunk: true, compression: true, referenced: true, whyRows: "unordered"}, rowsChunk, "unordered; the server compresses no table that others reference"},
+		{"compressed by rows, hypertable referenced", situation{compressed: true, chunk: true, compression: true, referenced: []string{"id"}, whyRows: "unordered"}, rowsChunk, "unordered; the server compresses no table that others reference"},
 
 		{"a part, chunk uncompressed", situation{partial: true, chunk: true}, rowsChunk, ""},
 		{"a part of a compressed chunk, chunk uncompressed", situation{partial: true, compressed: true, chunk: true, compression: true, whyRows: "a part"}, rowsChunk, "a part"},

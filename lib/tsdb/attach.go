@@ -16,6 +16,8 @@ import (
 var (
 	//go:embed blueprint.sql
 	blueprintSQL string
+	//go:embed unattachable.sql
+	unattachableSQL string
 	//go:embed attachable.sql
 	attachableSQL string
 	//go:embed attachable_is.sql
@@ -67,10 +69,16 @@ func (db *DB) tryAttach(ctx context.Context) (bool, error) {
 	return false, nil // whatever forbids it, there is another way
 }
 
-// Blueprint is how to make a plain table that can become a chunk.
+// Unattachable says why a plain table had better not become a chunk of h; "" if
+// it may.
+func (db *DB) Unattachable(ctx context.Context, h *Hypertable) (why string, err error) {
+	err = db.QueryRow(ctx, unattachableSQL, h.OID).Scan(&why)
+	return why, db.Wrap(err, "look up what depends on %s", h.Name)
+}
+
+// Blueprint is how to make a plain table like a hypertable.
 type Blueprint struct {
 	Name  string   // of the table, quoted
-	Why   string   // why it had better not be made; "" if it may
 	Table []string // statements that make the empty table
 	Build []string // statements that build the indexes and their constraints
 
@@ -79,11 +87,11 @@ type Blueprint struct {
 	constraints []bool
 }
 
-// Blueprint looks up what a table (quoted, in schema __backfill) must have to
-// become a chunk of h. Its indexes are called prefix and a number until then.
+// Blueprint looks up what a table (quoted, in schema __backfill) must have to be
+// like h. Its indexes are called prefix and a number until then.
 func (db *DB) Blueprint(ctx context.Context, h *Hypertable, table, prefix string) (*Blueprint, error) {
 	b := &Blueprint{Name: table, prefix: prefix}
-	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix).Scan(&b.Why, &b.Table, &b.Build, &b.names, &b.constraints)
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix).Scan(&b.Table, &b.Build, &b.names, &b.constraints)
 	return b, db.Wrap(err, "look up indexes of %s", h.Name)
 }
 

@@ -1,0 +1,231 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/queue"
+	"bf/lib/stream"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// twin is a hypertable like the task's with one chunk of the same extent. It
+// lives and dies within a transaction: nobody else sees it, or waits for what
+// happens to it.
+type twin struct {
+	ht    *tsdb.Hypertable
+	chunk *tsdb.Chunk
+	table *tsdb.Blueprint // of ht
+}
+
+// apart says why rows cannot be compressed in a twin and arrive as a compressed
+// relation; "" if they can. compress_chunk on the chunk itself would lock the
+// application out of it for as long as that takes.
+func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+	triggers, err := l.db.RowTriggers(ctx, ht)
+	if err != nil {
+		return "", err
+	}
+	if len(triggers) > 0 { // they may look at the rows before theirs
+		return "row triggers of the target have to fire: " + strings.Join(triggers, ", "), nil
+	}
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	if err != nil {
+		return "", err
+	}
+	if len(missing) > 0 { // a NULL of a batch would become the default
+		return fmt.Sprintf("column %q was added with a default to the target's chunk", missing[0]), nil
+	}
+	if _, why, err = l.keys(ctx, ht); err != nil || why != "" {
+		return why, err
+	}
+	if l.tried == nil || l.tried.hypertable != ht.ID {
+		if why, err = l.tryApart(ctx, ht, t, chunk); err != nil {
+			return "", err
+		}
+		l.tried = &trial{ht.ID, why}
+	}
+	return l.tried.why, nil
+}
+
+// trial is what came of tryApart.
+type trial struct {
+	hypertable int32
+	why        string
+}
+
+// tryApart does all of it without a row, in a transaction that is rolled back.
+// A lane does that once for a hypertable.
+func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+	rehearsal := errors.New("a rehearsal")
+	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		tw, err := l.twin(ctx, tx, ht, t)
+		if err != nil {
+			return err
+		}
+		rel, r, err := l.squeeze(ctx, tx, ht, chunk, tw)
+		if err != nil {
+			return err
+		}
+		if err := l.index(ctx, tx, rel, r); err != nil {
+			return err
+		}
+		if chunk.Status == 0 { // else it would have to be cleared for that
+			if err := l.attach(ctx, tx, ht, chunk, rel, r, true); err != nil {
+				return err
+			}
+		}
+		return rehearsal
+	})
+	if err == rehearsal {
+		return "", nil
+	}
+	var misfit *misfitError
+	if err = l.misfit(err); errors.As(err, &misfit) {
+		return misfit.why, nil
+	}
+	return "", err
+}
+
+// twin makes the twin, with the columns and checks of the hypertable.
+func (l *Loader) twin(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task) (*twin, error) {
+	b, err := l.blueprint(ctx, ht, t)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, strings.Join(b.Table, ";")); err != nil {
+		return nil, l.db.Wrap(err, "create table %s", b.Name)
+	}
+	d := ht.Dimensions[0]
+	from, until := bounds(t.Slices[0])
+	args := fmt.Sprintf("%s::regclass, %s::name, chunk_time_interval => %d::bigint, create_default_indexes => false", pg.Literal(b.Name), pg.Literal(d.Column), until-from)
+	if !d.Func.IsZero() {
+		args += ", time_partitioning_func => " + pg.Literal(pg.Ident(d.Func.Schema, d.Func.Name)) + "::regproc"
+	}
+	if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "create_hypertable")+"("+args+")"); err != nil {
+		return nil, l.db.Wrap(err, "create hypertable %s", b.Name)
+	}
+	tw := &twin{ht: new(tsdb.Hypertable), table: b}
+	*tw.ht = *ht
+	tw.ht.Dimensions = ht.Dimensions[:1]
+	if err := tx.QueryRow(ctx, `select h.id, c.oid, n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join _timescaledb_catalog.hypertable h on h.schema_name = n.nspname and h.table_name = c.relname
+        where c.oid = $1::text::regclass`, b.Name).Scan(&tw.ht.ID, &tw.ht.OID, &tw.ht.Name.Schema, &tw.ht.Name.Name); err != nil {
+		return nil, err
+	}
+	if _, _, err := l.db.CreateChunk(ctx, tw.ht, t.Slices[:1]); err != nil {
+		return nil, err
+	}
+	if tw.chunk, err = l.db.ChunkOf(ctx, tw.ht, t.Slices[:1]); err == nil && tw.chunk == nil {
+		err = &misfitError{why: whyOther}
+	}
+	return tw, err
+}
+
+// squeeze has the server compress the twin's chunk, with the settings of the
+// hypertable, and puts what comes of it into a relation that can be attached to
+// the chunk. The twin is no more then. Its indexes see to it that rows are unique
+// where they have to be, and tell the server which sparse indexes to make; they
+// come first, because 2.11 makes no unique one once compression is enabled.
+func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, tw *twin) (rel string, r *relation, err error) {
+	if err := l.indexRows(ctx, tx, ht, tw.table); err != nil {
+		return "", nil, err
+	}
+	own, err := l.db.HypertableSettings(ctx, ht)
+	if err != nil {
+		return "", nil, err
+	}
+	settings := "timescaledb.compress"
+	if own != nil {
+		configured, err := own.Sparse(true)
+		if err != nil {
+			return "", nil, &misfitError{why: err.Error()}
+		}
+		settings = l.db.SettingsSQL(own, configured)
+	}
+	if _, err := tx.Exec(ctx, "alter table "+tw.table.Name+" set ("+settings+")"); err != nil {
+		return "", nil, l.db.Wrap(err, "alter table %s", tw.table.Name)
+	}
+	if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", tw.chunk.OID); err != nil {
+		return "", nil, l.db.Wrap(err, "compress the rows of chunk %s", chunk.Name)
+	}
+	c, err := l.db.Chunk(ctx, tw.chunk.Name)
+	if err != nil {
+		return "", nil, err
+	}
+	r = new(relation)
+	var why string
+	if r.Relation, why, err = l.db.Relation(ctx, c, tw.ht); err != nil {
+		return "", nil, err
+	}
+	if why != "" {
+		return "", nil, &misfitError{why: why}
+	}
+	r.kept, r.sparse = r.Columns, r.Sparse(nil)
+	from, err := l.db.RelationName(ctx, c.Compressed)
+	if err != nil {
+		return "", nil, err
+	}
+	if rel, err = l.build(ctx, tx, ht, chunk, r); err != nil {
+		return "", nil, err
+	}
+	columns := make([]string, len(r.kept))
+	for i, col := range r.kept {
+		columns[i] = col.Name
+	}
+	if _, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from)); err != nil {
+		return "", nil, l.db.Wrap(err, "copy into %s", rel)
+	}
+	_, err = tx.Exec(ctx, "drop table "+tw.table.Name)
+	return rel, r, l.db.Wrap(err, "drop table %s", tw.table.Name)
+}
+
+// copyApart has the rows compressed in a twin and then replaces the chunk as
+// copyRaw does, in one transaction that also completes the task.
+func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, part *stream.Part, data io.Reader, img *tsdb.Image, why string, res *task.Result) error {
+	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+		tw, err := l.twin(ctx, tx, ht, t)
+		if err != nil {
+			return err
+		}
+		into := pg.Ident(tw.chunk.Name.Schema, tw.chunk.Name.Name)
+		stored, bytes, err := l.rows(ctx, tx, r, into, part, data)
+		if err != nil {
+			return err
+		}
+		if err := whole(r); err != nil {
+			return err
+		}
+		keys, _, err := l.keys(ctx, ht)
+		if err != nil {
+			return err
+		}
+		if err := l.refer(ctx, tx, chunk, into, keys); err != nil {
+			return err
+		}
+		rel, rr, err := l.squeeze(ctx, tx, ht, chunk, tw)
+		if err != nil {
+			return err
+		}
+		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
+			return err
+		}
+		if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
+			return err
+		}
+		if img.Frozen {
+			if err := l.freeze(ctx, tx, chunk); err != nil {
+				return err
+			}
+		}
+		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(rowsApart), why
+		return queue.Complete(ctx, l.db.Conn, tx, res)
+	})
+}
