@@ -47,6 +47,21 @@ func TestLatency(t *testing.T) {
 				select compress_chunk(c) from show_chunks('z') c`)
 			target.Exec(t, `alter table z set (timescaledb.compress, timescaledb.compress_segmentby = 'dev, v', timescaledb.compress_orderby = 'time')`)
 		}
+		for _, d := range []*testdb.DB{source, target} {
+			d.Exec(t, `create table late (time timestamptz not null, dev bigint not null references device, v text);
+				select create_hypertable('late', 'time', chunk_time_interval => interval '12 hours')`)
+			if in.Full && d == target {
+				d.Exec(t, `alter table late add check (v <> ''); alter table late set (timescaledb.compress, timescaledb.compress_orderby = 'time')`)
+				d.Exec(t, `insert into late select t, 1, 'stale' from generate_series('2024-01-02'::timestamptz, '2024-01-05', '30 seconds') t`)
+				d.Exec(t, `select compress_chunk(c) from show_chunks('late') c`)
+			} else if in.Full {
+				d.Exec(t, `alter table late set (timescaledb.compress, timescaledb.compress_orderby = 'time')`)
+			}
+		}
+		source.Exec(t, "insert into late select t, 1, t::text from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '250 milliseconds') t")
+		if in.Full {
+			source.Exec(t, "select compress_chunk(c) from show_chunks('late', newer_than => '2024-01-03'::timestamptz) c")
+		}
 		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
 		s := start(t, env, "bf-stage --until 2024-02-01")
 		s.wait(t, deadline)
@@ -72,6 +87,13 @@ func TestLatency(t *testing.T) {
 		target.Query1(t, &pending, "select count(*) from __backfill.task where worked is null")
 		if pending > 0 {
 			t.Errorf("%d tasks are pending", pending)
+		}
+		if in.Full {
+			for way, want := range map[string]string{"rows into a fresh compressed relation": "4", "rows into the chunk": "2"} {
+				if n := target.Rows(t, "select count(*) from __backfill.task where hypertable_name = 'late' and copy_message like '%"+way+"%'"); n[0][0] != want {
+					t.Errorf("%s: %s chunks came as %s, want %s: %v", in, n[0][0], way, want, target.Rows(t, "select copy_message from __backfill.task where hypertable_name = 'late'"))
+				}
+			}
 		}
 		t.Logf("%s: idle %s; with three lanes %s; longest wait for a lock of ours %v", in, idle, busy, busy.blocked.Round(time.Millisecond))
 		// On a machine that stands still now and then, so does whoever holds a lock.
@@ -118,6 +140,7 @@ func (a *inserts) measure(f func()) (l latencies) {
 				"insert into z values ('2025-01-01', 1, $1::bigint::text)",
 				"insert into z values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
 				"insert into device values (1 + $1, 'new')",
+				"insert into late values ('2024-01-01'::timestamptz + $1 % 6 * interval '12 hours', 1, $1::bigint::text)",
 			} {
 				start := time.Now()
 				if _, err := app.Exec(context.Background(), sql, a.n); err != nil {

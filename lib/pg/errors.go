@@ -98,6 +98,7 @@ func Hint(err error) string {
 const (
 	UndefinedTable    = "42P01"
 	LockNotAvailable  = "55P03"
+	NotSupported      = "0A000"
 	Deadlock          = "40P01"
 	InvalidRegexp     = "2201B"
 	InvalidParameter  = "22023"

@@ -25,73 +25,68 @@ type twin struct {
 	table *tsdb.Blueprint // of ht
 }
 
-// apart says why rows cannot be compressed in a twin and arrive as a compressed
-// relation; "" if they can. compress_chunk on the chunk itself would lock the
+// apart decides whether rows can be compressed in a twin, and how what comes of
+// it gets into the chunk. compress_chunk on the chunk itself would lock the
 // application out of it for as long as that takes.
-func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, s *situation) error {
 	triggers, err := l.db.RowTriggers(ctx, ht)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if len(triggers) > 0 { // they may look at the rows before theirs
-		return "row triggers of the target have to fire: " + strings.Join(triggers, ", "), nil
+		s.whyLocked = "row triggers of the target have to fire: " + strings.Join(triggers, ", ")
+		return nil
 	}
 	missing, err := l.db.Missing(ctx, chunk.OID)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if len(missing) > 0 { // a NULL of a batch would become the default
-		return fmt.Sprintf("column %q was added with a default to the target's chunk", missing[0]), nil
+		s.whyLocked = fmt.Sprintf("column %q was added with a default to the target's chunk", missing[0])
+		return nil
 	}
-	if _, why, err = l.keys(ctx, ht); err != nil || why != "" {
-		return why, err
+	if _, s.whyLocked, err = l.keys(ctx, ht); err != nil || s.whyLocked != "" {
+		return err
 	}
 	if l.tried == nil || l.tried.hypertable != ht.ID {
-		if why, err = l.tryApart(ctx, ht, t, chunk); err != nil {
-			return "", err
+		if l.tried, err = l.tryApart(ctx, ht, t); err != nil {
+			return err
 		}
-		l.tried = &trial{ht.ID, why}
 	}
-	return l.tried.why, nil
+	if s.whyLocked = l.tried.why; s.whyLocked == "" {
+		_, err = l.settle(ctx, ht, t, l.tried.relation, s)
+		s.whyLocked = s.unfit
+	}
+	return err
 }
 
-// trial is what came of tryApart.
+// trial is what the compression of a hypertable's rows in a twin comes to.
 type trial struct {
 	hypertable int32
-	why        string
+	why        string    // why there can be none
+	relation   *relation // else: what it makes
 }
 
-// tryApart does all of it without a row, in a transaction that is rolled back.
-// A lane does that once for a hypertable.
-func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+// tryApart has the server compress a twin without a row, in a transaction that
+// is rolled back. A lane does that once for a hypertable.
+func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (*trial, error) {
 	rehearsal := errors.New("a rehearsal")
-	err = l.briefly(ctx, func(tx pgx.Tx) error {
+	tried := &trial{hypertable: ht.ID}
+	err := l.briefly(ctx, func(tx pgx.Tx) error {
 		tw, err := l.twin(ctx, tx, ht, t)
-		if err != nil {
-			return err
+		if err == nil {
+			tried.relation, _, err = l.squeeze(ctx, tx, ht, tw)
 		}
-		rel, r, err := l.squeeze(ctx, tx, ht, chunk, tw)
-		if err != nil {
-			return err
-		}
-		if err := l.index(ctx, tx, rel, r); err != nil {
-			return err
-		}
-		if chunk.Status == 0 { // else it would have to be cleared for that
-			if err := l.attach(ctx, tx, ht, chunk, rel, r, true); err != nil {
-				return err
-			}
-		}
-		return rehearsal
+		return cmpErr(err, rehearsal)
 	})
 	if err == rehearsal {
-		return "", nil
+		return tried, nil
 	}
 	var misfit *misfitError
 	if err = l.misfit(err); errors.As(err, &misfit) {
-		return misfit.why, nil
+		tried.why, err = misfit.why, nil
 	}
-	return "", err
+	return tried, err
 }
 
 // twin makes the twin, with the columns and checks of the hypertable.
@@ -130,66 +125,52 @@ func (l *Loader) twin(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *ta
 }
 
 // squeeze has the server compress the twin's chunk, with the settings of the
-// hypertable, and puts what comes of it into a relation that can be attached to
-// the chunk. The twin is no more then. Its indexes see to it that rows are unique
-// where they have to be, and tell the server which sparse indexes to make; they
-// come first, because 2.11 makes no unique one once compression is enabled.
-func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, tw *twin) (rel string, r *relation, err error) {
+// hypertable, and returns what its relation is like and called. The twin's
+// indexes see to it that rows are unique where they have to be, and tell the
+// server which sparse indexes to make; they come first, because 2.11 makes no
+// unique one once compression is enabled.
+func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, tw *twin) (r *relation, name string, err error) {
 	if err := l.indexRows(ctx, tx, ht, tw.table); err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
 	own, err := l.db.HypertableSettings(ctx, ht)
 	if err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
 	settings := "timescaledb.compress"
 	if own != nil {
 		configured, err := own.Sparse(true)
 		if err != nil {
-			return "", nil, &misfitError{why: err.Error()}
+			return nil, "", &misfitError{why: err.Error()}
 		}
 		settings = l.db.SettingsSQL(own, configured)
 	}
 	if _, err := tx.Exec(ctx, "alter table "+tw.table.Name+" set ("+settings+")"); err != nil {
-		return "", nil, l.db.Wrap(err, "alter table %s", tw.table.Name)
+		return nil, "", l.db.Wrap(err, "alter table %s", tw.table.Name)
 	}
 	if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", tw.chunk.OID); err != nil {
-		return "", nil, l.db.Wrap(err, "compress the rows of chunk %s", chunk.Name)
+		return nil, "", l.db.Wrap(err, "compress the rows of %s", ht.Name)
 	}
 	c, err := l.db.Chunk(ctx, tw.chunk.Name)
 	if err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
 	r = new(relation)
 	var why string
 	if r.Relation, why, err = l.db.Relation(ctx, c, tw.ht); err != nil {
-		return "", nil, err
+		return nil, "", err
 	}
 	if why != "" {
-		return "", nil, &misfitError{why: why}
+		return nil, "", &misfitError{why: why}
 	}
 	r.kept, r.sparse = r.Columns, r.Sparse(nil)
-	from, err := l.db.RelationName(ctx, c.Compressed)
-	if err != nil {
-		return "", nil, err
-	}
-	if rel, err = l.build(ctx, tx, ht, chunk, r); err != nil {
-		return "", nil, err
-	}
-	columns := make([]string, len(r.kept))
-	for i, col := range r.kept {
-		columns[i] = col.Name
-	}
-	if _, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from)); err != nil {
-		return "", nil, l.db.Wrap(err, "copy into %s", rel)
-	}
-	_, err = tx.Exec(ctx, "drop table "+tw.table.Name)
-	return rel, r, l.db.Wrap(err, "drop table %s", tw.table.Name)
+	name, err = l.db.RelationName(ctx, c.Compressed)
+	return r, name, err
 }
 
 // copyApart has the rows compressed in a twin and then replaces the chunk as
 // copyRaw does, in one transaction that also completes the task.
-func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, part *stream.Part, data io.Reader, img *tsdb.Image, why string, res *task.Result) error {
+func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, part *stream.Part, data io.Reader, img *tsdb.Image, w way, why string, res *task.Result) error {
 	return l.inTx(ctx, t, func(tx pgx.Tx) error {
 		tw, err := l.twin(ctx, tx, ht, t)
 		if err != nil {
@@ -210,22 +191,43 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		if err := l.refer(ctx, tx, chunk, into, keys); err != nil {
 			return err
 		}
-		rel, rr, err := l.squeeze(ctx, tx, ht, chunk, tw)
+		rr, from, err := l.squeeze(ctx, tx, ht, tw)
 		if err != nil {
 			return err
 		}
-		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
+		var rel string
+		if w == rowsFresh {
+			rel, err = l.build(ctx, tx, ht, chunk, rr)
+		} else if err = l.invalidate(ctx, tx, ht, t, chunk); err == nil {
+			rel, err = l.existing(ctx, tx, ht, t, chunk, rr)
+		}
+		if err != nil {
 			return err
 		}
-		if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
-			return err
+		columns := make([]string, len(rr.kept))
+		for i, c := range rr.kept {
+			columns[i] = c.Name
+		}
+		if _, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from)); err != nil {
+			return l.db.Wrap(err, "copy into %s", rel)
+		}
+		if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
+			return l.db.Wrap(err, "drop table %s", tw.table.Name)
+		}
+		if w == rowsFresh {
+			if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
+				return err
+			}
+			if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
+				return err
+			}
 		}
 		if img.Frozen {
 			if err := l.freeze(ctx, tx, chunk); err != nil {
 				return err
 			}
 		}
-		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(rowsApart), why
+		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(w), why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
 }

@@ -401,12 +401,12 @@ func TestCompressedStates(t *testing.T) {
 					switch from.name {
 					case "uncompressed":
 						if squeezed {
-							wantWay(t, r, wayApart, "the target's chunk is compressed")
+							wantWay(t, r, wayFresh, "the target's chunk is compressed")
 						} else {
 							wantWay(t, r, wayRows, "")
 						}
 					case "unordered":
-						wantWay(t, r, wayApart, "its batches are unordered")
+						wantWay(t, r, wayFresh, "its batches are unordered")
 					default:
 						wantWay(t, r, wayRaw, "")
 					}
@@ -456,12 +456,13 @@ func directly(t *testing.T, db *testdb.DB) (yes bool) {
 func legacy(p testdb.Pair) bool { return strings.HasPrefix(p.Target.Version, "2.11.") }
 
 const (
-	wayRaw      = "raw into a fresh compressed relation"
-	wayExisting = "raw into the existing compressed relation"
-	wayCompress = "rows into the chunk, then compressed"
-	wayApart    = "rows into a fresh compressed relation"
-	wayRows     = "rows into the chunk"
-	wayRoot     = "rows through the hypertable"
+	wayRaw          = "raw into a fresh compressed relation"
+	wayExisting     = "raw into the existing compressed relation"
+	wayCompress     = "rows into the chunk, then compressed"
+	wayFresh        = "rows into a fresh compressed relation"
+	wayRowsExisting = "rows into the existing compressed relation"
+	wayRows         = "rows into the chunk"
+	wayRoot         = "rows through the hypertable"
 )
 
 // TestCompressedSettings copies chunks that were compressed with settings which
@@ -488,7 +489,7 @@ func TestCompressedSettings(t *testing.T) {
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				r := one(t, s.copy(t))
 				if legacy(p) && c.name != "indexes on one side only" {
-					if r.Way != wayApart {
+					if r.Way != wayFresh {
 						t.Errorf("way %q", r.Way)
 					}
 				} else {
@@ -556,15 +557,15 @@ func TestCompressedRows(t *testing.T) {
 		way, why             string
 	}{
 		{name: "unordered", source: fill(0, 1000) + compress + "update _timescaledb_catalog.chunk set status = status | 2 where status = 1;", target: enable,
-			way: wayApart, why: "unordered"},
+			way: wayFresh, why: "unordered"},
 		{name: "default added later", source: fill(0, 1000) + compress + "alter table m add d text not null default 'old';" + fill(500, 10),
-			target: "alter table m add d text not null default 'old';" + enable, way: wayApart, why: `column "d" was added with a default`},
+			target: "alter table m add d text not null default 'old';" + enable, way: wayFresh, why: `column "d" was added with a default`},
 		{name: "default added later to the target's chunk", source: "alter table m add d text;" + fill(0, 1000) + compress,
-			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, way: wayApart, why: ""},
+			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, way: wayFresh, why: ""},
 		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows, why: "compression is not enabled on the target"},
-		{name: "column on the target only", source: fill(0, 1000) + compress, target: "alter table m add extra int default 7;" + enable, way: wayApart, why: `column "extra" exists only on the target`},
-		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable, later: "alter table m add extra int;", way: wayApart, why: `column "extra" exists only on the target`},
-		{name: "other collation", source: fill(0, 1000) + compress, target: `alter table m alter t type text collate "POSIX";` + enable, way: wayApart, why: `column "t" has another collation`},
+		{name: "column on the target only", source: fill(0, 1000) + compress, target: "alter table m add extra int default 7;" + enable, way: wayFresh, why: `column "extra" exists only on the target`},
+		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable, later: "alter table m add extra int;", way: wayFresh, why: `column "extra" exists only on the target`},
+		{name: "other collation", source: fill(0, 1000) + compress, target: `alter table m alter t type text collate "POSIX";` + enable, way: wayFresh, why: `column "t" has another collation`},
 		{name: "no chunk of that extent", source: fill(0, 1000) + compress, target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot, why: "chunk"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -587,7 +588,7 @@ func TestCompressedRows(t *testing.T) {
 				case c.why != "":
 					wantWay(t, r, c.way, c.why)
 				case r.Way == wayRows && strings.Contains(r.WhyNotRaw, "would lose NULLs"), r.Way == wayRaw,
-					r.Way == wayApart && strings.Contains(r.WhyNotRaw, "added with a default to the target's chunk"): // as the version stores a batch without values
+					r.Way == wayCompress && strings.Contains(r.WhyNotRaw, "added with a default to the target's chunk"): // as the version stores a batch without values
 				default:
 					t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
 				}
@@ -597,7 +598,7 @@ func TestCompressedRows(t *testing.T) {
 				if !strings.Contains(c.name, "collation") {
 					s.same(t, "after the copy")
 				}
-				if r.Way == wayApart && strings.Trim(state(t, s.dst), "19") != "" {
+				if r.Way == wayFresh && strings.Trim(state(t, s.dst), "19") != "" {
 					t.Errorf("status %s", state(t, s.dst))
 				}
 			})
@@ -613,6 +614,8 @@ func TestCompressedRoles(t *testing.T) {
 			{"may not create", enable, "", wayExisting, ""},
 			{"may not create over rows", enable + fill(30, 100), "", wayExisting, ""},
 			{"may not create over compressed", enable + fill(30, 100) + compress + fill(10, 5), "", wayExisting, ""},
+			{"may not create, by rows", "alter table m add check (v < 1e9);" + enable, "", wayRowsExisting, "only the target demands"},
+			{"may not create, by rows, over compressed", "alter table m add check (v < 1e9);" + enable + fill(30, 100) + compress + fill(10, 5), "", wayRowsExisting, "only the target demands"},
 			{"may create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
 			{"may not create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "", wayExisting, ""},
 		} {
@@ -633,14 +636,14 @@ func TestCompressedRoles(t *testing.T) {
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				r := one(t, s.copy(t))
 				if legacy(p) && strings.Contains(c.name, "settings") {
-					if r.Way != wayApart {
+					if r.Way != wayFresh && r.Way != wayRowsExisting {
 						t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
 					}
 				} else {
 					wantWay(t, r, c.way, c.why)
 				}
 				s.same(t, "after the copy")
-				if got := state(t, s.dst); !strings.HasPrefix(r.Way, "rows") && got != "9" {
+				if got := state(t, s.dst); !strings.HasPrefix(r.Way, "rows") && got != "9" || r.Way == wayRowsExisting && strings.Trim(got, "19") != "" {
 					t.Errorf("status %s", got)
 				}
 				if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
@@ -653,7 +656,7 @@ func TestCompressedRoles(t *testing.T) {
 						t.Error("owner or privileges of the compressed relation are not the hypertable's")
 					}
 				}
-				if c.name == "may create" || c.name == "may not create" {
+				if c.name == "may create" || c.name == "may not create" || c.name == "may not create, by rows" {
 					s.dst.Exec(t, "set role bf_owner")
 					s.live(t)
 					s.dst.Exec(t, "reset role")
@@ -753,7 +756,7 @@ func TestCompressedPairs(t *testing.T) {
 		s.exec(t, table+enable)
 		s.src.Exec(t, fill(0, 1000)+compress+fill(200, 20))
 		s.stage(t, stage.Options{Until: "2025-01-01"})
-		wantWay(t, one(t, s.copy(t)), wayApart, "is older than the source's")
+		wantWay(t, one(t, s.copy(t)), wayFresh, "is older than the source's")
 		s.same(t, "after the copy to the older version")
 	})
 }
@@ -845,7 +848,7 @@ func TestCompressedAggregate(t *testing.T) {
 				// Up to 2.22 options of a materialization hypertable cannot be reset.
 				if raw := set == "" || tsdb.AtLeast(p.Target.Version, "2.28"); raw {
 					wantWay(t, r, wayRaw, "")
-				} else if r.Way != wayRaw && r.Way != wayApart {
+				} else if r.Way != wayRaw && r.Way != wayFresh {
 					t.Errorf("way %q", r.Way)
 				}
 				if after := s.dst.Rows(t, own); !reflect.DeepEqual(before, after) || len(before) == 0 {
@@ -882,7 +885,7 @@ func TestHypercore(t *testing.T) {
 		s.exec(t, table+enable)
 		s.src.Exec(t, fill(0, 1000)+"select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(200, 20))
 		s.stage(t, stage.Options{Until: "2025-01-01"})
-		wantWay(t, one(t, s.copy(t)), wayApart, "hypercore")
+		wantWay(t, one(t, s.copy(t)), wayFresh, "hypercore")
 		s.same(t, "after the copy")
 		// And over such a chunk.
 		s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c; select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(7, 3))
@@ -904,7 +907,7 @@ func TestCompressedStateChanges(t *testing.T) {
 			{"compressed since", fill(0, 1000), compress, "", wayRaw},
 			{"decompressed since", fill(0, 1000) + compress, decompress, "", wayRows},
 			{"compressed since, the target too", fill(0, 1000), compress, fill(3, 5) + compress, wayRaw},
-			{"decompressed since, the target compressed", fill(0, 1000) + compress, decompress, fill(3, 5) + compress, wayApart},
+			{"decompressed since, the target compressed", fill(0, 1000) + compress, decompress, fill(3, 5) + compress, wayFresh},
 			{"rows since", fill(0, 1000) + compress, fill(200, 20), fill(3, 5), wayRaw},
 		} {
 			if !thorough(t, p) && c.target == "" {
@@ -920,7 +923,7 @@ func TestCompressedStateChanges(t *testing.T) {
 					s.dst.Exec(t, c.target)
 				}
 				why := ""
-				if c.way == wayApart {
+				if c.way == wayFresh {
 					why = "the target's chunk is compressed"
 				}
 				wantWay(t, one(t, s.copy(t)), c.way, why)
@@ -1032,13 +1035,22 @@ func TestVerifyCompressed(t *testing.T) {
 // application reads and writes meanwhile, to the chunk itself, to others, and to
 // those that have to be made.
 func TestCompressedLocks(t *testing.T) {
-	for _, c := range []struct{ name, source, demands, target, way, why string }{
-		{"raw over rows", fill(0, 1000) + compress + fill(200, 20), "", fill(3, 5), wayRaw, ""},
-		{"raw over compressed", fill(0, 1000) + compress, "", fill(3, 500) + compress + fill(7, 5), wayRaw, ""},
-		{"rows over compressed", fill(0, 1000), "", fill(3, 500) + compress + fill(7, 5), wayApart, "the target's chunk is compressed"},
-		{"rows over compressed and unique", fill(0, 1000), "create unique index on m (dev, ts);", fill(3, 500) + compress, wayApart, "the target's chunk is compressed"},
-		{"rows of a compressed chunk", fill(0, 1000) + compress, "alter table m add check (v < 1e9);", fill(3, 500), wayApart, "only the target demands"},
-		{"rows over a restored dump", fill(0, 1000), "", fill(0, 1) + "delete from m;" + compress, wayRows, ""}, // compressed, without rows
+	const check = "alter table m add check (v < 1e9);"
+	for _, c := range []struct {
+		name, source, demands, target string
+		aggregated, owner             bool // a continuous aggregate is on the target's; a plain owner loads
+		way, why                      string
+	}{
+		{name: "raw over rows", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 5), way: wayRaw},
+		{name: "raw over rows, aggregated", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 5), aggregated: true, way: wayRaw},
+		{name: "raw over compressed", source: fill(0, 1000) + compress, target: fill(3, 500) + compress + fill(7, 5), way: wayRaw},
+		{name: "raw into what is there", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 500) + compress, owner: true, way: wayExisting},
+		{name: "rows over compressed", source: fill(0, 1000), target: fill(3, 500) + compress + fill(7, 5), way: wayFresh, why: "the target's chunk is compressed"},
+		{name: "rows over compressed, aggregated", source: fill(0, 1000), target: fill(3, 500) + compress + fill(7, 5), aggregated: true, way: wayFresh, why: "the target's chunk is compressed"},
+		{name: "rows over compressed and unique", source: fill(0, 1000), demands: "create unique index on m (dev, ts);", target: fill(3, 500) + compress, way: wayFresh, why: "the target's chunk is compressed"},
+		{name: "rows of a compressed chunk", source: fill(0, 1000) + compress, demands: check, target: fill(3, 500), way: wayFresh, why: "only the target demands"},
+		{name: "rows of a compressed chunk into what is there, aggregated", source: fill(0, 1000) + compress, demands: check, target: fill(3, 500), aggregated: true, owner: true, way: wayRowsExisting, why: "only the target demands"},
+		{name: "rows over a restored dump", source: fill(0, 1000), target: fill(0, 1) + "delete from m;" + compress, way: wayRows}, // compressed, without rows
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -1051,6 +1063,17 @@ func TestCompressedLocks(t *testing.T) {
 				s.dst.Exec(t, c.demands+enable+c.target)
 				if c.way == wayRaw && !legacy(p) {
 					s.dst.Exec(t, `alter table m set (timescaledb.compress_segmentby = 't', timescaledb.compress_orderby = 'ts')`)
+				}
+				if c.aggregated {
+					s.dst.Exec(t, "create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data")
+					s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+				}
+				if c.owner {
+					s.as = s.dst.Role(t, "bf_owner")
+					if c.aggregated {
+						s.dst.Exec(t, "alter materialized view hourly owner to bf_owner")
+					}
+					s.dst.Exec(t, "alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 				}
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				stood := false
@@ -1070,6 +1093,13 @@ func TestCompressedLocks(t *testing.T) {
 				}
 				s.dst.Exec(t, "delete from m where ts < '2024-01-01'")
 				s.same(t, "after the copy")
+				if c.aggregated {
+					s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+					a, b := s.src.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 order by 1, 2"), s.dst.Rows(t, "select * from hourly order by h, dev")
+					if !reflect.DeepEqual(a, b) {
+						t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
+					}
+				}
 			})
 		})
 	}

@@ -39,7 +39,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if m, err = l.merger(ctx, tx, ht, t, c, s.referenced); err != nil {
 				return err
 			}
-			if s.held = m != nil; s.squeezed && s.whyLocked == "" {
+			if s.held = m != nil; s.whyLocked == "" {
 				s.whyLocked = "it was compressed a moment ago"
 			}
 		}
@@ -176,16 +176,34 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 		if err := l.refer(ctx, tx, chunk, rel, rr.keys); err != nil {
 			return err
 		}
+		// To empty a compressed chunk, or one that aggregates are on, takes a lock
+		// that keeps the application out: the rows had better have come by then.
+		early := false
 		if w == rawFresh {
-			if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
+			if early, err = l.db.Aggregated(ctx, ht); err != nil {
 				return err
 			}
+			early = early || chunk.Status&tsdb.StatusCompressed != 0
 		}
-		stored, more, err := l.rows(ctx, tx, r, into, part, newPart(r))
+		beside := newPart(r)
+		var stored, more int64
+		if early {
+			if stored, more, err = l.park(ctx, tx, r, into, part, beside); err == nil {
+				err = whole(r)
+			}
+		}
+		if err == nil && w == rawFresh {
+			chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr)
+		}
 		if err != nil {
 			return err
 		}
-		if err := whole(r); err != nil {
+		if early {
+			err = l.unpark(ctx, tx, into, part, stored)
+		} else if stored, more, err = l.rows(ctx, tx, r, into, part, beside); err == nil {
+			err = whole(r)
+		}
+		if err != nil {
 			return err
 		}
 		if w == rawFresh {
@@ -203,7 +221,8 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 	})
 }
 
-// ready makes a filled relation ready to be the chunk's, and the chunk empty.
+// ready sees to it that a filled relation can become the chunk's: indexed, the
+// chunk without rows, and aggregates told of that.
 func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, rel string, r *relation) (*tsdb.Chunk, error) {
 	if err := l.index(ctx, tx, rel, r); err != nil {
 		return nil, err
@@ -437,8 +456,10 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 }
 
 // emptied leaves a locked chunk uncompressed and without rows, and returns it as
-// it is then. A compressed one loses its batches first: decompressing none is cheap,
-// and from 2.28 on DELETE would go through them one by one.
+// it is then. A compressed one is truncated, which keeps the application out for
+// milliseconds: decompressing no batches is cheap, and from 2.28 on DELETE would
+// go through them one by one. Where other tables reference the hypertable that
+// is refused, and the batches alone are truncated.
 func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
 	relation := pg.Ident(c.Name.Schema, c.Name.Name)
 	if err := l.unfreeze(ctx, tx, c); err != nil {
@@ -453,7 +474,16 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.C
 		if err != nil {
 			return nil, err
 		}
-		if _, err := tx.Exec(ctx, "truncate "+batches); err != nil {
+		truncate := func(what string) error {
+			return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, "truncate "+what)
+				return err
+			})
+		}
+		if err = truncate("only " + relation); pg.Code(err) == pg.NotSupported {
+			err = truncate(batches)
+		}
+		if err != nil {
 			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
 		}
 		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID); err != nil {
@@ -470,7 +500,8 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.C
 // its hypertable. Rows do that as they come in, but what is written to a
 // compressed relation is no row to TimescaleDB: a refresh would find the
 // aggregates up to date. Of all that an owner may do, TRUNCATE logs the whole
-// chunk. It comes first, so that what the lock keeps out is not lost.
+// chunk, batches too. It comes first, so that what the lock keeps out is not
+// lost.
 func (l *Loader) invalidate(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) error {
 	aggregated, err := l.db.Aggregated(ctx, ht)
 	if err != nil || !aggregated {

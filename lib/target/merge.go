@@ -80,12 +80,9 @@ func (l *Loader) merger(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *
 
 // merge loads the rows into a temporary table first.
 func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merger, part *stream.Part, data io.Reader) (stored, bytes int64, err error) {
-	const rows = "pg_temp.bf_rows"
+	const rows = parked
 	columns := columnsOf(part)
-	if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s limit 0", columns, m.relation)); err != nil {
-		return 0, 0, l.db.Wrap(err, "temporary table")
-	}
-	if stored, bytes, err = l.rows(ctx, tx, r, rows, part, data); err != nil {
+	if stored, bytes, err = l.park(ctx, tx, r, m.relation, part, data); err != nil {
 		return 0, 0, err
 	}
 	var same, set []string
@@ -130,6 +127,30 @@ func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merg
 		return 0, 0, &pg.Error{Side: pg.Target, Object: m.relation, Err: fmt.Errorf("stored %d of %d rows", kept, stored), Hint: "does a trigger drop rows?"}
 	}
 	return stored, bytes, nil
+}
+
+// parked is where park puts rows.
+const parked = "pg_temp.bf_rows"
+
+// park copies the rows of a part into a temporary table, from where they go
+// into the relation like later.
+func (l *Loader) park(ctx context.Context, tx pgx.Tx, r *stream.Reader, like string, part *stream.Part, data io.Reader) (stored, bytes int64, err error) {
+	// WITH NO DATA plans nothing: of a hypertable no chunk is locked.
+	if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s with no data", columnsOf(part), like)); err != nil {
+		return 0, 0, l.db.Wrap(err, "temporary table")
+	}
+	return l.rows(ctx, tx, r, parked, part, data)
+}
+
+// unpark puts parked rows, as many as there have to be, into a relation.
+func (l *Loader) unpark(ctx context.Context, tx pgx.Tx, relation string, part *stream.Part, rows int64) error {
+	return l.asUser(ctx, tx, func() error {
+		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from "+parked, relation, columnsOf(part)))
+		if err == nil && tag.RowsAffected() != rows {
+			err = fmt.Errorf("stored %d of %d rows", tag.RowsAffected(), rows)
+		}
+		return l.db.Wrap(err, "copy into %s", relation)
+	})
 }
 
 // unheld refuses a compressed chunk for one whose rows other tables reference.

@@ -168,13 +168,12 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return err
 	}
 	if s.chunk && s.compression && (s.compressed || s.squeezed) && !s.partial && s.referenced == nil {
-		if s.whyLocked, err = l.apart(ctx, ht, t, p.chunk); err != nil {
+		if err := l.apart(ctx, ht, t, p.chunk, &s); err != nil {
 			return err
 		}
-		s.apart = s.whyLocked == ""
-	}
-	if way, why := choose(s); way == rowsApart {
-		return l.copyApart(ctx, r, ht, t, p.chunk, part, data, img, why, res)
+		if way, why := choose(s); way == rowsFresh || way == rowsExisting {
+			return l.copyApart(ctx, r, ht, t, p.chunk, part, data, img, way, why, res)
+		}
 	}
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }

@@ -1,5 +1,7 @@
 package target
 
+import "cmp"
+
 // way is how the data of a task is written.
 type way string
 
@@ -7,7 +9,8 @@ const (
 	rowsChunk    way = "rows into the chunk"
 	rowsRoot     way = "rows through the hypertable"
 	rowsTable    way = "rows into a table that became the chunk" // see becomesChunk
-	rowsApart    way = "rows into a fresh compressed relation"   // see copyApart
+	rowsFresh    way = "rows into a fresh compressed relation"   // see copyApart
+	rowsExisting way = "rows into the existing compressed relation"
 	rowsCompress way = "rows into the chunk, then compressed"
 	rawFresh     way = "raw into a fresh compressed relation"
 	rawExisting  way = "raw into the existing compressed relation"
@@ -29,8 +32,7 @@ type situation struct {
 	referenced  []string // the key by which other tables reference the hypertable; nil if none does
 	held        bool     // and that chunk has rows of the range
 	compression bool     // the hypertable has compression enabled
-	apart       bool     // rows can be compressed apart from the chunk
-	whyLocked   string   // why not
+	whyLocked   string   // why rows cannot be compressed apart from the chunk; "" if they can
 	unfit       string   // why the compressed relation does not fit; "" if it does
 	mayBuild    bool     // the role may create the relation
 	whyNot      string   // why not
@@ -72,11 +74,13 @@ func choose(s situation) (w way, why string) {
 	switch {
 	case s.referenced != nil:
 		return rowsChunk, why + "; the server compresses no table that others reference"
-	case s.apart:
-		return rowsApart, why
+	case s.whyLocked == "" && s.mayBuild:
+		return rowsFresh, why
+	case s.whyLocked == "" && s.same:
+		return rowsExisting, why
 	}
-	if why != s.whyLocked {
-		why += "; the chunk was locked while the server compressed it: " + s.whyLocked
+	if locked := cmp.Or(s.whyLocked, s.whyNot); locked != why {
+		why += "; the chunk was locked while the server compressed it: " + locked
 	}
 	return rowsCompress, why
 }
