@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -411,7 +412,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			}
 			if left && tries == 0 {
 				// Up to 2.22 batches can be deleted from through the hypertable only.
-				if err := l.takeTurns(ctx, tx, ht); err != nil {
+				if err := l.takeTurns(ctx, tx, ht, ", or select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"("+pg.Literal(name)+")"); err != nil {
 					return l.db.Wrap(err, "clear %s", ht.Name)
 				}
 				from = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -421,14 +422,28 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 	return nil
 }
 
-// takeTurns lets one lane at a time go on until its commit, where a statement on
-// the hypertable locks so many chunks that several at once could exhaust the
-// server's lock table. Chunks come with a compressed relation; a sixteenth of
-// the table leaves room for others.
-func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable) error {
-	return l.unhurried(ctx, tx, fmt.Sprintf(`select pg_advisory_xact_lock(%d, %d)
-        where (select count(*) from _timescaledb_catalog.chunk where hypertable_id = %[3]d) * 2 * 16
-              > current_setting('max_locks_per_transaction')::bigint * current_setting('max_connections')::bigint`, clearClass, -ht.ID, ht.ID))
+//go:embed locks.sql
+var locksSQL string
+
+// takeTurns goes before a statement on the hypertable that locks all of its
+// chunks. Where several of those at once could exhaust the server's lock table,
+// one lane at a time goes on until its commit; a sixteenth of the table leaves
+// room for others. What would take most of it alone is refused: others, the
+// application among them, would be out of locks. instead is what helps as well.
+func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, instead string) error {
+	var needed, each, slots int64
+	if err := tx.QueryRow(ctx, locksSQL, ht.OID).Scan(&needed, &each, &slots); err != nil {
+		return err
+	}
+	switch room := each * slots; {
+	case needed*16 <= room:
+		return nil
+	case needed*4 <= room*3:
+		return l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, -ht.ID))
+	default:
+		return &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: fmt.Errorf("the statement needed here would lock every chunk and index: %d locks, and the server has room for %d", needed, room),
+			Hint: fmt.Sprintf("set max_locks_per_transaction = %d on the target and restart it%s; then run the same again", 2*needed/slots+1, instead)}
+	}
 }
 
 // unhurried runs a statement that waits for other lanes alone, however long they

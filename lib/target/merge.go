@@ -20,7 +20,7 @@ import (
 func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, p *place, w way, m *merger, part *stream.Part, data io.Reader) (relation string, stored, bytes int64, err error) {
 	if m != nil {
 		if w == rowsRoot {
-			if err := l.takeTurns(ctx, tx, ht); err != nil {
+			if err := l.takeTurns(ctx, tx, ht, ""); err != nil {
 				return "", 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
 			}
 		}
