@@ -1039,7 +1039,7 @@ func TestCompressedLocks(t *testing.T) {
 	for _, c := range []struct {
 		name, source, demands, target string
 		aggregated, owner             bool // a continuous aggregate is on the target's; a plain owner loads
-		way, why                      string
+		until, way, why               string
 	}{
 		{name: "raw over rows", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 5), way: wayRaw},
 		{name: "raw over rows, aggregated", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 5), aggregated: true, way: wayRaw},
@@ -1050,6 +1050,10 @@ func TestCompressedLocks(t *testing.T) {
 		{name: "rows over compressed and unique", source: fill(0, 1000), demands: "create unique index on m (dev, ts);", target: fill(3, 500) + compress, way: wayFresh, why: "the target's chunk is compressed"},
 		{name: "rows of a compressed chunk", source: fill(0, 1000) + compress, demands: check, target: fill(3, 500), way: wayFresh, why: "only the target demands"},
 		{name: "rows of a compressed chunk into what is there, aggregated", source: fill(0, 1000) + compress, demands: check, target: fill(3, 500), aggregated: true, owner: true, way: wayRowsExisting, why: "only the target demands"},
+		{name: "a part over compressed", source: fill(0, 1000), target: fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
+		{name: "a part over compressed and unique", source: fill(0, 1000), demands: "create unique index on m (dev, ts);", target: fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
+		{name: "a part over compressed without segments", source: fill(0, 1000), target: "alter table m set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');" + fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
+		{name: "over compressed of another extent", source: fill(0, 1000), demands: "select set_chunk_time_interval('m', interval '3 days');", target: fill(0, 1000) + compress, way: wayRoot, why: "the target cuts chunks differently"},
 		{name: "rows over a restored dump", source: fill(0, 1000), target: fill(0, 1) + "delete from m;" + compress, way: wayRows}, // compressed, without rows
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -1075,13 +1079,17 @@ func TestCompressedLocks(t *testing.T) {
 					}
 					s.dst.Exec(t, "alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 				}
-				s.stage(t, stage.Options{Until: "2025-01-01"})
+				s.stage(t, stage.Options{Until: cmp.Or(c.until, "2025-01-01")})
 				stood := false
 				s.pause = func() {
 					stood = true
 					app := s.dst.Conn(t)
-					for _, sql := range []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, i) values ('2024-01-04 00:30+00', -7)",
-						"insert into m(ts, i) values ('2023-01-04', -8)", "update m set i = -9 where i = -7", "delete from m where i = -9", "analyze m", "alter table m set (autovacuum_vacuum_cost_limit = 100)"} {
+					statements := []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, i) values ('" + cmp.Or(c.until, "2024-01-04 00:30+00") + "', -7)",
+						"insert into m(ts, i) values ('2023-01-04', -8)", "analyze m", "alter table m set (autovacuum_vacuum_cost_limit = 100)"}
+					if c.way != wayRoot { // there it would change the same batches
+						statements = append(statements, "update m set i = -9 where i = -7", "delete from m where i = -9")
+					}
+					for _, sql := range statements {
 						if _, err := app.Exec(context.Background(), sql); err != nil {
 							t.Errorf("while the copy goes on: %s: %v", sql, err)
 						}
@@ -1091,7 +1099,7 @@ func TestCompressedLocks(t *testing.T) {
 				if !stood {
 					t.Fatal("the stream did not stand still")
 				}
-				s.dst.Exec(t, "delete from m where ts < '2024-01-01'")
+				s.dst.Exec(t, "delete from m where ts < '2024-01-01' or i < 0")
 				s.same(t, "after the copy")
 				if c.aggregated {
 					s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")

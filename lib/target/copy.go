@@ -115,6 +115,79 @@ func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, 
 	return squeezed, l.db.Wrap(err, "decompress chunk %s", chunk.Name)
 }
 
+// admit marks the compressed chunks in the task's range as partially compressed,
+// each in a short transaction that changes nothing else. The first statement that
+// puts rows beside batches, or takes rows out of them, does that, in a row of the
+// catalog: until our commit, the application's first insert would wait for it.
+func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
+	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	if err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		const relevant = tsdb.StatusCompressed | tsdb.StatusPartial | tsdb.StatusFrozen
+		if c.Status&relevant != tsdb.StatusCompressed {
+			continue
+		}
+		if triggers, err := l.db.RowTriggers(ctx, ht); err != nil || len(triggers) > 0 {
+			return err
+		}
+		err := l.briefly(ctx, func(tx pgx.Tx) error { return l.admitTo(ctx, tx, ht, c) })
+		if err != nil && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits
+			return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+		}
+	}
+	return nil
+}
+
+// admitTo puts a copy of one of its rows beside the chunk's batches and takes it
+// away again. Where the row has to be unique, the server has marked the chunk
+// before it finds that out.
+func (l *Loader) admitTo(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
+	settings, err := l.db.ChunkSettings(ctx, c)
+	if err != nil || settings == nil {
+		return err
+	}
+	var columns, show []string
+	for _, col := range ht.Copied() {
+		columns = append(columns, col.Name)
+	}
+	// From 2.28 on a DELETE goes through the batches that may have such a row:
+	// by these columns it is hardly one.
+	narrow := append([]string{ht.Dimensions[0].Column}, settings.SegmentBy...)
+	for _, col := range narrow {
+		show = append(show, pg.Ident(col)+"::text")
+	}
+	chunk := pg.Ident(c.Name.Schema, c.Name.Name)
+	var ctid string
+	var values []*string
+	err = l.asUser(ctx, tx, func() error {
+		return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from %s limit 1 on conflict do nothing returning ctid::text, array[%s]",
+			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), chunk, strings.Join(show, ", "))).Scan(&ctid, &values)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	where := "ctid = " + pg.Literal(ctid) + "::tid"
+	for i, col := range narrow {
+		if values[i] == nil {
+			where += " and " + pg.Ident(col) + " is null"
+		} else {
+			where += " and " + pg.Ident(col) + " = " + pg.Literal(*values[i])
+		}
+	}
+	return l.asUser(ctx, tx, func() error {
+		tag, err := tx.Exec(ctx, "delete from only "+chunk+" where "+where)
+		if err == nil && tag.RowsAffected() != 1 {
+			err = fmt.Errorf("%d rows instead of the one that was added", tag.RowsAffected())
+		}
+		return err
+	})
+}
+
 // compress has the server compress the chunk. Up to 2.18 that turns NULLs into
 // the default of a column that was added to the chunk with one: then the chunk
 // stays as it is, and the column is returned.

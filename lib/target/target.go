@@ -175,6 +175,11 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 			return l.copyApart(ctx, r, ht, t, p.chunk, part, data, img, way, why, res)
 		}
 	}
+	if !s.chunk || s.squeezed && (s.partial || s.referenced != nil) {
+		if err := l.admit(ctx, ht, t); err != nil {
+			return err
+		}
+	}
 	return l.copyRows(ctx, r, ht, t, part, data, p, img, s, res)
 }
 
