@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -41,9 +42,11 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 	if err != nil {
 		return err
 	}
-	if len(missing) > 0 { // a NULL of a batch would become the default
-		s.whyLocked = fmt.Sprintf("column %q was added with a default to the target's chunk", missing[0])
-		return nil
+	for _, m := range missing { // a NULL of a batch would become the default
+		if i := slices.IndexFunc(ht.Columns, func(c tsdb.Column) bool { return c.Name == m }); i >= 0 && !ht.Columns[i].NotNull {
+			s.whyLocked = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
+			return nil
+		}
 	}
 	if _, s.whyLocked, err = l.keys(ctx, ht); err != nil || s.whyLocked != "" {
 		return err
