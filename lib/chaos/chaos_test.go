@@ -241,7 +241,7 @@ func (c *chaos) drop() bool {
 func (c *chaos) compress(d *testdb.DB) bool {
 	return c.exec(d, `do $$ declare c regclass; z bool; begin
 		select format('%I.%I', chunk_schema, chunk_name)::regclass, is_compressed into c, z from timescaledb_information.chunks k
-		where hypertable_name = 'packed' order by random() limit 1;
+		where hypertable_name in ('packed', 'tight') order by random() limit 1;
 		if c is null then raise exception 'none'; end if;
 		if z then perform decompress_chunk(c); else perform compress_chunk(c); end if; end $$`)
 }

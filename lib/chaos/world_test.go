@@ -70,8 +70,13 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 		var hash string
 		d.Query1(t, &hash, "select coalesce(to_regproc('_timescaledb_functions.get_partition_hash'), to_regproc('_timescaledb_internal.get_partition_hash'))::text")
 		d.Exec(t, strings.NewReplacer("{coarse}", coarse, "{hash}", hash).Replace(schemaSQL))
+		if d == w.target {
+			d.Exec(t, "alter table tight add check (dev >= 0)")
+		}
 		if w.full {
-			d.Exec(t, "alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time')")
+			for _, h := range []string{"packed", "tight"} {
+				d.Exec(t, "alter table "+h+" set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time')")
+			}
 		}
 	}
 	return w
@@ -82,7 +87,7 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 var config = testdb.WithConfig("synchronous_commit = on", "log_min_messages = panic", "log_min_error_statement = panic")
 
 // hypertables are those of schema.sql.
-var hypertables = []string{"plain", "linked", "coarse", "hashed", "packed"}
+var hypertables = []string{"plain", "linked", "coarse", "hashed", "packed", "tight"}
 
 // reset makes source and target as they were at the beginning. On the target
 // there are stale rows in some of the chunks that are to be copied.
@@ -95,8 +100,11 @@ func (w *world) reset() {
 		}
 	}
 	w.source.Exec(w.t, sourceSQL)
+	w.target.Exec(w.t, "insert into tight select d + n * interval '20 minutes', n % 7, 1, 'stale' from generate_series('2024-01-18'::timestamptz, '2024-01-23', '1 day') d, generate_series(0, 49) n")
 	if w.full {
 		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('packed') c")
+		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('tight', newer_than => '2024-01-21'::timestamptz) c")
+		w.target.Rows(w.t, "select compress_chunk(c) from show_chunks('tight', older_than => '2024-01-23'::timestamptz) c")
 	}
 	w.target.Exec(w.t, `insert into plain select d + interval '1 hour', 99, 1, 'stale' from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
 		insert into coarse select d + interval '1 hour', 1, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;
@@ -134,7 +142,7 @@ func (w *world) check(after string) (pending int) {
 		if len(wrong) == 0 {
 			return pending
 		}
-		if before != nil || slices.ContainsFunc(wrong, func(s string) bool { return !strings.Contains(s, "(packed/") }) {
+		if before != nil || slices.ContainsFunc(wrong, func(s string) bool { return !strings.Contains(s, "(packed/") && !strings.Contains(s, "(tight/") }) {
 			w.t.Fatalf("after %s:\n%s", after, strings.Join(wrong, "\n"))
 		}
 		before = wrong

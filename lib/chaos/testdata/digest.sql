@@ -8,6 +8,7 @@ from (
     union all select 'coarse', time, null, c::text from coarse c
     union all select 'hashed', time, part(dev), h::text from hashed h
     union all select 'packed', time, null, k::text from packed k
+    union all select 'tight', time, null, t::text from tight t
 ) r
 where time < '{until}'
 group by 1

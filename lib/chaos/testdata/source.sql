@@ -9,3 +9,5 @@ insert into hashed select d + n * interval '28 minutes', n, part(n), n * random(
 from generate_series('2024-01-20'::timestamptz, '2024-01-26', '1 day') d, generate_series(0, 49) n;
 insert into packed select d + n * interval '14 minutes', n % 7, n * random(), repeat('y', (n * 37) % 200)
 from generate_series('2024-01-14'::timestamptz, '2024-01-24', '1 day') d, generate_series(0, 99) n;
+insert into tight select d + n * interval '14 minutes', n % 7, n * random(), repeat('z', (n * 37) % 200)
+from generate_series('2024-01-16'::timestamptz, '2024-01-24', '1 day') d, generate_series(0, 99) n;
