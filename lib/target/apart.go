@@ -51,7 +51,7 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 	if _, s.whyLocked, err = l.keys(ctx, ht); err != nil || s.whyLocked != "" {
 		return err
 	}
-	if l.tried == nil || l.tried.hypertable != ht.ID {
+	if l.tried == nil || l.tried.ht != ht { // as it was last read
 		if l.tried, err = l.tryApart(ctx, ht, t); err != nil {
 			return err
 		}
@@ -65,16 +65,16 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 
 // trial is what the compression of a hypertable's rows in a twin comes to.
 type trial struct {
-	hypertable int32
-	why        string    // why there can be none
-	relation   *relation // else: what it makes
+	ht       *tsdb.Hypertable
+	why      string    // why there can be none
+	relation *relation // else: what it makes
 }
 
 // tryApart has the server compress a twin without a row, in a transaction that
 // is rolled back. A lane does that once for a hypertable.
 func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (*trial, error) {
 	rehearsal := errors.New("a rehearsal")
-	tried := &trial{hypertable: ht.ID}
+	tried := &trial{ht: ht}
 	err := l.briefly(ctx, func(tx pgx.Tx) error {
 		tw, err := l.twin(ctx, tx, ht, t)
 		if err == nil {

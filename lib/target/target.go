@@ -146,6 +146,11 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		}
 		return l.copyRaw(ctx, r, ht, t, chunk, data, img, rel, way, res)
 	}
+	return l.loadRows(ctx, r, ht, t, part, data, img, s, res)
+}
+
+// loadRows loads a chunk that comes by its rows.
+func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, part *stream.Part, data *partReader, img *tsdb.Image, s situation, res *task.Result) error {
 	if !img.Compressed && !img.Frozen {
 		table, err := l.becomesChunk(ctx, ht, t, part)
 		if err != nil {
