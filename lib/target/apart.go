@@ -52,7 +52,7 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 		return err
 	}
 	if l.tried == nil || l.tried.ht != ht { // as it was last read
-		if l.tried, err = l.tryApart(ctx, ht, t); err != nil {
+		if l.tried, err = l.tryApart(ctx, ht, t, chunk); err != nil {
 			return err
 		}
 	}
@@ -72,11 +72,11 @@ type trial struct {
 
 // tryApart has the server compress a twin without a row, in a transaction that
 // is rolled back. A lane does that once for a hypertable.
-func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (*trial, error) {
+func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*trial, error) {
 	rehearsal := errors.New("a rehearsal")
 	tried := &trial{ht: ht}
 	err := l.briefly(ctx, func(tx pgx.Tx) error {
-		tw, err := l.twin(ctx, tx, ht, t)
+		tw, err := l.twin(ctx, tx, ht, t, chunk)
 		if err == nil {
 			tried.relation, _, err = l.squeeze(ctx, tx, ht, tw)
 		}
@@ -92,9 +92,10 @@ func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 	return tried, err
 }
 
-// twin makes the twin, with the columns and checks of the hypertable.
-func (l *Loader) twin(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task) (*twin, error) {
-	b, err := l.blueprint(ctx, ht, t)
+// twin makes the twin, with the columns and checks of the chunk: a lock on the
+// hypertable would be in the way of lanes that have to alter its settings.
+func (l *Loader) twin(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*twin, error) {
+	b, err := l.blueprint(ctx, ht, chunk.Name, t)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +176,7 @@ func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, tw
 // copyRaw does, in one transaction that also completes the task.
 func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, part *stream.Part, data io.Reader, img *tsdb.Image, w way, why string, res *task.Result) error {
 	return l.inTx(ctx, t, func(tx pgx.Tx) error {
-		tw, err := l.twin(ctx, tx, ht, t)
+		tw, err := l.twin(ctx, tx, ht, t, chunk)
 		if err != nil {
 			return err
 		}

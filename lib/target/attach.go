@@ -37,7 +37,7 @@ func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.
 	if why, err := l.db.Unattachable(ctx, ht); why != "" || err != nil {
 		return nil, err
 	}
-	b, err := l.blueprint(ctx, ht, t)
+	b, err := l.blueprint(ctx, ht, ht.Name, t)
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,9 @@ func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.
 }
 
 // blueprint is that of a table of the task's own.
-func (l *Loader) blueprint(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) (*tsdb.Blueprint, error) {
+func (l *Loader) blueprint(ctx context.Context, ht *tsdb.Hypertable, like task.Name, t *task.Task) (*tsdb.Blueprint, error) {
 	name := fmt.Sprintf("load_%d", t.Task)
-	return l.db.Blueprint(ctx, ht, pg.Ident("__backfill", name), name+"_")
+	return l.db.Blueprint(ctx, ht, like, pg.Ident("__backfill", name), name+"_")
 }
 
 // indexRows builds the indexes of such a table.

@@ -1087,7 +1087,8 @@ func TestCompressedLocks(t *testing.T) {
 					statements := []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, i) values ('" + cmp.Or(c.until, "2024-01-04 00:30+00") + "', -7)",
 						"insert into m(ts, i) values ('2023-01-04', -8)", "analyze m", "alter table m set (autovacuum_vacuum_cost_limit = 100)"}
 					if c.way != wayRoot { // there it would change the same batches
-						statements = append(statements, "update m set i = -9 where i = -7", "delete from m where i = -9")
+						statements = append(statements, "update m set i = -9 where i = -7", "delete from m where i = -9",
+							"do $$ begin lock table only m in access exclusive mode; end $$") // as lanes do that alter its settings
 					}
 					for _, sql := range statements {
 						if _, err := app.Exec(context.Background(), sql); err != nil {

@@ -88,10 +88,11 @@ type Blueprint struct {
 }
 
 // Blueprint looks up what a table (quoted, in schema __backfill) must have to be
-// like h. Its indexes are called prefix and a number until then.
-func (db *DB) Blueprint(ctx context.Context, h *Hypertable, table, prefix string) (*Blueprint, error) {
+// like h. Its indexes are called prefix and a number until then. Making it locks
+// like, which is h or a chunk of it, against changes of its columns.
+func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like task.Name, table, prefix string) (*Blueprint, error) {
 	b := &Blueprint{Name: table, prefix: prefix}
-	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix).Scan(&b.Table, &b.Build, &b.names, &b.constraints)
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).Scan(&b.Table, &b.Build, &b.names, &b.constraints)
 	return b, db.Wrap(err, "look up indexes of %s", h.Name)
 }
 

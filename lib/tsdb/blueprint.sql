@@ -1,8 +1,8 @@
--- The statements that make a plain table $2 like the hypertable $1 (LIKE brings
--- columns, defaults, checks, storage; a native chunk also has options and
--- statistics targets), those that build the indexes, and the names of these on
--- the hypertable. Names of indexes are $3 and a number: the schema is shared by
--- all lanes.
+-- The statements that make a plain table $2 like the hypertable $1 or a chunk of
+-- it, $4 (LIKE brings columns, defaults, checks, storage; a native chunk also has
+-- options and statistics targets), those that build the indexes, and the names
+-- of these on the hypertable. Names of indexes are $3 and a number: the schema is
+-- shared by all lanes.
 with h as (
     select c.*, n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1
 ), ix as (
@@ -16,7 +16,7 @@ with h as (
     left join pg_constraint k on k.conindid = i.indexrelid and k.conrelid = h.oid and k.contype in ('p', 'u')
 )
 select array(
-           select format('create table %s (like %I.%I including defaults including generated including storage including compression including constraints)', $2::text, h.nspname, h.relname)
+           select format('create table %s (like %s including defaults including generated including storage including compression including constraints)', $2::text, $4::text)
                || coalesce((select ' with (' || string_agg(format('%I=%L', option_name, option_value), ', ') || ')' from pg_options_to_table(h.reloptions)), '')
            union all
            select format('alter table %s alter column %I set statistics %s', $2::text, attname, attstattarget)
