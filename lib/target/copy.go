@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"bf/lib/pg"
 	"bf/lib/queue"
@@ -722,7 +721,7 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 	if err != nil {
 		return err
 	}
-	return untilLocked(ctx, patience, func() error {
+	return untilLocked(ctx, func() error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
 			return err
 		}
@@ -737,9 +736,6 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 		return err
 	})
 }
-
-// patience is how long a lock is tried for that the copy needs at its end.
-const patience = 5 * time.Minute
 
 // ownLockTimeout returns the lock_timeout to go back to, quoted: that of the
 // transaction (briefly) or of the session.

@@ -106,10 +106,10 @@ func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
 
 // How long a lock that could hold up the application is waited for at a time
 // (whoever comes after us in its queue waits as long), and how long it is
-// tried.
+// tried: longer than another lane copies, as a rule.
 const (
 	lockWait = 30 * time.Millisecond
-	lockFor  = 60 * time.Second
+	patience = 5 * time.Minute
 )
 
 // turn makes lanes wait for each other until the transaction ends: in the queue
@@ -128,7 +128,7 @@ const turnClass = 0x6268
 func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	defer func(own string) { l.lockTimeout = own }(l.lockTimeout)
 	l.lockTimeout = fmt.Sprint(lockWait.Milliseconds())
-	return untilLocked(ctx, lockFor, func() error {
+	return untilLocked(ctx, func() error {
 		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
 			if err := turn(ctx, tx); err != nil {
 				return err
@@ -141,10 +141,10 @@ func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
 	})
 }
 
-// untilLocked runs f again and again, for as long as most, until it gets the
-// locks that it needs and nobody is in its way.
-func untilLocked(ctx context.Context, most time.Duration, f func() error) error {
-	deadline := time.Now().Add(most)
+// untilLocked runs f again and again until it gets the locks that it needs and
+// nobody is in its way.
+func untilLocked(ctx context.Context, f func() error) error {
+	deadline := time.Now().Add(patience)
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f()
 		if code := pg.Code(err); code != pg.LockNotAvailable && code != pg.Deadlock || time.Now().After(deadline) {
