@@ -1061,6 +1061,9 @@ func TestCompressedLocks(t *testing.T) {
 				if !thorough(t, p) {
 					t.Skip("on the newest and the oldest version only")
 				}
+				if c.name == "a part over compressed and unique" && !tsdb.AtLeast(p.Target.Version, "2.17") {
+					t.Skip("up to 2.16 an insert decompresses whatever batch might have its key, and waits for who is at it")
+				}
 				s := both(t, p)
 				s.exec(t, table)
 				s.src.Exec(t, enable+c.source)
@@ -1084,7 +1087,7 @@ func TestCompressedLocks(t *testing.T) {
 				s.pause = func() {
 					stood = true
 					app := s.dst.Conn(t)
-					statements := []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, i) values ('" + cmp.Or(c.until, "2024-01-04 00:30+00") + "', -7)",
+					statements := []string{"set lock_timeout = '500ms'", "select count(*) from m", "insert into m(ts, dev, i) values ('" + cmp.Or(c.until, "2024-01-04 00:30+00") + "'::timestamptz + interval '7 seconds', 1, -7)",
 						"insert into m(ts, i) values ('2023-01-04', -8)", "analyze m", "alter table m set (autovacuum_vacuum_cost_limit = 100)"}
 					if c.way != wayRoot { // there it would change the same batches
 						statements = append(statements, "update m set i = -9 where i = -7", "delete from m where i = -9",
