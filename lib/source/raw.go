@@ -26,6 +26,12 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	if img.WhyRows = whyRows(c, t); img.WhyRows != "" {
 		return img, nil
 	}
+	for _, col := range h.Columns {
+		if !col.Binary { // compressed data shows itself in the binary form of its values
+			img.WhyRows = fmt.Sprintf("type %s of column %q has no binary form", col.Type, col.Name)
+			return img, nil
+		}
+	}
 	if img.WhyRows, err = d.unreadable(ctx, c); err != nil || img.WhyRows != "" {
 		return img, err
 	}

@@ -565,6 +565,7 @@ func TestCompressedRows(t *testing.T) {
 		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows, why: "compression is not enabled on the target"},
 		{name: "column on the target only", source: fill(0, 1000) + compress, target: "alter table m add extra int default 7;" + enable, way: wayFresh, why: `column "extra" exists only on the target`},
 		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable, later: "alter table m add extra int;", way: wayFresh, why: `column "extra" exists only on the target`},
+		{name: "no binary form", source: "alter table m add x aclitem[];" + fill(0, 1000) + "update m set x = array['=r/postgres'::aclitem] where i % 3 = 0;" + compress, target: "alter table m add x aclitem[];" + enable, way: wayFresh, why: "has no binary form"},
 		{name: "other collation", source: fill(0, 1000) + compress, target: `alter table m alter t type text collate "POSIX";` + enable, way: wayFresh, why: `column "t" has another collation`},
 		{name: "no chunk of that extent", source: fill(0, 1000) + compress, target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot, why: "chunk"},
 	} {
@@ -662,6 +663,33 @@ func TestCompressedRoles(t *testing.T) {
 					s.dst.Exec(t, "reset role")
 				}
 			})
+		}
+	})
+}
+
+// TestChunkSkipping loads where the server leaves chunks out of queries by the
+// ranges that it wrote down when it compressed them, as a role that has to use
+// the compressed relation which is there, and as one that makes another.
+func TestChunkSkipping(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !tsdb.AtLeast(p.Source.Version, "2.17") {
+			t.Skip("this version has no chunk skipping")
+		}
+		for _, way := range []string{wayCompress, wayRaw} {
+			s := both(t, p)
+			s.exec(t, "set timescaledb.enable_chunk_skipping = on;"+table+enable+"select enable_chunk_skipping('m', 'i');")
+			s.src.Exec(t, fill(0, 1000)+compress)
+			s.dst.Exec(t, strings.ReplaceAll(fill(0, 100), "i % 4, i / 7.0, i,", "i % 4, i / 7.0, -i,")+compress)
+			if way == wayCompress {
+				s.as = s.dst.Role(t, "bf_owner")
+				s.dst.Exec(t, "alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+			}
+			s.stage(t, stage.Options{Until: "2025-01-01"})
+			if r := one(t, s.copy(t)); r.Way != way {
+				t.Errorf("way %q because %q, want %q", r.Way, r.WhyNotRaw, way)
+			}
+			s.exec(t, "set timescaledb.enable_chunk_skipping = on")
+			s.same(t, "after the copy")
 		}
 	})
 }

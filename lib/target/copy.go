@@ -577,10 +577,13 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.C
 			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
 		}
 	}
-	if err := l.remove(ctx, tx, "only "+relation); err != nil {
-		return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+	// A DELETE of nothing is refused, too, where a publication wants to tell
+	// subscribers which rows it was, and there is no key.
+	var some bool
+	if err := tx.QueryRow(ctx, "select exists (select from only "+relation+")").Scan(&some); err != nil || !some {
+		return c, l.db.Wrap(err, "clear chunk %s", c.Name)
 	}
-	return c, nil
+	return c, l.db.Wrap(l.remove(ctx, tx, "only "+relation), "clear chunk %s", c.Name)
 }
 
 // invalidate logs all of a chunk as changed, for the continuous aggregates on

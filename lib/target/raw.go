@@ -152,6 +152,14 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	var misfit *misfitError
 	if !s.mayBuild {
+		skips, err := l.db.Skips(ctx, ht)
+		if err != nil {
+			return nil, err
+		}
+		if skips {
+			s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server would go on skipping the chunk by what it held before; this helps: grant create on schema _timescaledb_internal to " + role
+			return chunk, nil
+		}
 		s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server makes a different one; this helps: grant create on schema _timescaledb_internal to " + role
 		chunk, err = l.native(ctx, ht, t, chunk, r)
 		if s.same = err == nil; errors.As(err, &misfit) {
