@@ -206,3 +206,21 @@ func TestHalves(t *testing.T) {
 		}
 	})
 }
+
+// TestBeside stages where the target has rows that no chunk of the source
+// covers: they stay, and bf-stage says so.
+func TestBeside(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.both(t, "create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
+	p.src.Exec(t, "insert into h values ('2024-01-01', 1), ('2024-01-05', 1)")
+	p.dst.Exec(t, "insert into h values ('2024-01-01 01:00', -1), ('2024-01-03', -1), ('2024-01-04', -1), ('2024-01-05 01:00', -1)")
+	p.dst.Exec(t, "delete from h where ts = '2024-01-04'")
+	r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-02-01")
+	if want := "public.h: where the source has no chunk, the target has rows in 1; they stay"; r.status != 0 || !strings.Contains(r.stderr, want) {
+		t.Errorf("status %d, want %q in:\n%s", r.status, want, r.stderr)
+	}
+	p.copy(t)
+	if got := p.dst.Rows(t, "select string_agg(v::text, ',' order by ts) from h"); got[0][0] != "1,-1,1" {
+		t.Errorf("the target has %v", got)
+	}
+}

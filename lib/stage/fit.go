@@ -67,6 +67,15 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 				notes = append(notes, fmt.Sprintf("%s: compressed chunks are copied row by row: %s", s.Label(), why))
 			}
 		}
+		if s.View == nil {
+			n, err := beside(ctx, dst, t, p.Tasks)
+			if err != nil {
+				return nil, err
+			}
+			if n > 0 {
+				notes = append(notes, fmt.Sprintf("%s: where the source has no chunk, the target has rows in %d; they stay", t.Label(), n))
+			}
+		}
 		if len(trig) > 0 {
 			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
 		}

@@ -1,0 +1,64 @@
+package stage
+
+import (
+	"context"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// beside counts the chunks of the target's hypertable with rows between those
+// that are staged of it, where the source has no chunk: no task replaces them.
+func beside(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*task.Task) (n int, err error) {
+	type span struct{ from, until int64 }
+	var staged []span
+	for _, tk := range tasks {
+		if tk.Hypertable != t.Name {
+			continue
+		}
+		var s span
+		if s.from, err = task.Bound(tk.Slices[0].From); err != nil {
+			return 0, err
+		}
+		if s.until, err = task.Bound(tk.Slices[0].Until); err != nil {
+			return 0, err
+		}
+		staged = append(staged, s)
+	}
+	if len(staged) == 0 {
+		return 0, nil
+	}
+	whole := staged[0]
+	for _, s := range staged {
+		whole = span{min(whole.from, s.from), max(whole.until, s.until)}
+	}
+	chunks, err := dst.ChunksIn(ctx, t, task.Range{Column: t.Dimensions[0].Column, From: task.FormatBound(whole.from), Until: task.FormatBound(whole.until)})
+	if err != nil {
+		return 0, err
+	}
+next:
+	for _, c := range chunks {
+		from, err := task.Bound(c.Slices[0].From)
+		if err != nil {
+			return 0, err
+		}
+		until, err := task.Bound(c.Slices[0].Until)
+		if err != nil {
+			return 0, err
+		}
+		for _, s := range staged {
+			if from < s.until && until > s.from {
+				continue next
+			}
+		}
+		var some bool
+		if err := dst.QueryRow(ctx, "select exists (select from "+pg.Ident(c.Name.Schema, c.Name.Name)+")").Scan(&some); err != nil {
+			return 0, dst.Wrap(err, "look into chunk %s", c.Name)
+		}
+		if some {
+			n++
+		}
+	}
+	return n, nil
+}
