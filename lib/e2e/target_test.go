@@ -308,5 +308,13 @@ func TestRowSecurity(t *testing.T) {
 		if owner != "owner" {
 			t.Errorf("tables belong to %s", owner)
 		}
+
+		// Through the hypertable a policy may be in the way.
+		p.dst.Rows(t, "select drop_chunks('app.h', newer_than => '-infinity'::timestamptz)")
+		p.dst.Exec(t, "alter table app.h force row level security; select set_chunk_time_interval('app.h', interval '2 days'); insert into app.h values ('2024-01-02', 2)")
+		r := p.run(t, p.dump(t, p.chunks(t, "--all")), "bf-load", "--target", p.target, "--force")
+		if want := "hint: row level security applies to the role: use one with BYPASSRLS"; r.status == 0 || !strings.Contains(r.stderr, want) {
+			t.Errorf("status %d, want %q in:\n%s", r.status, want, r.stderr)
+		}
 	})
 }

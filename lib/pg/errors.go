@@ -134,6 +134,9 @@ func hint(err error) string {
 	case Deadlock, "40001":
 		return "run the task again"
 	case InsufficientRight:
+		if p.Routine == "check_enable_rls" || p.Routine == "ExecWithCheckOptions" { // also where lc_messages is not English
+			return "row level security applies to the role: use one with BYPASSRLS, or the owner, unless it is forced on him"
+		}
 		return "run as the owner of the hypertables, or as a role that is a member of it"
 	}
 	return p.Hint
