@@ -1,0 +1,349 @@
+package target
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// clear removes the target's rows of the task's range and returns the relation
+// to copy into. Rows outside of the range are not touched.
+//
+// DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
+// exist it logs the invalidation that makes later refreshes right. No lock
+// stronger than a writer's is held during the COPY, so that the application
+// goes on writing to the chunk; only a chunk that is compressed is locked for
+// longer, and its batches go at once.
+func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place, w way) (relation string, err error) {
+	if w == rowsRoot {
+		relation = pg.Ident(ht.Name.Schema, ht.Name.Name)
+		cond, err := l.db.TaskCondition(ht, t)
+		if err != nil {
+			return "", err
+		}
+		if p.chunk != nil {
+			if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
+				return "", err
+			}
+		}
+		// Batches that the range cuts are decompressed, however many.
+		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
+			return "", err
+		}
+		if err := l.clearChunks(ctx, tx, ht, t, cond); err != nil {
+			return "", err
+		}
+		return relation, nil
+	}
+	relation = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name)
+	if t.Range.Partial {
+		cond, err := l.db.RangeCondition(ht, t)
+		if err != nil {
+			return "", err
+		}
+		if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
+			return "", err
+		}
+		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
+	}
+	_, err = l.emptied(ctx, tx, t, p.chunk)
+	return relation, err
+}
+
+// remove deletes rows, running the user's functions where there are any.
+func (l *Loader) remove(ctx context.Context, tx pgx.Tx, from string) error {
+	return l.asUser(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "delete from "+from)
+		return err
+	})
+}
+
+// clearClass is the first key of the advisory lock under which lanes wait for
+// each other in clearChunks; the second is the chunk's number.
+const clearClass = 0x6269
+
+// clearChunks deletes the task's rows where it has no chunk of its own: from the
+// chunks that overlap it, one by one. A DELETE from the hypertable would lock all
+// of its chunks, and thousands exhaust the server's lock table.
+//
+// A batch of a compressed chunk may hold rows of several tasks, and is
+// decompressed for the first. In READ COMMITTED, a DELETE that waited for that
+// does not see the rows that came of it: lanes take turns, from here to the
+// commit, and nothing of others is believed but that no row is left.
+func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, cond string) error {
+	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	if err != nil {
+		return err
+	}
+	// All locks before all else, and in order: lanes must not wait for each
+	// other in a circle.
+	for i, c := range chunks {
+		name := pg.Ident(c.Name.Schema, c.Name.Name)
+		if _, err := tx.Exec(ctx, "lock table only "+name+" in row exclusive mode"); err != nil {
+			return l.db.Wrap(err, "chunk %s", c.Name)
+		}
+		// Only now is its state worth looking at.
+		if chunks[i], err = l.db.Chunk(ctx, c.Name); err != nil {
+			return err
+		}
+		if chunks[i] == nil {
+			return changed(c)
+		}
+		if chunks[i].Status == 0 {
+			continue
+		}
+		if err := l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, c.ID)); err != nil {
+			return l.db.Wrap(err, "clear %s", name)
+		}
+	}
+	for _, c := range chunks {
+		name := pg.Ident(c.Name.Schema, c.Name.Name)
+		from := "only " + name
+		for left, tries := true, 0; left; tries++ {
+			if tries == 4 {
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("rows in the task's range are there again and again after they were deleted"), Hint: "does a trigger keep them, or does an application change old rows?"}
+			}
+			if err := l.remove(ctx, tx, from+" where "+cond); err != nil {
+				return l.db.Wrap(err, "clear %s", name)
+			}
+			if left = c.Status != 0; left {
+				err := l.asUser(ctx, tx, func() error {
+					return tx.QueryRow(ctx, "select exists (select from "+name+" where "+cond+")").Scan(&left)
+				})
+				if err != nil {
+					return l.db.Wrap(err, "clear %s", name)
+				}
+			}
+			if left && tries == 0 {
+				// Up to 2.22 batches can be deleted from through the hypertable only.
+				if err := l.takeTurns(ctx, tx, ht, ", or select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"("+pg.Literal(name)+")"); err != nil {
+					return l.db.Wrap(err, "clear %s", ht.Name)
+				}
+				from = pg.Ident(ht.Name.Schema, ht.Name.Name)
+			}
+		}
+	}
+	return nil
+}
+
+//go:embed locks.sql
+var locksSQL string
+
+// takeTurns goes before a statement on the hypertable that locks all of its
+// chunks. Where several of those at once could exhaust the server's lock table,
+// one lane at a time goes on until its commit; a sixteenth of the table leaves
+// room for others. What would take most of it alone is refused: others, the
+// application among them, would be out of locks. instead is what helps as well.
+func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, instead string) error {
+	var needed, each, slots int64
+	if err := tx.QueryRow(ctx, locksSQL, ht.OID).Scan(&needed, &each, &slots); err != nil {
+		return err
+	}
+	switch room := each * slots; {
+	case needed*16 <= room:
+		return nil
+	case needed*4 <= room*3:
+		return l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, -ht.ID))
+	default:
+		return &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: fmt.Errorf("the statement needed here would lock every chunk and index: %d locks, and the server has room for %d", needed, room),
+			Hint: fmt.Sprintf("set max_locks_per_transaction = %d on the target and restart it%s; then run the same again", 2*needed/slots+1, instead)}
+	}
+}
+
+// unhurried runs a statement that waits for other lanes alone, however long they
+// copy.
+func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
+	timeout, err := l.ownLockTimeout(ctx, tx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "set local lock_timeout = 0; "+sql+"; set local lock_timeout = "+timeout)
+	return err
+}
+
+// admit marks the compressed chunks in the task's range as partially compressed,
+// each in a short transaction that changes nothing else. The first statement that
+// puts rows beside batches, or takes rows out of them, does that, in a row of the
+// catalog: until our commit, the application's first insert would wait for it.
+func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
+	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	if err != nil {
+		return err
+	}
+	for _, c := range chunks {
+		const relevant = tsdb.StatusCompressed | tsdb.StatusPartial | tsdb.StatusFrozen
+		if c.Status&relevant != tsdb.StatusCompressed {
+			continue
+		}
+		if triggers, err := l.db.RowTriggers(ctx, ht); err != nil || len(triggers) > 0 {
+			return err
+		}
+		err := l.briefly(ctx, func(tx pgx.Tx) error { return l.admitTo(ctx, tx, ht, c) })
+		if err != nil && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits
+			return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+		}
+	}
+	return nil
+}
+
+// admitTo puts a copy of one of its rows beside the chunk's batches and takes it
+// away again. Where the row has to be unique, the server has marked the chunk
+// before it finds that out.
+func (l *Loader) admitTo(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
+	settings, err := l.db.ChunkSettings(ctx, c)
+	if err != nil || settings == nil {
+		return err
+	}
+	var columns, show []string
+	for _, col := range ht.Copied() {
+		columns = append(columns, col.Name)
+	}
+	// From 2.28 on a DELETE goes through the batches that may have such a row:
+	// by these columns it is hardly one.
+	narrow := append([]string{ht.Dimensions[0].Column}, settings.SegmentBy...)
+	for _, col := range narrow {
+		show = append(show, pg.Ident(col)+"::text")
+	}
+	chunk := pg.Ident(c.Name.Schema, c.Name.Name)
+	var ctid string
+	var values []*string
+	err = l.asUser(ctx, tx, func() error {
+		return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from %s limit 1 on conflict do nothing returning ctid::text, array[%s]",
+			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), chunk, strings.Join(show, ", "))).Scan(&ctid, &values)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	where := "ctid = " + pg.Literal(ctid) + "::tid"
+	for i, col := range narrow {
+		if values[i] == nil {
+			where += " and " + pg.Ident(col) + " is null"
+		} else {
+			where += " and " + pg.Ident(col) + " = " + pg.Literal(*values[i])
+		}
+	}
+	return l.asUser(ctx, tx, func() error {
+		tag, err := tx.Exec(ctx, "delete from only "+chunk+" where "+where)
+		if err == nil && tag.RowsAffected() != 1 {
+			err = fmt.Errorf("%d rows instead of the one that was added", tag.RowsAffected())
+		}
+		return err
+	})
+}
+
+// empty locks the chunk against a change of its state and empties it. Rows that
+// other tables reference are not for deleting: they have to be merged.
+func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
+	if err != nil {
+		return nil, err
+	}
+	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
+		return nil, err
+	}
+	return l.emptied(ctx, tx, t, c)
+}
+
+// emptied leaves a locked chunk uncompressed and without rows, and returns it as
+// it is then. A compressed one is truncated, which keeps the application out for
+// milliseconds: decompressing no batches is cheap, and from 2.28 on DELETE would
+// go through them one by one. Where other tables reference the hypertable that
+// is refused, and the batches alone are truncated.
+func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
+	relation := pg.Ident(c.Name.Schema, c.Name.Name)
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return nil, err
+	}
+	if c.Status&tsdb.StatusCompressed != 0 {
+		var err error
+		if c, err = l.lock(ctx, tx, c.Name, t, "access exclusive"); err != nil {
+			return nil, err
+		}
+		batches, err := l.db.RelationName(ctx, c.Compressed)
+		if err != nil {
+			return nil, err
+		}
+		truncate := func(what string) error {
+			return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, "truncate "+what)
+				return err
+			})
+		}
+		if err = truncate("only " + relation); pg.Code(err) == pg.NotSupported {
+			err = truncate(batches)
+		}
+		if err != nil {
+			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID); err != nil {
+			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+	}
+	// A DELETE of nothing is refused, too, where a publication wants to tell
+	// subscribers which rows it was, and there is no key.
+	var some bool
+	if err := tx.QueryRow(ctx, "select exists (select from only "+relation+")").Scan(&some); err != nil || !some {
+		return c, l.db.Wrap(err, "clear chunk %s", c.Name)
+	}
+	return c, l.db.Wrap(l.remove(ctx, tx, "only "+relation), "clear chunk %s", c.Name)
+}
+
+// existing empties the compressed relation that the chunk has and returns it.
+// DELETE, not TRUNCATE: readers see the old batches until the commit.
+func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation) (rel string, err error) {
+	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
+	if err != nil {
+		return "", err
+	}
+	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
+		return "", err
+	}
+	if err := l.matches(ctx, c, r); err != nil {
+		return "", changed(chunk)
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return "", err
+	}
+	if rel, err = l.db.RelationName(ctx, c.Compressed); err != nil {
+		return "", err
+	}
+	for _, from := range []string{rel, pg.Ident(c.Name.Schema, c.Name.Name)} {
+		if err := l.remove(ctx, tx, "only "+from); err != nil {
+			return "", l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+	}
+	return rel, nil
+}
+
+// invalidate logs all of a chunk as changed, for the continuous aggregates on
+// its hypertable. Rows do that as they come in, but what is written to a
+// compressed relation is no row to TimescaleDB: a refresh would find the
+// aggregates up to date. Of all that an owner may do, TRUNCATE logs the whole
+// chunk, batches too. It comes first, so that what the lock keeps out is not
+// lost.
+func (l *Loader) invalidate(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) error {
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil || !aggregated {
+		return err
+	}
+	c, err := l.lock(ctx, tx, chunk.Name, t, "access exclusive")
+	if err != nil {
+		return err
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "truncate only "+pg.Ident(c.Name.Schema, c.Name.Name))
+	return l.db.Wrap(err, "clear chunk %s", c.Name)
+}
