@@ -194,6 +194,38 @@ func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) e
 	return nil
 }
 
+// cut decompresses the batches that the ends of the task's range cut, in a short
+// transaction that changes nothing else. Up to 2.16 an insert into a chunk with a
+// unique key decompresses whatever batch might have the key: for those that we
+// are at it would wait until our commit.
+func (l *Loader) cut(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
+	if !t.Range.Partial || tsdb.AtLeast(l.db.TimescaleDB, "2.17") {
+		return nil
+	}
+	root := pg.Ident(ht.Name.Schema, ht.Name.Name)
+	for _, end := range []string{t.Range.From, t.Range.Until} {
+		at, err := l.db.Beginning(ht, task.Slice{Column: t.Range.Column, From: end})
+		if err != nil {
+			return err
+		}
+		if at == "" {
+			continue
+		}
+		err = l.briefly(ctx, func(tx pgx.Tx) error {
+			if err := l.takeTurns(ctx, tx, ht, ""); err != nil {
+				return err
+			}
+			// Never, but the server does not know. (No system column instead:
+			// 2.11 crashes over one.)
+			return l.remove(ctx, tx, root+" where "+pg.Ident(t.Range.Column)+" = "+at+" and random() < 0")
+		})
+		if err != nil && (pg.Code(err) == "" || l.db.Lost()) {
+			return l.db.Wrap(err, "decompress what the range cuts of %s", ht.Name)
+		}
+	}
+	return nil
+}
+
 // admitTo puts a copy of one of its rows beside the chunk's batches and takes it
 // away again. Where the row has to be unique, the server has marked the chunk
 // before it finds that out.

@@ -1089,9 +1089,6 @@ func TestCompressedLocks(t *testing.T) {
 				if !thorough(t, p) {
 					t.Skip("on the newest and the oldest version only")
 				}
-				if c.name == "a part over compressed and unique" && !tsdb.AtLeast(p.Target.Version, "2.17") {
-					t.Skip("up to 2.16 an insert decompresses whatever batch might have its key, and waits for who is at it")
-				}
 				s := both(t, p)
 				s.exec(t, table)
 				s.src.Exec(t, enable+c.source)

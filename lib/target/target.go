@@ -181,6 +181,9 @@ func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		}
 	}
 	if !s.chunk || s.squeezed && (s.partial || s.referenced != nil) {
+		if err := l.cut(ctx, ht, t); err != nil {
+			return err
+		}
 		if err := l.admit(ctx, ht, t); err != nil {
 			return err
 		}
