@@ -54,7 +54,15 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 			return nil, err
 		}
 		if s.Compressed {
-			why := rowsOnly(p, dst, s, t)
+			settings, err := dst.HypertableSettings(ctx, t)
+			if err != nil {
+				return nil, err
+			}
+			var sorted []string
+			if settings != nil {
+				sorted = settings.OrderBy
+			}
+			why := rowsOnly(p, dst, s, t, sorted)
 			if why == "" && len(trig) > 0 {
 				why = "row triggers of the target have to fire"
 			}
@@ -116,7 +124,8 @@ func bucketDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable
 
 // rowsOnly says why compressed chunks of s cannot become compressed chunks of t
 // as they are; "" when nothing speaks against it that is known before a dump.
-func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable) string {
+// sorted are columns that order rows in the batches; chunks may have others.
+func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) string {
 	switch {
 	case !dst.Full:
 		return "the target is the Apache edition"
@@ -146,6 +155,8 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable) string {
 			return fmt.Sprintf("column %q is generated on one side only", c.Name)
 		case c.Collation != o.Collation:
 			return fmt.Sprintf("column %q has another collation", c.Name)
+		case !c.Order.Same(o.Order, slices.Contains(sorted, c.Name)):
+			return fmt.Sprintf("column %q is sorted by %s, on the target by %s", c.Name, c.Spelled(), o.Spelled())
 		}
 	}
 	for name := range theirs {

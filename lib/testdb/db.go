@@ -32,13 +32,34 @@ type DB struct {
 // identifiers of their own. The database is dropped when the test ends.
 func New(t testing.TB, in Install, side string) *DB {
 	t.Helper()
+	return newDB(t, in, side, (*Server).database)
+}
+
+// NewSorted is New for a database that sorts text in its own way: locale is
+// what CREATE DATABASE says about it.
+func NewSorted(t testing.TB, in Install, side, locale string) *DB {
+	t.Helper()
+	return newDB(t, in, side, func(s *Server, t testing.TB, in Install) *DB {
+		if s.given != "" {
+			t.Skip("makes a database of its own, not on a server of the user's")
+		}
+		name := s.name()
+		if err := s.createDatabase(name, in.Version, " template template0 "+locale); err != nil {
+			t.Fatal(err)
+		}
+		return s.open(t, in, name)
+	})
+}
+
+func newDB(t testing.TB, in Install, side string, make func(*Server, testing.TB, Install) *DB) *DB {
+	t.Helper()
 	s, err := sharedServer(in, side)
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := s.logSize()
 	t.Cleanup(func() { s.logOnFailure(t, log) })
-	d := s.database(t, in)
+	d := make(s, t, in)
 	t.Cleanup(func() {
 		if err := s.admin("postgres", "drop database "+d.Name+" with (force)"); err != nil {
 			t.Error(err)
@@ -55,15 +76,11 @@ func (s *Server) DB(t testing.TB) *DB {
 
 func (s *Server) database(t testing.TB, in Install) *DB {
 	t.Helper()
-	s.mu.Lock()
-	s.databases++
-	name := fmt.Sprintf("bf_test_%d_%d", os.Getpid(), s.databases)
-	s.mu.Unlock()
-
+	name := s.name()
 	var err error
 	if s.opts.jobs || s.given != "" {
 		// A template would not get rid of its job scheduler.
-		err = s.createDatabase(name, in.Version)
+		err = s.createDatabase(name, in.Version, "")
 	} else {
 		err = s.copyTemplate(name, in.Version)
 	}
@@ -71,6 +88,13 @@ func (s *Server) database(t testing.TB, in Install) *DB {
 		t.Fatal(err)
 	}
 	return s.open(t, in, name)
+}
+
+func (s *Server) name() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.databases++
+	return fmt.Sprintf("bf_test_%d_%d", os.Getpid(), s.databases)
 }
 
 // open returns a database that exists.
@@ -91,7 +115,7 @@ func (s *Server) copyTemplate(name, version string) error {
 	s.mu.Lock()
 	once, ok := s.templates[version]
 	if !ok {
-		once = sync.OnceValue(func() error { return s.createDatabase(template, version) })
+		once = sync.OnceValue(func() error { return s.createDatabase(template, version, "") })
 		s.templates[version] = once
 	}
 	s.mu.Unlock()
@@ -101,8 +125,8 @@ func (s *Server) copyTemplate(name, version string) error {
 	return s.admin("postgres", "create database "+name+" template "+template)
 }
 
-func (s *Server) createDatabase(name, version string) error {
-	if err := s.admin("postgres", "create database "+name); err != nil {
+func (s *Server) createDatabase(name, version, options string) error {
+	if err := s.admin("postgres", "create database "+name+options); err != nil {
 		return err
 	}
 	// Within one session TimescaleDB loads one version only: the first

@@ -37,9 +37,9 @@ with recursive part(attrelid, attnum, typ) as (
 )
 select a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
        a.attnotnull, a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
-       coalesce(cn.nspname || '.' || co.collname, ''),
+       coalesce(o.name, ''), coalesce(o.locale, ''), coalesce(o.version, ''),
        tr.binary,
-       case when coalesce(not co.collisdeterministic, false) then 'text'
+       case when coalesce(not o.deterministic, false) then 'text'
             when t.oid in (table exact) or t.oid in ('numeric'::regtype, 'bpchar'::regtype) and a.atttypmod >= 0 then 'value'
             when t.oid = 'numeric'::regtype then 'scale'
             when el.oid in (table exact) or el.oid = 'numeric'::regtype and a.atttypmod >= 0 then 'dims'
@@ -50,7 +50,8 @@ from pg_attribute a
 join pg_type t on t.oid = a.atttypid
 left join pg_type el on el.typarray = t.oid
 join traits tr on tr.attrelid = a.attrelid and tr.attnum = a.attnum
-left join pg_collation co on co.oid = a.attcollation
-left join pg_namespace cn on cn.oid = co.collnamespace
+left join lateral (
+{order}
+) o on true
 where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum

@@ -20,12 +20,14 @@ import (
 
 var (
 	//go:embed relation.sql
-	relationSQL string
+	relationWithoutOrder string
 	//go:embed relation_indexes.sql
 	relationIndexesSQL string
 	//go:embed settings_legacy.sql
 	settingsLegacySQL string
 )
+
+var relationSQL = withOrder(relationWithoutOrder)
 
 // Image is the state of a source chunk as the target must know it. It travels
 // in the header of a segment.
@@ -64,6 +66,7 @@ type RelationColumn struct {
 	Storage    string `json:"storage"` // p, e, m or x as in pg_attribute
 	Statistics int    `json:"statistics"`
 	Collation  string `json:"collation,omitempty"` // the database's default spelled out
+	Order
 	// Index says for a metadata column what it holds of which columns.
 	Index *SparseIndex `json:"index,omitempty"`
 }
@@ -278,7 +281,7 @@ func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationC
 		return nil, "", db.Wrap(err, "columns of the compressed relation")
 	}
 	var c RelationColumn
-	_, err = pgx.ForEachRow(rows, []any{&c.Name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &encoding}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&c.Name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &c.Locale, &c.Version, &encoding}, func() error {
 		cols = append(cols, c)
 		return nil
 	})
@@ -356,6 +359,12 @@ func (db *DB) attribute(ctx context.Context, r *Relation, h *Hypertable) (why st
 // hash of the version that wrote it.
 func (c *RelationColumn) Droppable() bool {
 	return c.Index != nil && (c.Index.Kind == Bloom || c.Index.Kind == stale)
+}
+
+// ranges reports whether the column says between which values those of a batch
+// are, or with which the batch begins and ends.
+func (c *RelationColumn) ranges() bool {
+	return c.Index != nil && (c.Index.Kind == MinMax || c.Index.Kind == FirstLast)
 }
 
 // Stale reports whether the version that has the column no longer uses it.
@@ -535,7 +544,8 @@ func (c *RelationColumn) StorageSQL() string { return storages[c.Storage] }
 func compareColumns(a, b RelationColumn) int { return cmp.Compare(a.Name, b.Name) }
 
 // SameColumns reports whether two compressed relations have the same columns
-// in whatever order; where they do not, it says in words what differs.
+// in whatever order, sorted alike; where they do not, it says in words what
+// differs.
 func SameColumns(want, have []RelationColumn) (differs string, same bool) {
 	a, b := slices.SortedFunc(slices.Values(want), compareColumns), slices.SortedFunc(slices.Values(have), compareColumns)
 	for i := range max(len(a), len(b)) {
@@ -546,6 +556,8 @@ func SameColumns(want, have []RelationColumn) (differs string, same bool) {
 			return fmt.Sprintf("an additional column %q", b[i].Name), false
 		case a[i].Type != b[i].Type:
 			return fmt.Sprintf("column %q of type %s instead of %s", a[i].Name, b[i].Type, a[i].Type), false
+		case !a[i].Order.Same(b[i].Order, a[i].ranges() || b[i].ranges()):
+			return fmt.Sprintf("column %q sorted by %s instead of %s", a[i].Name, b[i].Spelled(), a[i].Spelled()), false
 		}
 	}
 	return "", true

@@ -2,12 +2,13 @@
 -- them. A column's collation is spelled out also where it is the database's
 -- default: batches are ordered and their minima taken by it.
 select a.attname, format_type(a.atttypid, a.atttypmod), a.attstorage::text, coalesce(a.attstattarget, -1)::int,
-       case when co.collname = 'default' and cn.nspname = 'pg_catalog' then 'default ' || d.datcollate
-            else coalesce(cn.nspname || '.' || co.collname, '') end,
+       case when o.is_default then 'default ' || o.locale else coalesce(o.name, '') end,
+       coalesce(o.locale, ''), coalesce(o.version, ''),
        pg_encoding_to_char(d.encoding)
 from pg_attribute a
 join pg_database d on d.datname = current_database()
-left join pg_collation co on co.oid = a.attcollation
-left join pg_namespace cn on cn.oid = co.collnamespace
+left join lateral (
+{order}
+) o on true
 where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
 order by a.attnum

@@ -27,7 +27,9 @@ var (
 	//go:embed dimensions.sql
 	dimensionsSQL string
 	//go:embed columns.sql
-	columnsSQL string
+	columnsWithoutOrder string
+	//go:embed order.sql
+	orderSQL string
 	//go:embed chunks.sql
 	chunksSQL string
 	//go:embed enforced.sql
@@ -35,6 +37,11 @@ var (
 	//go:embed references.sql
 	referencesSQL string
 )
+
+// withOrder puts order.sql into a query of columns a.
+func withOrder(sql string) string { return strings.Replace(sql, "{order}", orderSQL, 1) }
+
+var columnsSQL = withOrder(columnsWithoutOrder)
 
 // DB is a connection to a database with TimescaleDB and what was found out
 // about it.
@@ -154,6 +161,29 @@ type Column struct {
 	Collation string `json:"collation,omitempty"`
 	Binary    bool   `json:"binary"` // the type can travel in binary COPY
 	Hash      string `json:"hash"`   // what of it to hash, one of the constants Hash…
+	Order
+}
+
+// Order is what decides how the values of a column are sorted; zero where that
+// is the same everywhere. See order.sql.
+type Order struct {
+	Locale  string `json:"locale,omitempty"`
+	Version string `json:"locale_version,omitempty"` // of the library, where one is recorded
+}
+
+// Same reports whether two columns sort their values alike. Another version of
+// the library may sort otherwise: that counts where something relies on the
+// order, not where it would only be in the way of every move to another host.
+func (o Order) Same(other Order, reliedOn bool) bool {
+	return o.Locale == other.Locale && (!reliedOn || o.Version == other.Version || o.Version == "" || other.Version == "")
+}
+
+// Spelled is what a message says of it.
+func (o Order) Spelled() string {
+	if o.Version == "" {
+		return o.Locale
+	}
+	return o.Locale + " (version " + o.Version + ")"
 }
 
 // What of a column to hash so that equal hashes mean the same value, whatever
@@ -360,7 +390,7 @@ func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column,
 	m := map[uint32][]Column{}
 	var oid uint32
 	var c Column
-	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Binary, &c.Hash}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Locale, &c.Version, &c.Binary, &c.Hash}, func() error {
 		m[oid] = append(m[oid], c)
 		return nil
 	})
