@@ -64,7 +64,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return cli.BadUsage(name, stderr, "stdin is a terminal: pipe records into it")
 	}
 	log := cli.NewLog(name, stderr, f.Common)
-	r := &runner{flags: &f, method: method, stdout: log.Beside(stdout), log: log, stop: cli.Signals(log)}
+	r := &runner{flags: &f, method: method, fromStdin: fromStdin, stdout: log.Beside(stdout), log: log, stop: cli.Signals(log)}
 	if fromStdin {
 		r.feed = lines(stdin)
 	} else {

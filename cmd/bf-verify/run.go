@@ -35,14 +35,18 @@ type runner struct {
 	flags  *flags
 	method verify.Method
 	feed   func() ([]byte, int, error) // the next record, and the line it stood on
-	stdout io.Writer
-	log    *cli.Log
-	stop   *cli.Stop
+
+	fromStdin bool // it reads stdin
+	stdout    io.Writer
+	log       *cli.Log
+	stop      *cli.Stop
 
 	mu                    sync.Mutex // of stdout and what follows
 	course                cli.Course // Chunks is 0 when it is not known
 	differ, failed, equal int64
 	read                  int64 // rows compared
+	summaries             int64 // written, or read
+	ends                  []verify.End
 
 	live  *cli.Live // shown when stderr is a terminal and no other bf-verify is connected to the target
 	meter cli.Meter
@@ -148,6 +152,12 @@ func (r *runner) run() error {
 	err := r.hand(next, start, jobs, ended)
 	close(jobs)
 	wg.Wait()
+	if err == nil && r.flags.Target == "" {
+		end := verify.End{V: task.Version, Kind: verify.KindEnd, Summaries: r.summaries, Failed: r.failed, Stopped: r.stop.Asked()}
+		if err = task.Write(r.stdout, end); err != nil {
+			err = fmt.Errorf("write the end of the summaries: %w", err)
+		}
+	}
 	return err
 }
 
@@ -214,6 +224,9 @@ func (r *runner) list(ctx context.Context, db *tsdb.DB) (jobs []job, err error) 
 // record reads the next record: a task, or a summary on the target's half.
 func (r *runner) record() (*job, error) {
 	b, line, err := r.feed()
+	if err == io.EOF && r.flags.Source == "" && r.fromStdin {
+		err = r.whole()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +236,15 @@ func (r *runner) record() (*job, error) {
 		if err := json.Unmarshal(b, &s); err != nil {
 			return fail(fmt.Errorf("not a summary of bf-verify --source: %w", err))
 		}
+		if s.Kind == verify.KindEnd && s.V == task.Version {
+			var e verify.End
+			if err := json.Unmarshal(b, &e); err != nil {
+				return fail(err)
+			}
+			r.ends = append(r.ends, e)
+			return r.record()
+		}
+		r.summaries++
 		if err := s.Check(); err != nil {
 			return fail(err)
 		}
@@ -233,6 +255,28 @@ func (r *runner) record() (*job, error) {
 		return fail(err)
 	}
 	return &job{task: t}, nil
+}
+
+// whole returns io.EOF when the summaries on stdin came to their proper end.
+// There may be several: of halves whose output was put together.
+func (r *runner) whole() error {
+	var all verify.End
+	for _, e := range r.ends {
+		all.Summaries += e.Summaries
+		all.Failed += e.Failed
+		all.Stopped = all.Stopped || e.Stopped
+	}
+	switch {
+	case r.summaries == 0 && len(r.ends) == 0:
+		return errors.New("no summaries on stdin, and no end of them: bf-verify --source did not run, or failed")
+	case all.Summaries != r.summaries:
+		return fmt.Errorf("the summaries are not whole: %d came, and bf-verify --source vouches for %d; it died, or lines were lost or repeated", r.summaries, all.Summaries)
+	case all.Failed > 0:
+		return fmt.Errorf("bf-verify --source could not summarize %d tasks", all.Failed)
+	case all.Stopped:
+		return errors.New("bf-verify --source was stopped before its last task")
+	}
+	return io.EOF
 }
 
 // lines yields the records of a stream, one per line.
@@ -315,6 +359,7 @@ func (w *worker) work(ctx context.Context, j *job) error {
 			return err
 		}
 		w.course.ChunksDone++
+		w.summaries++
 		if s.State == verify.StateGone {
 			w.log.Info("%s%s: gone", w.count(), &s.Task)
 		} else {
@@ -375,7 +420,9 @@ func (r *runner) count() string {
 // over ends the run with a line that sums it up, unless there was one task only.
 func (r *runner) over(began time.Time) {
 	r.live.Show(false)
-	if n := r.course.ChunksDone; n > 1 && r.flags.Target != "" {
+	if n := r.course.ChunksDone; n == 0 && r.failed == 0 && !r.stop.Asked() {
+		r.log.Info("nothing to verify")
+	} else if n > 1 && r.flags.Target != "" {
 		r.log.Info("%d chunks, %d rows in %.1fs: %d equal, %d different, %d failed", n, r.read, time.Since(began).Seconds(), r.equal, r.differ, r.failed)
 	}
 }

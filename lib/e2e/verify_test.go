@@ -163,7 +163,8 @@ var values = []struct{ typ, a, b string }{
 	{"point", "(1,2)", "(1,3)"}, {"box", "(1,1),(0,0)", "(2,1),(0,0)"}, {"circle", "<(0,0),1>", "<(1,0),1>"},
 	{"mood", "sad", "ok"}, {"mood[]", "{sad}", "{ok}"}, {"positive", "1", "2"}, {"pair", "(1,x)", "(1,X)"}, {"pair[]", `{"(1,x)"}`, `{"(2,x)"}`},
 	{"int4range", "[1,2)", "[1,3)"}, {"numrange", "[1.0,2]", "[1.00,2]"}, {"int4multirange", "{[1,2)}", "{[1,2),[5,6)}"},
-	{"interval", "1 day", "24 hours"}, {"date", "2020-01-01", "infinity"}, {"time", "10:00", "10:00:00.000001"}, {"timetz", "10:00+00", "11:00+01"},
+	{"interval", "1 day", "24 hours"}, {"interval[]", "{1 day}", "{24 hours}"}, {"interval(3)", "1.5 s", "1.501 s"}, {"interval day to second(3)[]", "{1.5 s}", "{1.501 s}"}, {"intervals.name", "a", "b"},
+	{"numeric(10,2)[]", "{1.5}", "{1.51}"}, {"timestamp(3)[]", "{2020-01-01}", "{2020-01-02}"}, {"tstzrange[]", "{\"[2020-01-01,)\"}", "{\"(2020-01-01,)\"}"}, {"date", "2020-01-01", "infinity"}, {"time", "10:00", "10:00:00.000001"}, {"timetz", "10:00+00", "11:00+01"},
 	{"timestamp", "2020-01-01", "-infinity"}, {"timestamptz", "2020-01-01", "2020-01-01 00:00:00.000001"},
 	{"uuid", "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"}, {"inet", "10.0.0.1/8", "10.0.0.1"}, {"cidr", "10.0.0.0/8", "10.0.0.0/9"},
 	{"macaddr", "08:00:2b:01:02:03", "08:00:2b:01:02:04"}, {"macaddr8", "08:00:2b:01:02:03:04:05", "08:00:2b:01:02:03:04:06"},
@@ -179,7 +180,7 @@ func TestVerifyTypes(t *testing.T) {
 	testdb.EachMove(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
 		p.dst.Exec(t, "create type other as enum ('a'); create table of_other (o other)") // so that OIDs differ
-		p.both(t, `create type mood as enum ('sad', 'ok'); create domain positive as int check (value > 0); create type pair as (a int, b text);
+		p.both(t, `create type mood as enum ('sad', 'ok'); create domain positive as int check (value > 0); create type pair as (a int, b text); create schema intervals; create domain intervals.name as text;
                 create collation anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)`)
 		columns := ""
 		for i, v := range values {
@@ -313,11 +314,59 @@ func TestVerifyRecords(t *testing.T) {
 		{"", []string{"--source", p.source, "--target", p.target, stray}, 1, "is not staged"},
 		{recs[0], []string{"--target", p.target, "-"}, 1, "line 1: not a summary"},
 		{`{"v":2,"kind":"summary"}`, []string{"--target", p.target, "-"}, 1, "version 2"},
+		{"", []string{"--target", p.target, "-"}, 1, "no summaries on stdin, and no end of them"},
+		{"", []string{"--target", p.target}, 1, "no summaries on stdin, and no end of them"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":false}`, []string{"--target", p.target, "-"}, 0, "nothing to verify"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":2,"stopped":false}`, []string{"--target", p.target, "-"}, 1, "could not summarize 2 tasks"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":true}`, []string{"--target", p.target, "-"}, 1, "was stopped"},
+		{"", []string{"--source", p.source, "--target", p.target, "-"}, 0, "nothing to verify"},
 	} {
 		r := p.run(t, c.stdin, "bf-verify", c.args...)
 		if r.status != c.status || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
 			t.Errorf("bf-verify %q: exit status %d, not %d; stderr %q does not say %q; stdout %q", c.args, r.status, c.status, r.stderr, c.want, r.stdout)
 		}
+	}
+}
+
+// TestVerifyHalves: the right half of a pipe knows by itself whether the left
+// one came to its end.
+func TestVerifyHalves(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	p := newPair(t, testdb.Pair{Source: in, Target: in})
+	p.fill(t, 3)
+	tasks := p.chunks(t, "--done")
+	half := func(tasks string) string { return p.ok(t, tasks, "bf-verify", "--source", p.source, "-") }
+	all, none := half(tasks), half("")
+	l := strings.SplitAfter(all, "\n")
+	for _, c := range []struct {
+		what, stdin string
+		status      int
+		equal       int
+		want        string
+	}{
+		{"all", all, 0, 3, "3 equal"},
+		{"an empty list", none, 0, 0, "nothing to verify"},
+		{"two of them", all + half(lines(tasks)[0]) + none, 0, 4, "4 equal"},
+		{"no end", l[0] + l[1] + l[2], 1, 3, "not whole: 3 came, and bf-verify --source vouches for 0"},
+		{"one lost", l[0] + l[2] + l[3], 1, 2, "not whole: 2 came, and bf-verify --source vouches for 3"},
+		{"one repeated", l[0] + all, 1, 4, "not whole: 4 came, and bf-verify --source vouches for 3"},
+		{"cut in a line", all[:len(all)-len(l[3])-10], 1, 2, "not a summary"},
+	} {
+		r := p.run(t, c.stdin, "bf-verify", "--target", p.target, "-")
+		if n := strings.Count(r.stdout, `"status":"verified"`); r.status != c.status || n != c.equal || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: exit status %d, want %d; %d equal, want %d\n%s", c.what, r.status, c.status, n, c.equal, r.stderr)
+		}
+	}
+	// A task of which there is no summary.
+	r := p.run(t, strings.Replace(tasks, `"name":"readings"`, `"name":"reading"`, 1), "bf-verify", "--source", p.source, "-")
+	if r.status != 1 {
+		t.Errorf("exit status %d\n%s", r.status, r.stderr)
+	}
+	if r := p.run(t, r.stdout, "bf-verify", "--target", p.target, "-"); r.status != 1 || !strings.Contains(r.stderr, "could not summarize 1 tasks") {
+		t.Errorf("exit status %d\n%s", r.status, r.stderr)
+	}
+	if r := p.sh(t, `false | bf-verify --target "$TARGET" -`); r.status != 1 {
+		t.Errorf("the left side has died: exit status %d\n%s", r.status, r.stderr)
 	}
 }
 

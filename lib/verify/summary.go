@@ -33,6 +33,20 @@ type Summary struct {
 
 const kind = "summary"
 
+// End is the record after the summaries. What became of the left side of a pipe
+// does not show on the right: without it, summaries that are cut off, or an ssh
+// that was refused, would pass for all there is.
+type End struct {
+	V         int    `json:"v"`
+	Kind      string `json:"kind"`      // "end"
+	Summaries int64  `json:"summaries"` // before it
+	Failed    int64  `json:"failed"`    // tasks without one
+	Stopped   bool   `json:"stopped"`   // on request, before the last task
+}
+
+// KindEnd is the kind of an End.
+const KindEnd = "end"
+
 // The states of a summary, as those of a dump.
 const (
 	StateChunk = "chunk"
@@ -165,7 +179,8 @@ func (s *side) hashed(c Column) []string {
 // plainType is a type without its modifiers: timestamp(3) with time zone and
 // timestamp with time zone are the same here.
 func plainType(t string) string {
-	if strings.HasPrefix(t, "interval") {
+	// An interval's modifiers are words as well: interval day to second(3).
+	if fields, ok := strings.CutPrefix(t, "interval"); ok && !strings.HasSuffix(t, "[]") && (fields == "" || fields[0] == ' ' || fields[0] == '(') {
 		return "interval"
 	}
 	if before, rest, ok := strings.Cut(t, "("); ok {
