@@ -212,9 +212,11 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		for i, c := range rr.kept {
 			columns[i] = c.Name
 		}
-		if _, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from)); err != nil {
+		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from))
+		if err != nil {
 			return l.db.Wrap(err, "copy into %s", rel)
 		}
+		rr.filled = tag.RowsAffected()
 		if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
 			return l.db.Wrap(err, "drop table %s", tw.table.Name)
 		}

@@ -35,6 +35,7 @@ type relation struct {
 	sparse []tsdb.SparseIndex
 	format string
 	space  string // TABLESPACE clause: that of the chunk
+	filled int64  // how many batches are in it
 }
 
 // fit says why the compressed relation cannot become one of the target; "" and
@@ -379,15 +380,13 @@ func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 	}
 	// What attaching writes down for compression_chunk_size.
 	var after [3]int64
-	var batches int64
-	if err := tx.QueryRow(ctx, `select pg_table_size(c.oid) - s.toast, s.toast, pg_indexes_size(c.oid),
-        (select count(*) from `+rel+`) from pg_class c
-        cross join lateral (select coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) as toast) s where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2], &batches); err != nil {
+	if err := tx.QueryRow(ctx, `select pg_table_size(c.oid) - s.toast, s.toast, pg_indexes_size(c.oid) from pg_class c
+        cross join lateral (select coalesce(pg_total_relation_size(nullif(c.reltoastrelid, 0)), 0) as toast) s where c.oid = $1::text::regclass`, rel).Scan(&after[0], &after[1], &after[2]); err != nil {
 		return err
 	}
 	return l.withSettings(ctx, tx, ht, chunk, r, alter, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "select "+l.db.Fn("create_compressed_chunk")+"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
-			chunk.OID, rel, r.Before[0], r.Before[1], r.Before[2], after[0], after[1], after[2], r.Rows, batches)
+			chunk.OID, rel, r.Before[0], r.Before[1], r.Before[2], after[0], after[1], after[2], r.Rows, r.filled)
 		return err
 	})
 }
@@ -533,7 +532,7 @@ func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, 
 		return 0, l.db.Wrap(err, "copy into %s", rel)
 	}
 	sent, bytes := r.Part()
-	if stored != sent {
+	if rr.filled = stored; stored != sent {
 		return 0, &pg.Error{Side: pg.Target, Object: rel, Err: fmt.Errorf("stored %d of %d batches", stored, sent)}
 	}
 	return bytes, nil
