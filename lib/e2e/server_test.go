@@ -283,6 +283,49 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestLibpqParameters connects with what libpq knows and the server does not.
+// What would make a connection less safe if it were passed over is refused.
+func TestLibpqParameters(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	s := testdb.NewServer(t, in, "tls", testdb.WithTLS(), testdb.WithHBA("hostssl all all 127.0.0.1/32 trust"))
+	db := s.DB(t)
+	db.Exec(t, "alter system set ssl_max_protocol_version = 'TLSv1.2'")
+	db.Exec(t, "select pg_reload_conf()")
+	for _, c := range []struct{ params, want string }{ // "" for let in
+		{"gssencmode=disable", ""}, {"gssencmode=prefer", ""}, {"gssencmode=require", "gssencmode=require is not supported"},
+		{"sslcompression=0", ""}, {"sslcompression=1", ""}, {"fallback_application_name=x", ""}, {"load_balance_hosts=random", ""},
+		{"gsslib=gssapi", ""}, {"gssdelegation=0", ""}, {"krbsrvname=postgres", ""}, {"client_encoding=auto", ""}, {"client_encoding=LATIN1", ""},
+		{"replication=false", ""}, {"replication=database", "replication is not supported"}, {"connect_timeout=-1", ""}, {"connect_timeout=0", ""},
+		{"sslcrl=/nowhere", "sslcrl is not supported"}, {"sslcrl=", ""}, {"sslcrldir=/nowhere", "sslcrldir is not supported"}, {"requirepeer=postgres", "requirepeer is not supported"},
+		{"channel_binding=prefer", ""}, {"channel_binding=require", "channel binding"}, {"sslsni=0", ""}, {"options=-c%20work_mem%3D8MB", ""}, {"hostaddr=127.0.0.1", ""},
+		{"ssl_min_protocol_version=TLSv1.2", ""}, {"ssl_min_protocol_version=TLSv1.3", "protocol version"}, {"ssl_max_protocol_version=TLSv1.2", ""},
+		{"ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2", "ssl_min_protocol_version is higher"}, {"ssl_min_protocol_version=SSLv3", "no version of TLS"},
+	} {
+		kv := strings.NewReplacer("&", "' ", "=", "='", "%20", " ", "%3D", "=").Replace(c.params) + "'"
+		u, err := url.Parse(db.ConnString)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range []string{
+			db.ConnString + "&" + c.params,
+			fmt.Sprintf("host=127.0.0.1 port=%s user=postgres dbname=%s sslmode=verify-full sslrootcert=%s %s", u.Port(), db.Name, u.Query().Get("sslrootcert"), kv),
+		} {
+			want := c.want
+			if want == "" {
+				want = "no schema __backfill"
+			}
+			r := (*pair)(nil).run(t, "", "bf-chunks", "--target", conn)
+			if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" || !strings.Contains(r.stderr, want) {
+				t.Errorf("%s: exit status %d, %s: %s", conn, r.status, why, r.stderr)
+			}
+		}
+	}
+	// Without TLS there are two configurations to look after.
+	if r := (*pair)(nil).run(t, "", "bf-chunks", "--target", strings.Replace(db.ConnString, "verify-full", "prefer", 1)+"&ssl_min_protocol_version=TLSv1.3"); r.status != 1 || strings.Contains(r.stderr, "no schema") {
+		t.Errorf("exit status %d: %s", r.status, r.stderr)
+	}
+}
+
 // closedPort is an address where nobody listens.
 func closedPort(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -61,14 +61,14 @@ const (
 )
 
 // Connect opens a connection to side. The connection string is what libpq
-// takes (URI or key=value, passfile, service file, sslmode, keepalives). The
-// session gets the settings that make values, times and identifiers read the
+// takes (URI or key=value, passfile, service file, sslmode, keepalives, all its
+// other parameters: see libpqParams). The session gets the settings that make values, times and identifiers read the
 // same on both sides (settings.sql). A server that is starting, out of connections or not
 // listening yet is tried again for some seconds.
 //
 // The error names the side and never contains the password.
 func Connect(ctx context.Context, side Side, connString string, o Options) (*Conn, error) {
-	cfg, err := pgx.ParseConfig(connString)
+	cfg, err := parse(connString)
 	if err != nil {
 		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
 	}
@@ -78,6 +78,9 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"), Hint: "write %40 for an @ in a user name or password"}
 	}
 	alive, err := tcpParams(side, cfg.RuntimeParams)
+	if err == nil {
+		err = libpqParams(cfg)
+	}
 	if err != nil {
 		return nil, &Error{Side: side, Object: "connection string", Err: err}
 	}
