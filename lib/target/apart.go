@@ -183,6 +183,10 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		into := pg.Ident(tw.chunk.Name.Schema, tw.chunk.Name.Name)
 		stored, bytes, err := l.rows(ctx, tx, r, into, part, data)
 		if err != nil {
+			var e *pg.Error
+			if errors.As(err, &e) { // nobody knows the twin
+				e.Object = "copy the rows of chunk " + chunk.Name.String()
+			}
 			return err
 		}
 		if err := whole(r); err != nil {
