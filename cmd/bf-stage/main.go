@@ -148,6 +148,9 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 	if err := queue.Create(ctx, dst.Conn); err != nil {
 		return err
 	}
+	if err := queue.Conflicts(ctx, dst.Conn, p.Source.Origin, p.Tasks); err != nil {
+		return err
+	}
 	// Before there is a task that could be copied: jobs stop changing what is
 	// copied to, and aggregates are primed while their range is still empty.
 	if err := targetJobs(ctx, dst, p, f.Pause, log); err != nil {
@@ -156,18 +159,25 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 	if err := cagg.Prime(ctx, dst, p, log.Info); err != nil {
 		return err
 	}
-	staged, err := queue.Record(ctx, dst.Conn, p.Tasks)
+	recorded, err := queue.Record(ctx, dst.Conn, p.Source.Origin, p.Tasks)
 	if err != nil {
 		return err
 	}
+	if n := len(recorded.Retired); n > 0 {
+		first := recorded.Retired[0].String()
+		if n > 1 {
+			first = fmt.Sprintf("%s and %d more", first, n-1)
+		}
+		log.Info("retired, as other chunks have taken over their rows (renamed, merged or split) and are staged instead: %s", first)
+	}
 	var bytes int64
-	for _, t := range staged {
+	for _, t := range recorded.Staged {
 		bytes += t.Bytes
 		if err := task.Write(stdout, t); err != nil {
 			return err
 		}
 	}
-	log.Info("%d of %d chunks newly staged, about %s, of %s", len(staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
+	log.Info("%d of %d chunks newly staged, about %s, of %s", len(recorded.Staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
 	return nil
 }
 

@@ -88,6 +88,66 @@ func TestWrongSource(t *testing.T) {
 	p.same(t, "select * from h")
 }
 
+// TestAnotherSource stages a second database into a target that still knows the
+// chunks of a first one, which have the same names.
+func TestAnotherSource(t *testing.T) {
+	p := newPair(t, newest(t))
+	simple(t, p, "h")
+	p.stage(t, "--until", "2025-01-01")
+	p.copy(t)
+	next := &pair{testdb.New(t, p.src.Install, "source"), p.dst, "", p.target}
+	next.source = next.src.ConnString
+	next.src.Exec(t, "create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day'); insert into h values ('2024-01-01 01:00', -1), ('2024-01-03', -3)")
+	state := func() []string { return sorted(t, p.dst, "select * from __backfill.task") }
+	before := state()
+	for _, line := range []string{
+		`bf-stage --source "$SOURCE" --target "$TARGET" --until 2025-01-01`,
+		`bf-stage --source "$SOURCE" --until 2025-01-01 | bf-stage --target "$TARGET"`,
+		`bf-stage --source "$SOURCE" --target "$TARGET" --until 2023-01-01`, // no chunk of it
+	} {
+		r := next.sh(t, line)
+		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "another source database") || !strings.Contains(r.stderr, "hint: check --source; when that migration is over") {
+			t.Errorf("%s: exit status %d, %s%s", line, r.status, r.stdout, r.stderr)
+		}
+	}
+	r := next.sh(t, `(bf-stage --source "$SOURCE" --until 2025-01-01; bf-stage --source `+"'"+p.source+"'"+` --until 2025-01-01) | bf-stage --target "$TARGET"`)
+	if r.status != 1 || !strings.Contains(r.stderr, "different source databases") {
+		t.Errorf("two plans: exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	diff(t, "tasks", before, state())
+	p.ok(t, "", "bf-clean", "--target", p.target)
+	if n := len(next.stage(t, "--until", "2025-01-01")); n != 2 {
+		t.Errorf("%d tasks staged, want 2", n)
+	}
+	next.copy(t)
+	next.same(t, "select * from h where ts < '2024-01-02' or ts >= '2024-01-03' and ts < '2024-01-04'")
+}
+
+// TestGap stages two ranges of one chunk that leave a gap, which the target's
+// rows in between would fall into.
+func TestGap(t *testing.T) {
+	p := newPair(t, newest(t))
+	simple(t, p, "h")
+	p.stage(t, "--until", "2024-01-01 04:00")
+	p.dst.Exec(t, "insert into h values ('2024-01-01 06:00', 1000)")
+	for range 2 { // pending, then done
+		before := sorted(t, p.dst, "select * from __backfill.task")
+		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--from", "2024-01-01 12:00", "--until", "2024-01-01 13:00")
+		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is staged with [2024-01-01 00:00:00+00, 2024-01-01 04:00:00+00): [2024-01-01 12:00:00+00, 2024-01-01 13:00:00+00) would leave a gap") ||
+			!strings.Contains(r.stderr, "hint: stage a range that adjoins") {
+			t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+		}
+		diff(t, "tasks", before, sorted(t, p.dst, "select * from __backfill.task"))
+		p.copy(t)
+	}
+	diff(t, "rows from 04:00 on", []string{"1000"}, sorted(t, p.dst, "select v from h where ts >= '2024-01-01 04:00'"))
+	if n := len(p.stage(t, "--from", "2024-01-01 04:00", "--until", "2024-01-01 13:00")); n != 1 {
+		t.Errorf("%d tasks staged with what adjoins, want 1", n)
+	}
+	p.copy(t)
+	diff(t, "all until 13:00", sorted(t, p.src, "select * from h where ts < '2024-01-01 13:00'"), sorted(t, p.dst, "select * from h"))
+}
+
 // TestAgain stages again: later, with other bounds, after the copy.
 func TestAgain(t *testing.T) {
 	p := newPair(t, newest(t))

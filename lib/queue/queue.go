@@ -27,6 +27,10 @@ var (
 	listSQL string
 	//go:embed record.sql
 	recordSQL string
+	//go:embed retire.sql
+	retireSQL string
+	//go:embed conflicts.sql
+	conflictsSQL string
 )
 
 // Version of the __backfill schema that this package reads and writes.
@@ -86,9 +90,65 @@ func Drop(ctx context.Context, c *pg.Conn) error {
 	return c.Wrap(err, "drop schema __backfill")
 }
 
-// Record adds a plan to the tasks, in the plan's order, and returns what is new
-// or changed. Tasks that are staged already stay as they are.
-func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, error) {
+// Conflicts refuses a plan that cannot be added to the tasks: one of another
+// source database, whose chunks have the same names as those of the first; or
+// one that leaves a gap inside a chunk, which has one task with one range.
+func Conflicts(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) error {
+	var other string
+	var n int64
+	err := c.QueryRow(ctx, "select origin, count(*) from __backfill.task where origin <> $1 and $1 <> '' group by 1 limit 1", origin).Scan(&other, &n)
+	switch {
+	case err == nil:
+		return &pg.Error{Side: c.Side, Err: fmt.Errorf("__backfill holds %d tasks of another source database (%s) than this one (%s)", n, other, origin),
+			Hint: "check --source; when that migration is over, or its source has moved to a new server: bf-clean (--force when tasks are pending), then run bf-stage again"}
+	case !errors.Is(err, pgx.ErrNoRows):
+		return c.Wrap(err, "look for tasks of another source")
+	}
+	var schemas, names []string
+	bounds := make([][]int64, 4)
+	for _, t := range plan {
+		schemas, names = append(schemas, t.Chunk.Schema), append(names, t.Chunk.Name)
+		for i, s := range []string{t.Range.From, t.Range.Until, t.Slices[0].From, t.Slices[0].Until} {
+			b, err := task.Bound(s)
+			if err != nil {
+				return err
+			}
+			bounds[i] = append(bounds[i], b)
+		}
+	}
+	rows, err := c.Query(ctx, conflictsSQL, schemas, names, bounds[0], bounds[1], bounds[2], bounds[3])
+	if err != nil {
+		return c.Wrap(err, "compare the plan with the tasks")
+	}
+	type gap struct {
+		N      int64
+		Staged task.Range
+	}
+	gaps, err := pgx.CollectRows(rows, pgx.RowToStructByPos[gap])
+	if err != nil {
+		return c.Wrap(err, "compare the plan with the tasks")
+	}
+	if len(gaps) == 0 {
+		return nil
+	}
+	t, more := plan[gaps[0].N-1], ""
+	if len(gaps) > 1 {
+		more = fmt.Sprintf(" (and so with %d more)", len(gaps)-1)
+	}
+	return &pg.Error{Side: c.Side, Object: "chunk " + t.Chunk.String(),
+		Err:  fmt.Errorf("is staged with %s: %s would leave a gap%s", &gaps[0].Staged, &t.Range, more),
+		Hint: "stage a range that adjoins, or end that backfill with bf-clean first"}
+}
+
+// Recorded is what Record has done.
+type Recorded struct {
+	Staged  []*task.Task // new or changed
+	Retired []*task.Task // deleted, as other tasks hold their rows now; number and chunk only
+}
+
+// Record adds a plan to the tasks, in the plan's order. Tasks that are staged
+// already stay as they are, unless their chunk is another now.
+func Record(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) (*Recorded, error) {
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		return nil, c.Wrap(err, "record the plan")
@@ -99,6 +159,9 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 	// to complete the task, and we for the task.
 	if _, err := tx.Exec(ctx, "lock table __backfill.version in share row exclusive mode"); err != nil {
 		return nil, c.Wrap(err, "record the plan")
+	}
+	if err := Conflicts(ctx, c, origin, plan); err != nil { // of a stage that came first
+		return nil, err
 	}
 	if _, err := tx.Exec(ctx, `create temporary table staged on commit drop as
         select 0::bigint as n, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
@@ -142,6 +205,17 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 	if err != nil {
 		return nil, c.Wrap(err, "record the plan")
 	}
+	if rows, err = tx.Query(ctx, retireSQL); err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	out := &Recorded{}
+	if out.Retired, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*task.Task, error) {
+		var t task.Task
+		err := r.Scan(&t.Task, &t.Chunk.Schema, &t.Chunk.Name)
+		return &t, err
+	}); err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
 	rows, err = tx.Query(ctx, listSQL+" where priority = any($1) order by priority", numbers)
 	if err != nil {
 		return nil, c.Wrap(err, "record the plan")
@@ -155,9 +229,8 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) ([]*task.Task, e
 	}
 	// So that the first lanes plan their queries with the real size.
 	_, _ = c.Exec(ctx, "analyze __backfill.task")
-	out := make([]*task.Task, len(entries))
-	for i, e := range entries {
-		out[i] = &e.Task
+	for _, e := range entries {
+		out.Staged = append(out.Staged, &e.Task)
 	}
 	return out, nil
 }

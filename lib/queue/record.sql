@@ -2,38 +2,48 @@
 -- already keeps its number. Staging again only ever adds: a chunk that was
 -- staged with another range (an earlier --until) gets the union of both, and is
 -- pending again if it had worked, because the task is one transaction and
--- copying rows again does no harm.
-with union_of as (
-    select t.priority, s.*,
-           (s.filter->>'from')::bigint < (t.filter->>'from')::bigint   as lower,
-           (s.filter->>'until')::bigint > (t.filter->>'until')::bigint as higher,
-           t.filter as old
+-- copying rows again does no harm. Conflicts has seen to it that the union has
+-- no gap. A chunk that is another than when it was staged (merged or split, its
+-- hypertable or a dimension renamed) is planned anew; of its range stays what
+-- is inside the new extent.
+with known as (
+    select t.priority, t.filter as old, s.*,
+           (t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.dimensions)
+               is distinct from (s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.dimensions) as changed,
+           greatest((t.filter->>'from')::bigint, (s.dimensions->0->>'from')::bigint)  as old_from,
+           least((t.filter->>'until')::bigint, (s.dimensions->0->>'until')::bigint)   as old_until,
+           (s.filter->>'from')::bigint                                                as new_from,
+           (s.filter->>'until')::bigint                                               as new_until
     from __backfill.task t
     join pg_temp.staged s using (chunk_schema, chunk_name)
-), widened as (
-    select u.*,
-           u.old || jsonb_strip_nulls(jsonb_build_object(
-               'from',       case when u.lower then u.filter->>'from' end,
-               'from_text',  case when u.lower then coalesce(u.filter->>'from_text', '') end,
-               'until',      case when u.higher then u.filter->>'until' end,
-               'until_text', case when u.higher then coalesce(u.filter->>'until_text', '') end)) as wide
-    from union_of u
-    where u.lower or u.higher
+), union_of as (
+    select k.*, k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
+           k.filter || jsonb_strip_nulls(jsonb_build_object(
+               'from',       case when k.lower then k.old_from::text end,
+               'from_text',  case when k.lower then coalesce(case when k.old_from::text = k.old->>'from' then k.old->>'from_text' end, '') end,
+               'until',      case when k.higher then k.old_until::text end,
+               'until_text', case when k.higher then coalesce(case when k.old_until::text = k.old->>'until' then k.old->>'until_text' end, '') end)) as wide
+    from (select *, old_from < old_until and old_from < new_from as lower,
+                    old_from < old_until and old_until > new_until as higher from known) k
 ), updated as (
     update __backfill.task t
-    set filter = w.wide || jsonb_build_object('partial',
-            w.wide->>'from' <> t.dimensions->0->>'from' or w.wide->>'until' <> t.dimensions->0->>'until'),
-        origin = w.origin, lsn = w.lsn, snapshot = w.snapshot, rows_only = w.rows_only, est_bytes = w.est_bytes, est_rows = w.est_rows,
+    set hypertable_schema = u.hypertable_schema, hypertable_name = u.hypertable_name, view_schema = u.view_schema, view_name = u.view_name,
+        dimensions = u.dimensions,
+        filter = u.wide || jsonb_build_object('partial',
+            u.wide->>'from' <> u.dimensions->0->>'from' or u.wide->>'until' <> u.dimensions->0->>'until'),
+        origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only, est_bytes = u.est_bytes, est_rows = u.est_rows,
         worked = null, verified = null, verify_message = null, rows = null, bytes = null,
-        copy_message = case when t.worked is not null then 'staged again with a wider range' else t.copy_message end
-    from widened w
-    where t.priority = w.priority
+        copy_message = case when u.changed then 'staged again: the chunk is another than it was'
+                            when t.worked is not null then 'staged again with a wider range' else t.copy_message end,
+        failed = case when not u.changed then t.failed end
+    from union_of u
+    where t.priority = u.priority and u.anew
     returning t.priority
 ), renewed as ( -- a new snapshot for what is still to do
     update __backfill.task t
     set origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only
     from union_of u
-    where t.priority = u.priority and not (u.lower or u.higher) and t.worked is null
+    where t.priority = u.priority and not u.anew and t.worked is null
       and (t.origin, t.snapshot, t.rows_only) is distinct from (u.origin, u.snapshot, u.rows_only)
     returning t.priority
 ), added as (

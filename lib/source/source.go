@@ -176,7 +176,7 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 	}
 	if t.Origin != "" && t.Origin != db.Origin {
 		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: errors.New("was staged from another database than --source"),
-			Hint: "check --source; after moving the source to another server, run bf-stage again"}
+			Hint: "check --source; when the source has moved to a new server: bf-clean --force, then run bf-stage again"}
 	}
 	if err := replayed(ctx, db, t); err != nil {
 		return nil, nil, err

@@ -63,6 +63,16 @@ func Read(r io.Reader) (*Plan, error) {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxPlanLine)
 	known := map[task.Name]bool{}
+	// Chunks of two databases have the same names.
+	same := func(origin string) error {
+		if p.Source.Origin == "" {
+			p.Source.Origin = origin
+		}
+		if origin != "" && origin != p.Source.Origin {
+			return errors.New("not a plan: two plans of different source databases")
+		}
+		return nil
+	}
 	for line := 1; s.Scan(); line++ {
 		b := bytes.TrimSpace(s.Bytes())
 		if len(b) == 0 {
@@ -91,6 +101,10 @@ func Read(r io.Reader) (*Plan, error) {
 			if h.Hypertable == nil || len(h.Hypertable.Dimensions) == 0 {
 				return nil, &task.BadRecord{Line: line, Err: errors.New("not a plan: hypertable without dimensions")}
 			}
+			if err := same(h.Source.Origin); err != nil {
+				return nil, &task.BadRecord{Line: line, Err: err}
+			}
+			h.Source.Origin = p.Source.Origin
 			p.Source = h.Source
 			p.Hypertables = append(p.Hypertables, h.Hypertable)
 			known[h.Hypertable.Name] = true
@@ -98,6 +112,9 @@ func Read(r io.Reader) (*Plan, error) {
 		}
 		t, err := task.Parse(b)
 		if err != nil {
+			return nil, &task.BadRecord{Line: line, Err: err}
+		}
+		if err := same(t.Origin); err != nil {
 			return nil, &task.BadRecord{Line: line, Err: err}
 		}
 		if !known[t.Hypertable] {

@@ -60,6 +60,7 @@ type Aggregate struct {
 // Server is what the target's half of staging must know of the source.
 type Server struct {
 	Identity    string `json:"identity"`
+	Origin      string `json:"origin"`
 	Postgres    int    `json:"postgres"`
 	TimescaleDB string `json:"timescaledb"`
 	Full        bool   `json:"full"`
@@ -79,7 +80,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
 		return nil, err
 	}
-	p := &Plan{Source: Server{src.Identity, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
+	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
 	aggregates, err := src.Aggregates(ctx, Affected(all, chosen))
 	if err != nil {
 		return nil, err
@@ -171,12 +172,11 @@ func Choose(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, filter str
 			picked[all[i-1].ID] = true
 		}
 	}
-	if len(picked) == 0 {
-		hint := "the " + string(db.Side) + " has no hypertables"
-		if len(names) > 0 {
-			hint = "there are: " + strings.Join(names, ", ")
-		}
-		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", filter), Hint: hint}
+	switch {
+	case len(all) == 0:
+		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("database %q has no hypertables", db.Config().Database), Hint: "check the connection string"}
+	case len(picked) == 0:
+		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", filter), Hint: "there are: " + strings.Join(names, ", ")}
 	}
 	if down {
 		for _, h := range all {

@@ -8,6 +8,7 @@
 package task
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,11 @@ type Range struct {
 	// example "2016-01-02 00:00:00+00"; nothing is computed from them.
 	FromText  string `json:"from_text,omitempty"`
 	UntilText string `json:"until_text,omitempty"`
+}
+
+// String is the range in messages, as people read it where that is known.
+func (r *Range) String() string {
+	return fmt.Sprintf("[%s, %s)", cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until))
 }
 
 // Task is one task record: a chunk of the source, the rows of it to copy and
