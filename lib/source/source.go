@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -137,7 +138,8 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 
 // ErrGone is returned by Enter when the chunk no longer exists: the record is of
 // this database, so it was there when it was staged, and retention has dropped
-// it since.
+// it since (or somebody has detached it: the hypertable has lost its rows in
+// the same way).
 var ErrGone = errors.New("dropped on the source since it was staged")
 
 // replayed refuses a standby that lags behind the moment of staging: it would
@@ -191,7 +193,7 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 	switch code := pg.Code(err); {
 	case err == nil:
 	case code == pg.UndefinedTable || code == "3F000":
-		return nil, nil, ErrGone
+		return nil, nil, gone(ctx, db, t)
 	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
 		return nil, nil, &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot, Err: fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
 			Hint: "the session that exported it must stay open until all dumps are done; run bf-stage again with a new one"}
@@ -203,17 +205,17 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 		return nil, nil, err
 	}
 	if c == nil {
-		return nil, nil, fail("run bf-stage again", errors.New("is not a chunk of a hypertable"))
+		return nil, nil, gone(ctx, db, t)
 	}
 	h, err := db.Hypertable(ctx, c.Hypertable)
 	if err != nil {
 		return nil, nil, err
 	}
 	if h == nil || h.Name != t.Hypertable {
-		return nil, nil, fail("run bf-stage again", fmt.Errorf("does not belong to %s", t.Hypertable))
+		return nil, nil, fail("run bf-stage again", fmt.Errorf("does not belong to %s (renamed since it was staged?)", t.Hypertable))
 	}
 	if !c.SameSlices(t.Slices) {
-		return nil, nil, fail("run bf-stage again", errors.New("covers another range than when it was staged (merged or split)"))
+		return nil, nil, fail("run bf-stage again", errors.New("covers another range than when it was staged (merged, split, or a dimension renamed)"))
 	}
 	if c.Rewritten {
 		// Only with a shared snapshot: it is older than a compression or a
@@ -221,6 +223,29 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 		return nil, nil, rewritten(t)
 	}
 	return c, h, nil
+}
+
+// gone says what has become of a chunk that is not there under its name. ErrGone
+// is for one whose rows the hypertable has no more: one that was renamed or
+// merged into another has them still, and calling it dropped would lose them.
+// The catalog is asked as it is now: the task's snapshot may be older than the
+// change, and an aborted transaction answers nothing.
+func gone(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+	if _, err := db.Exec(ctx, "rollback"); err != nil {
+		return err
+	}
+	heirs, err := db.Heirs(ctx, t)
+	switch {
+	case err != nil:
+		return err
+	case len(heirs) == 0:
+		return ErrGone
+	case t.Snapshot != "" && slices.ContainsFunc(heirs, func(c *tsdb.Chunk) bool { return c.Name == t.Chunk }):
+		return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("%w: made after it was taken", ErrSnapshot),
+			Hint: "run bf-stage again with a new snapshot, or without one"}
+	}
+	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
+		Err: fmt.Errorf("is no more, but its range is in %s: renamed, merged, split, or dropped and made again since it was staged", heirs[0].Name), Hint: "run bf-stage again, with the same range as before or a wider one"}
 }
 
 // parts describes the COPYs of a chunk and their data: its rows, or its

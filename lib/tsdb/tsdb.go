@@ -489,6 +489,51 @@ func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chu
 	return cs, err
 }
 
+// Heirs lists the chunks of the task's hypertable that may hold rows of the
+// task. When the hypertable is not found under its name, it is one that gives
+// its chunks such names as the task's: a chunk's name begins with a prefix that
+// has the hypertable's number and survives a renaming.
+func (db *DB) Heirs(ctx context.Context, t *task.Task) ([]*Chunk, error) {
+	var hs []*Hypertable
+	h, err := db.HypertableFor(ctx, t.Hypertable, t.View)
+	if h != nil {
+		hs = append(hs, h)
+	} else if err == nil {
+		hs, err = db.queryHypertables(ctx, "starts_with($1, h.associated_table_prefix || '_')", t.Chunk.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var heirs []*Chunk
+	for _, h := range hs {
+		r := t.Range
+		r.Column = h.Dimensions[0].Column
+		cs, err := db.ChunksIn(ctx, h, r)
+		if err != nil {
+			return nil, err
+		}
+		heirs = append(heirs, slices.DeleteFunc(cs, func(c *Chunk) bool { return c.apart(t.Slices[1:]) })...)
+	}
+	return heirs, nil
+}
+
+// apart reports whether no row of the chunk can be in these slices.
+func (c *Chunk) apart(of []task.Slice) bool {
+	outside := func(bound, from string) bool {
+		a, err := task.Bound(bound)
+		b, err2 := task.Bound(from)
+		return err == nil && err2 == nil && a <= b
+	}
+	for _, a := range of {
+		for _, b := range c.Slices {
+			if a.Column == b.Column && (outside(a.Until, b.From) || outside(b.Until, a.From)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {
 	sql := db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1))
 	rows, err := db.Query(ctx, db.chunks.Replace(sql), args...)
