@@ -245,7 +245,7 @@ func gone(ctx context.Context, db *tsdb.DB, t *task.Task) error {
 			Hint: "run bf-stage again with a new snapshot, or without one"}
 	}
 	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
-		Err: fmt.Errorf("is no more, but its range is in %s: renamed, merged, split, or dropped and made again since it was staged", heirs[0].Name), Hint: "run bf-stage again, with the same range as before or a wider one"}
+		Err: fmt.Errorf("is not a chunk any more, but its range is in %s: renamed, merged, split, or dropped and made again since it was staged", heirs[0].Name), Hint: "run bf-stage again, with the same range as before or a wider one"}
 }
 
 // parts describes the COPYs of a chunk and their data: its rows, or its
