@@ -159,7 +159,7 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 	if err := cagg.Prime(ctx, dst, p, log.Info); err != nil {
 		return err
 	}
-	recorded, err := queue.Record(ctx, dst.Conn, p.Source.Origin, p.Tasks)
+	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks)
 	if err != nil {
 		return err
 	}

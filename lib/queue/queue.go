@@ -148,7 +148,7 @@ type Recorded struct {
 
 // Record adds a plan to the tasks, in the plan's order. Tasks that are staged
 // already stay as they are, unless their chunk is another now.
-func Record(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) (*Recorded, error) {
+func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) (*Recorded, error) {
 	tx, err := c.Begin(ctx)
 	if err != nil {
 		return nil, c.Wrap(err, "record the plan")
@@ -160,8 +160,10 @@ func Record(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) (
 	if _, err := tx.Exec(ctx, "lock table __backfill.version in share row exclusive mode"); err != nil {
 		return nil, c.Wrap(err, "record the plan")
 	}
-	if err := Conflicts(ctx, c, origin, plan); err != nil { // of a stage that came first
-		return nil, err
+	if len(plan) > 0 { // another stage may have come first
+		if err := Conflicts(ctx, c, plan[0].Origin, plan); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := tx.Exec(ctx, `create temporary table staged on commit drop as
         select 0::bigint as n, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
