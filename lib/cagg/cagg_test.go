@@ -534,17 +534,26 @@ func TestOtherBuckets(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
 		for d, bucket := range map[*testdb.DB]string{source: "time_bucket('1 hour', t)", target: "time_bucket('2 hours', t)"} {
-			d.Exec(t, "create table m (t timestamptz not null, v int); select create_hypertable('m', 't')")
-			for name, b := range map[string]string{"same": "time_bucket('1 day', t)", "other": bucket} {
-				d.Exec(t, "create materialized view "+name+" with (timescaledb.continuous) as select "+b+" as b, sum(v) as s from m group by 1 with no data")
+			sum := "sum(v)"
+			if d == target {
+				d.Exec(t, "create table another (t timestamptz not null); select create_hypertable('another', 't')") // other numbers
+				sum = "sum(v + 1)"
 			}
+			d.Exec(t, "create table m (t timestamptz not null, v int); select create_hypertable('m', 't')")
+			for name, b := range map[string]string{"same": "time_bucket('1 day', t) as b, sum(v)", "other": bucket + " as b, sum(v)", "most": "time_bucket('1 day', t) as b, " + sum} {
+				d.Exec(t, "create materialized view "+name+" with (timescaledb.continuous) as select "+b+" as s from m group by 1 with no data")
+			}
+			d.Exec(t, "create materialized view week with (timescaledb.continuous) as select time_bucket('7 days', b) as b, sum(s) as s from same group by 1 with no data")
 		}
 		source.Exec(t, "insert into m values ('2024-01-02', 1)")
-		for _, view := range []string{"same", "other"} {
+		for _, view := range []string{"same", "other", "most", "week"} {
 			source.Exec(t, "call refresh_continuous_aggregate('"+view+"', null, null)")
 		}
-		ok(t, source, target, `bf-stage --until 2024-03-01 --filter '\.(m|same)$'`)
-		_, said, err := sh(t, source, target, "bf-stage --until 2024-03-01")
+		_, said, err := sh(t, source, target, `bf-stage --until 2024-03-01 --filter '\.(m|same|most|week)$'`)
+		if note := "its query is not the source's"; err != nil || strings.Count(said, note) != 1 || !strings.Contains(said, "public.most: "+note) {
+			t.Errorf("%v\n%s", err, said)
+		}
+		_, said, err = sh(t, source, target, "bf-stage --until 2024-03-01")
 		if err == nil || !strings.Contains(said, "public.other: its buckets are others than on the source") {
 			t.Errorf("%v\n%s", err, said)
 		}

@@ -88,22 +88,25 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
 		}
 	}
-	diffs, err := bucketDifferences(ctx, dst, all, p)
+	diffs, ns, err := aggregateDifferences(ctx, dst, all, p)
 	if err != nil {
 		return nil, err
 	}
+	notes = append(notes, ns...)
 	if m.Differences = append(m.Differences, diffs...); len(m.Differences) > 0 {
 		return notes, m
 	}
 	return notes, nil
 }
 
-// bucketDifferences finds aggregates that sum up other spans than those of the
-// same name on the source: with what is copied, the view would be wrong.
-func bucketDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable, p *Plan) (diffs []string, err error) {
+// aggregateDifferences finds aggregates that sum up other spans than those of the
+// same name on the source: with what is copied, the view would be wrong. Whether
+// they sum up the same is for people to see: another version of PostgreSQL may
+// only spell it otherwise.
+func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable, p *Plan) (diffs, notes []string, err error) {
 	aggregates, err := dst.Aggregates(ctx, all)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, s := range p.Aggregates {
 		for _, t := range aggregates {
@@ -112,14 +115,16 @@ func bucketDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable
 			}
 			buckets, err := dst.Buckets(ctx, t, t.Samples()...)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if !slices.Equal(buckets, s.Buckets) {
 				diffs = append(diffs, fmt.Sprintf("%s: its buckets are others than on the source (width, origin, offset or time zone)", s.View))
+			} else if s.Definition != t.Definition && p.Source.Postgres/10000 == dst.Postgres/10000 {
+				notes = append(notes, fmt.Sprintf("%s: its query is not the source's; what is copied was computed by that", s.View))
 			}
 		}
 	}
-	return diffs, nil
+	return diffs, notes, nil
 }
 
 // rowsOnly says why compressed chunks of s cannot become compressed chunks of t

@@ -55,6 +55,8 @@ type Aggregate struct {
 	Watermark int64     `json:"watermark,string"`
 	Until     *int64    `json:"until,string,omitempty"` // --until in its units; nil unless its chunks are copied
 	Buckets   []int64   `json:"buckets,omitempty"`      // those of tsdb's Samples; nil unless its chunks are copied
+	// Definition is its query, as the source spells it.
+	Definition string `json:"definition,omitempty"`
 }
 
 // Server is what the target's half of staging must know of the source.
@@ -125,7 +127,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	}
 	order(chosen, p.Tasks)
 	for _, a := range aggregates {
-		pa := Aggregate{View: *a.View, Watermark: a.Watermark}
+		pa := Aggregate{View: *a.View, Watermark: a.Watermark, Definition: a.Definition}
 		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
 			if pa.Buckets, err = src.Buckets(ctx, a, a.Samples()...); err != nil {
 				return nil, err

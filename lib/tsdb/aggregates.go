@@ -37,6 +37,8 @@ type Aggregate struct {
 	// TimescaleDB up to 2.22 narrows the window of a refresh as if they had
 	// none: Refresh widens it, and may touch a part of the buckets next to it.
 	Shifted bool
+	// Definition is the query that it stores, as this server spells it.
+	Definition string
 
 	bucket  string // SQL: the bucket of a value "v" in internal units
 	width   string // SQL: its width in internal units; of a month 30 days
@@ -64,10 +66,10 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	var view task.Name
 	var only, months, fixed bool
 	var mark int64
-	var fn, width, origin, offset, zone string
-	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset, &zone, &months, &fixed}, func() error {
+	var fn, width, origin, offset, zone, definition string
+	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset, &zone, &months, &fixed, &definition}, func() error {
 		if h := byID[id]; h != nil {
-			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Whole: months && db.Functions == "_timescaledb_internal"}
+			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition, Whole: months && db.Functions == "_timescaledb_internal"}
 			typ := h.Dimensions[0].RangeType
 			a.bucket, a.width = db.bucketing(typ, fn, width, origin, offset, zone)
 			a.regular, _ = db.bucketing(typ, fn, width, "", "", zone)
