@@ -148,6 +148,43 @@ func TestGap(t *testing.T) {
 	diff(t, "all until 13:00", sorted(t, p.src, "select * from h where ts < '2024-01-01 13:00'"), sorted(t, p.dst, "select * from h"))
 }
 
+// TestZones gives bounds of which a cast would silently drop a part.
+func TestZones(t *testing.T) {
+	p := newPair(t, newest(t))
+	for _, typ := range []string{"timestamptz", "timestamp", "date"} {
+		p.both(t, fmt.Sprintf("create table h_%[1]s (ts %[1]s not null); select create_hypertable('h_%[1]s', 'ts', chunk_time_interval => interval '1 day')", typ))
+		p.src.Exec(t, fmt.Sprintf("insert into h_%s values ('2024-01-01'), ('2024-01-02'), ('2024-01-03')", typ))
+	}
+	for _, c := range []struct{ filter, bound, until string }{
+		{"timestamp$", "2024-01-02T12:00:00", "2024-01-02 12:00:00"},
+		{"timestamp$", "2024-01-02T12:00:00Z", "2024-01-02 12:00:00"},
+		{"timestamp$", "2024-01-02 12:00:00+00:00", "2024-01-02 12:00:00"},
+		{"timestamp$", "infinity", "2024-01-04 00:00:00"},
+		{"timestamp$", "2024-01-02T12:00:00-05", ""},
+		{"timestamp$", "2024-01-02 12:00 Europe/Paris", ""},
+		{"timestamptz", "2024-01-02T12:00:00-05", "2024-01-02 17:00:00+00"},
+		{"date", "2024-01-03", "2024-01-03"},
+		{"date", "2024-01-03T00:00:00Z", "2024-01-03"},
+		{"date", "infinity", "2024-01-04"},
+		{"date", "2024-01-03T00:00:00-05", ""},
+		{"date", "2024-01-03T12:00:00Z", ""},
+		{".", "2024-01-03T00:00:00Z", "2024-01-03"},
+		{".", "2024-01-03T00:00:00+02", ""},
+	} {
+		r := p.run(t, "", "bf-stage", "--source", p.source, "--filter", c.filter, "--until", c.bound)
+		if refused := r.status == 2 && r.stdout == "" && strings.Contains(r.stderr, "--until: "); refused != (c.until == "") || !refused && r.status != 0 {
+			t.Errorf("%s of %s: exit status %d: %s", c.bound, c.filter, r.status, r.stderr)
+		}
+		if c.until != "" && !strings.Contains(r.stdout, `"until_text":"`+c.until) {
+			t.Errorf("%s of %s: %s", c.bound, c.filter, r.stdout)
+		}
+	}
+	r := p.run(t, "", "bf-stage", "--source", p.source, "--filter", "timestamp$", "--from", "2024-01-01 12:00+02", "--until", "2024-01-03")
+	if r.status != 2 || !strings.Contains(r.stderr, `--from: "2024-01-01 12:00+02" has a time zone, and dimension "ts" of public.h_timestamp is a timestamp without time zone`) {
+		t.Errorf("--from: exit status %d: %s", r.status, r.stderr)
+	}
+}
+
 // TestAgain stages again: later, with other bounds, after the copy.
 func TestAgain(t *testing.T) {
 	p := newPair(t, newest(t))

@@ -154,15 +154,32 @@ func (h *Hypertable) Dimension(column string) *Dimension {
 
 // Internal converts a bound as a user writes it into the internal integer of
 // the hypertable's primary dimension. A uuid dimension takes a version 7 uuid
-// or a time.
+// or a time. What a cast would drop without a word is refused, as rows would be
+// missing: the zone of a time where the dimension has none (UTC may stand: it
+// changes no digit), the time of day of a date.
 func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, error) {
 	d := &h.Dimensions[0]
 	cast := "cast($1::text as " + d.RangeType + ")"
 	if isInt(d.RangeType) {
 		cast = "cast($1::text as bigint)" // a bound beyond the column's range is fine
 	}
+	zone, hour := "false", "false"
+	switch d.RangeType { // under TimeZone UTC
+	case "date":
+		hour = "$1::text::timestamp <> $1::text::date"
+		fallthrough
+	case "timestamp without time zone":
+		zone = "$1::text::timestamp <> $1::text::timestamptz at time zone 'UTC'"
+	}
 	var v *int64
-	err := db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"("+cast+")", text).Scan(&v)
+	var zoned, within bool
+	err := db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"("+cast+"), "+zone+", "+hour, text).Scan(&v, &zoned, &within)
+	switch {
+	case err == nil && zoned:
+		return 0, &BadBound{fmt.Sprintf("%q has a time zone, and dimension %q of %s is a %s: say it in the column's own time, without a zone", text, d.Column, h.Label(), d.RangeType)}
+	case err == nil && within:
+		return 0, &BadBound{fmt.Sprintf("%q is within a day, and dimension %q of %s is a date: say the day that ends or begins the range", text, d.Column, h.Label())}
+	}
 	if err != nil && d.RangeType == "uuid" {
 		err = db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"($1::text::timestamptz)", text).Scan(&v)
 	}
