@@ -3,8 +3,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -87,6 +90,15 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 		log.Error(err)
 		return cli.Failed
 	}
+	if f.Filter != "" {
+		some, err := queue.Any(stop.Context, c, queue.Selection{State: queue.All, Filter: f.Filter})
+		if err != nil {
+			return failed(log, err)
+		}
+		if !some {
+			log.Info("no task matches --filter %q", f.Filter)
+		}
+	}
 	if f.Claim {
 		return claim(c, f.Filter, order, out, log, stop)
 	}
@@ -96,12 +108,21 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if f.Summary {
 		return summarize(c, &f, stdout, log, stop)
 	}
+	missing := slices.Clone(f.Tasks)
 	err = queue.Each(stop.Context, c, queue.Selection{State: state, Tasks: f.Tasks, Filter: f.Filter, Order: order}, func(e *queue.Entry) error {
 		if stop.Asked() {
 			return errStopped
 		}
+		missing = slices.DeleteFunc(missing, func(n int64) bool { return n == e.Task.Task })
 		return out.record(e)
 	})
+	if err == nil && len(missing) > 0 {
+		what := "is not staged"
+		if f.Filter != "" {
+			what += ", or does not match --filter"
+		}
+		err = &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", missing[0]), Err: errors.New(what), Hint: "bf-chunks --all lists what is staged"}
+	}
 	switch {
 	case err == errStopped:
 		return cli.Stopped

@@ -251,8 +251,17 @@ func TestListings(t *testing.T) {
 	if got := records(t, p.chunks(t, "--filter", `^PUBLIC\.oth`)); len(got) != 10 || got[0].Hypertable.Name != "other" {
 		t.Errorf("--filter: %d", len(got))
 	}
-	if got := numbers("--task", "3", "--task", "7", "--task", "999"); !slices.Equal(got, []int64{3, 7}) {
+	if got := numbers("--task", "3", "--task", "7", "--task", "3"); !slices.Equal(got, []int64{3, 7}) {
 		t.Errorf("--task: %v", got)
+	}
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--task", "3", "--task", "999"); r.status != 1 || len(records(t, r.stdout)) != 1 || !strings.Contains(r.stderr, "task 999: is not staged") {
+		t.Errorf("--task of none: exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "nothing"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, `no task matches --filter "nothing"`) {
+		t.Errorf("--filter of none: exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "other", "--done"); r.status != 0 || r.stdout != "" || r.stderr != "" {
+		t.Errorf("--filter of what is not done: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
 	if got := p.chunks(t, "-0", "--task", "3"); !strings.HasSuffix(got, "}\x00") || strings.Contains(got, "\n") {
 		t.Errorf("-0: %q", got)

@@ -308,6 +308,13 @@ func Each(ctx context.Context, c *pg.Conn, s Selection, f func(*Entry) error) er
 	return filterError(c, rows.Err(), s.Filter)
 }
 
+// Any reports whether there is such a task.
+func Any(ctx context.Context, c *pg.Conn, s Selection) (any bool, err error) {
+	where, args := s.where(nil)
+	err = c.QueryRow(ctx, "select exists (select from __backfill.task where "+where+")", args...).Scan(&any)
+	return any, filterError(c, err, s.Filter)
+}
+
 // where is the condition; its parameters come after args.
 func (s Selection) where(args []any) (string, []any) {
 	var conds []string
