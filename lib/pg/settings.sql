@@ -1,12 +1,13 @@
 -- Settings of every session of bf. Values, times and identifiers must read the
 -- same on both sides whatever the role, the database or PGOPTIONS say, and no
 -- timeout of the application may hit a long COPY. Settings that the server
--- does not know (older versions) are left out. TimescaleDB's chunks do not go
--- by default_tablespace: neither must ours. lock_timeout is finite: a chunk
--- that cannot be locked fails and is tried again, instead of queueing the
--- application behind us. The last four make the server notice within a minute,
--- or what the connection string says (tcp.go), that we are gone without a word
--- (power, network): until then it keeps our locks.
+-- does not know (older versions) are left out. TimescaleDB's chunks go neither
+-- by default_tablespace nor by the default access method: nor must our tables.
+-- lock_timeout is finite: a chunk that cannot be locked fails and is tried
+-- again, instead of queueing the application behind us. The last four make the
+-- server notice within a minute, or what the connection string says (tcp.go),
+-- that we are gone without a word (power, network): until then it keeps our
+-- locks.
 select count(set_config(s.name, v.value, false))
 from (values
     ('search_path', 'pg_catalog, pg_temp'),
@@ -19,7 +20,10 @@ from (values
     ('xmloption', 'content'),
     ('client_encoding', 'UTF8'),
     ('standard_conforming_strings', 'on'),
+    ('array_nulls', 'on'),
+    ('quote_all_identifiers', 'off'),
     ('default_tablespace', ''),
+    ('default_table_access_method', 'heap'),
     ('default_transaction_isolation', 'read committed'),
     ('default_transaction_read_only', 'off'),
     ('default_transaction_deferrable', 'off'),

@@ -22,6 +22,8 @@ import (
 var (
 	//go:embed probe.sql
 	probeSQL string
+	//go:embed session.sql
+	sessionSQL string
 	//go:embed hypertables.sql
 	hypertablesSQL string
 	//go:embed dimensions.sql
@@ -102,8 +104,11 @@ func (db *DB) probe(ctx context.Context) error {
 	if err != nil {
 		return db.Wrap(err, "probe")
 	}
-	// The setting is known once the extension's library is loaded, which the
+	// Its settings are known once the extension's library is loaded, which the
 	// probe itself may have done.
+	if _, err := db.Exec(ctx, sessionSQL); err != nil {
+		return db.Wrap(err, "session settings")
+	}
 	if license == "" {
 		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.license', true), '')").Scan(&license); err != nil {
 			return db.Wrap(err, "probe")

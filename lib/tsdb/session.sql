@@ -1,0 +1,14 @@
+-- Settings of TimescaleDB for every session of bf, whatever role and database
+-- say; each server has some of them. Compressed rows must be read (transparent
+-- decompression), be found and replaced by what is written (DML decompression),
+-- and what is written as rows must stay rows until we compress it; continuous
+-- aggregates must learn of it.
+select count(set_config(s.name, v.value, false))
+from (values
+    ('timescaledb.enable_transparent_decompression', 'on'),
+    ('timescaledb.enable_dml_decompression', 'on'),
+    ('timescaledb.enable_direct_compress_copy', 'off'),
+    ('timescaledb.enable_direct_compress_insert', 'off'),
+    ('timescaledb.skip_cagg_invalidation', 'off')
+) v(name, value)
+join pg_catalog.pg_settings s on s.name = v.name
