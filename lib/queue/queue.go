@@ -27,6 +27,8 @@ var (
 	listSQL string
 	//go:embed record.sql
 	recordSQL string
+	//go:embed live.sql
+	liveSQL string
 	//go:embed retire.sql
 	retireSQL string
 	//go:embed conflicts.sql
@@ -205,6 +207,9 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) (*Recorded, erro
 	}
 	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
+		return nil, c.Wrap(err, "record the plan")
+	}
+	if _, err := tx.Exec(ctx, liveSQL); err != nil {
 		return nil, c.Wrap(err, "record the plan")
 	}
 	if rows, err = tx.Query(ctx, retireSQL); err != nil {
