@@ -129,3 +129,74 @@ func TestReshaped(t *testing.T) {
 		}
 	})
 }
+
+// outcome counts results by status.
+func outcome(rs []*task.Result) string {
+	count := map[task.Status]int{}
+	for _, r := range rs {
+		count[r.Status]++
+	}
+	return strings.TrimPrefix(fmt.Sprint(count), "map")
+}
+
+// TestReshapedAggregate renames what a continuous aggregate is known by, and a
+// chunk behind it; another is dropped.
+func TestReshapedAggregate(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, v testdb.Pair) {
+		p := newPair(t, v)
+		simple(t, p, "h")
+		p.dst.Exec(t, "create table other (ts timestamptz not null); select create_hypertable('other', 'ts')") // other numbers
+		p.both(t, "create materialized view daily with (timescaledb.continuous, timescaledb.materialized_only) as select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data")
+		p.src.Exec(t, "insert into h values ('2024-06-01', 1), ('2025-01-01', 1)")
+		p.src.Exec(t, "call refresh_continuous_aggregate('daily', null, '2025-01-02')")
+		p.stage(t, "--until", "2025-06-01", "--filter", "daily")
+		p.src.Exec(t, "select drop_chunks('daily', older_than => '2024-05-01'::timestamptz)")
+		p.src.Exec(t, "do $$declare c text; begin select show_chunks('daily', older_than => '2024-12-01'::timestamptz) into c; execute format('alter table %s rename to archive', c); end$$")
+		r := p.sh(t, `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
+		if s := outcome(results(t, r.stdout)); r.status != 1 || s != "[failed:1 gone:2 loaded:1]" || !strings.Contains(r.stderr, "archive") {
+			t.Errorf("copy: exit status %d, %s: %s", r.status, s, r.stderr)
+		}
+		p.both(t, "alter materialized view daily rename to per_day")
+		if n := len(p.stage(t, "--until", "2025-06-01", "--filter", "per_day")); n != 2 {
+			t.Errorf("%d tasks staged again, want 2", n)
+		}
+		p.copy(t)
+		p.same(t, "select * from per_day")
+		if s := sorted(t, p.dst, "select view_name, copy_message like 'gone%', count(*) from __backfill.task group by 1, 2"); fmt.Sprint(s) != "[daily|t|2 per_day|f|2]" {
+			t.Errorf("tasks: %s", s)
+		}
+	})
+}
+
+// TestReshapedInSnapshot: what is not to be seen in a snapshot, or under another
+// hash only, is told apart from what was dropped.
+func TestReshapedInSnapshot(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.both(t, "create table h (ts timestamptz not null, dev int not null); select create_hypertable('h', 'ts', 'dev', 2, chunk_time_interval => interval '1 day')")
+	p.src.Exec(t, "insert into h select '2024-01-01'::timestamptz + d * interval '1 day', n from generate_series(0, 2) d, generate_series(1, 20) n")
+	held := p.src.Conn(t)
+	var id string
+	if _, err := held.Exec(t.Context(), "begin isolation level repeatable read"); err != nil {
+		t.Fatal(err)
+	}
+	if err := held.QueryRow(t.Context(), "select pg_export_snapshot()").Scan(&id); err != nil {
+		t.Fatal(err)
+	}
+	p.src.Exec(t, "insert into h values ('2024-02-01', 1)") // after the snapshot
+	p.stage(t, "--until", "2025-01-01", "--snapshot", id)
+	var chunks []string
+	for _, r := range p.src.Rows(t, "select c from show_chunks('h') c order by substring(c::text from '_(\\d+)_chunk')::int") {
+		chunks = append(chunks, r[0])
+	}
+	p.src.Exec(t, "drop table "+chunks[0]+"; alter table "+chunks[2]+" rename to archive")
+	r := p.sh(t, `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
+	if s := outcome(results(t, r.stdout)); s != "[failed:2 gone:1 loaded:4]" || !strings.Contains(r.stderr, "made after it was taken") || !strings.Contains(r.stderr, "is in _timescaledb_internal.archive") {
+		t.Errorf("exit status %d, %s: %s", r.status, s, r.stderr)
+	}
+	p.stage(t, "--until", "2025-01-01")
+	p.copy(t)
+	p.same(t, "select * from h")
+	if n := len(records(t, p.chunks(t))); n != 0 {
+		t.Errorf("%d tasks are pending", n)
+	}
+}
