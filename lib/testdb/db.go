@@ -204,6 +204,17 @@ func (d *DB) session(t testing.TB, f func(context.Context, *pgx.Conn) error) {
 	}
 }
 
+// Reconnect has the next statement run in a new session: one that has dropped the
+// extension cannot create it.
+func (d *DB) Reconnect() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn != nil {
+		d.conn.Close(context.Background())
+		d.conn = nil
+	}
+}
+
 // Exec runs SQL as superuser: without arguments any number of statements, in
 // one transaction if there are several.
 func (d *DB) Exec(t testing.TB, sql string, args ...any) {
