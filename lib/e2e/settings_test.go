@@ -72,3 +72,21 @@ func TestSettings(t *testing.T) {
 		}
 	})
 }
+
+// TestAnyBytes: what is no text in UTF-8 is not copied, and people are told why.
+func TestAnyBytes(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	src, dst := testdb.NewSorted(t, in, "source", "encoding 'SQL_ASCII' locale 'C'"), testdb.New(t, in, "target")
+	p := &pair{src, dst, src.ConnString, dst.ConnString}
+	p.both(t, "create table h (time timestamptz not null, v text); select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')")
+	p.src.Exec(t, `insert into h values ('2024-01-01Z', 'plain'), ('2024-01-02Z', convert_from('\xff', 'SQL_ASCII')), ('2024-01-03Z', convert_from('\xc3a9', 'SQL_ASCII'))`)
+	p.stage(t, "--until", "2024-02-01")
+	r := p.run(t, p.chunks(t), "bf-dump", "--source", p.source)
+	if r.status != 1 || !strings.Contains(r.stderr, "SQLSTATE 22021") || !strings.Contains(r.stderr, "hint: text that is no UTF-8") {
+		t.Errorf("exit status %d: %s", r.status, r.stderr)
+	}
+	r = p.run(t, r.stdout, "bf-load", "--target", p.target)
+	if got := sorted(t, p.dst, "select v from h"); r.status != 1 || fmt.Sprint(got) != "[plain é]" {
+		t.Errorf("exit status %d, copied %q: %s", r.status, got, r.stderr)
+	}
+}
