@@ -32,6 +32,7 @@ func TestCompressedOrder(t *testing.T) {
 	}{
 		{name: "default", source: bytes, target: icu, typ: "text", why: "icu en"},
 		{name: "default, jsonb", source: bytes, target: icu, typ: "jsonb", why: "icu en"},
+		{name: "default, composite", source: bytes, target: icu, typ: "public.word", here: "create type public.word as (w text);", there: "create type public.word as (w text);", why: "icu en"},
 		{name: "same default", source: icu, target: icu, typ: "text"},
 		{name: "named", source: bytes, target: bytes, typ: `text collate public.mine`, here: mine("locale = 'C'"), there: mine("provider = icu, locale = 'en'"), why: "icu en"},
 		{name: "named, after staging", source: bytes, target: bytes, typ: `text collate public.mine`, here: mine("locale = 'C'"), there: mine("locale = 'C'"),
@@ -57,6 +58,9 @@ func TestCompressedOrder(t *testing.T) {
 				case "jsonb":
 					insert = strings.Replace(insert, "(array[", "to_jsonb((array[", 1)
 					insert = strings.Replace(insert, "i % 3]", "i % 3])", 1)
+				case "public.word":
+					insert = strings.Replace(insert, "(array[", "row((array[", 1)
+					insert = strings.Replace(insert, "i % 3]", "i % 3])::public.word", 1)
 				case "public.letter":
 					insert = strings.Replace(insert, "i % 3]", "i % 3]::public.letter", 1)
 				}
@@ -80,8 +84,12 @@ func TestCompressedOrder(t *testing.T) {
 					if c.typ == "jsonb" {
 						letter = `"` + letter + `"`
 					}
+					value := "'" + letter + "'"
+					if c.typ == "public.word" {
+						value = "row(" + value + ")::public.word"
+					}
 					var n int
-					s.dst.Query1(t, &n, "select count(*) from m where t = '"+letter+"'")
+					s.dst.Query1(t, &n, "select count(*) from m where t = "+value)
 					if n != 1500 {
 						t.Errorf("%d rows with %s, want 1500", n, letter)
 					}
