@@ -1081,6 +1081,7 @@ func TestCompressedLocks(t *testing.T) {
 		{name: "a part over compressed", source: fill(0, 1000), target: fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
 		{name: "a part over compressed and unique", source: fill(0, 1000), demands: "create unique index on m (dev, ts);", target: fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
 		{name: "a part over compressed without segments", source: fill(0, 1000), target: "alter table m set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');" + fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
+		{name: "a part over batches of one row", source: fill(0, 1000), target: "alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'i', timescaledb.compress_orderby = 'ts');" + fill(0, 1000) + compress, until: "2024-01-04 10:00+00", way: wayRoot, why: "the target's chunk is compressed"},
 		{name: "over compressed of another extent", source: fill(0, 1000), demands: "select set_chunk_time_interval('m', interval '3 days');", target: fill(0, 1000) + compress, way: wayRoot, why: "the target cuts chunks differently"},
 		{name: "rows over a restored dump", source: fill(0, 1000), target: fill(0, 1) + "delete from m;" + compress, way: wayRows}, // compressed, without rows
 	} {
