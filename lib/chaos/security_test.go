@@ -239,9 +239,19 @@ func TestHostileRecords(t *testing.T) {
 	in := testdb.Installs(t)[0]
 	v := newVictim(t, testdb.Pair{Source: in, Target: in})
 	before := v.state(t)
+	// Whoever executes it may be the server, which is another user.
+	dir, err := os.MkdirTemp("", "bf-test-witness")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	witness := filepath.Join(dir, "w")
 	evil := []string{
 		`x"; drop table secret; --`, `x'; drop table secret; --`, `m"); drop table secret; --`, "secret", "other", "pg_authid", "../../../../etc/passwd",
-		"$(touch /tmp/x)", "`touch /tmp/x`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 500), `") to program 'touch /tmp/x' --`,
+		"$(touch " + witness + ")", "`touch " + witness + "`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 500), `") to program 'touch ` + witness + `' --`,
 	}
 	fields := map[string]func(r *task.Task, s string){
 		"chunk.schema":      func(r *task.Task, s string) { r.Chunk.Schema = s },
@@ -324,7 +334,7 @@ func TestHostileRecords(t *testing.T) {
 			{{Name: s, Type: "timestamp with time zone"}, columns[1]},
 			{{Name: "time", Type: s}, columns[1]},
 			{columns[0], columns[0]},
-			{{Name: `time") from program 'touch /tmp/x' --`, Type: columns[0].Type}, columns[1]},
+			{{Name: `time") from program 'touch ` + witness + `' --`, Type: columns[0].Type}, columns[1]},
 		} {
 			out, status := tool(t, streamOf(copyOf(), c), "bf-load", "--target", v.target.ConnString)
 			v.target.Exec(t, "update __backfill.task set failed = null, attempts = 0, copy_message = null")
@@ -342,7 +352,7 @@ func TestHostileRecords(t *testing.T) {
 			tried++
 		}
 	}
-	if _, err := os.Stat("/tmp/x"); err == nil {
+	if _, err := os.Stat(witness); err == nil {
 		t.Error("something was executed")
 	}
 	t.Logf("%d hostile inputs", tried)
