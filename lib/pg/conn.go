@@ -62,9 +62,10 @@ const (
 
 // Connect opens a connection to side. The connection string is what libpq
 // takes (URI or key=value, passfile, service file, sslmode, keepalives, all its
-// other parameters: see libpqParams). The session gets the settings that make values, times and identifiers read the
-// same on both sides (settings.sql). A server that is starting, out of connections or not
-// listening yet is tried again for some seconds.
+// other parameters: see libpqParams). The session gets the settings that make
+// values, times and identifiers read the same on both sides (settings.sql). A
+// server that is starting, out of connections or not listening yet is tried again
+// for some seconds.
 //
 // The error names the side and never contains the password.
 func Connect(ctx context.Context, side Side, connString string, o Options) (*Conn, error) {

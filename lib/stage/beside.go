@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"slices"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -17,14 +18,8 @@ func beside(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*task
 		if tk.Hypertable != t.Name {
 			continue
 		}
-		var s span
-		if s.from, err = task.Bound(tk.Slices[0].From); err != nil {
-			return 0, err
-		}
-		if s.until, err = task.Bound(tk.Slices[0].Until); err != nil {
-			return 0, err
-		}
-		staged = append(staged, s)
+		from, until := tk.Slices[0].Bounds()
+		staged = append(staged, span{from, until})
 	}
 	if len(staged) == 0 {
 		return 0, nil
@@ -37,20 +32,10 @@ func beside(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*task
 	if err != nil {
 		return 0, err
 	}
-next:
 	for _, c := range chunks {
-		from, err := task.Bound(c.Slices[0].From)
-		if err != nil {
-			return 0, err
-		}
-		until, err := task.Bound(c.Slices[0].Until)
-		if err != nil {
-			return 0, err
-		}
-		for _, s := range staged {
-			if from < s.until && until > s.from {
-				continue next
-			}
+		from, until := c.Slices[0].Bounds()
+		if slices.ContainsFunc(staged, func(s span) bool { return from < s.until && until > s.from }) {
+			continue
 		}
 		var some bool
 		if err := dst.QueryRow(ctx, "select exists (select from "+pg.Ident(c.Name.Schema, c.Name.Name)+")").Scan(&some); err != nil {

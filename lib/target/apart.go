@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -37,16 +36,6 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 	if len(triggers) > 0 { // they may look at the rows before theirs
 		s.whyLocked = "row triggers of the target have to fire: " + strings.Join(triggers, ", ")
 		return nil
-	}
-	missing, err := l.db.Missing(ctx, chunk.OID)
-	if err != nil {
-		return err
-	}
-	for _, m := range missing { // a NULL of a batch would become the default
-		if i := slices.IndexFunc(ht.Columns, func(c tsdb.Column) bool { return c.Name == m }); i >= 0 && !ht.Columns[i].NotNull {
-			s.whyLocked = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
-			return nil
-		}
 	}
 	if _, s.whyLocked, err = l.keys(ctx, ht); err != nil || s.whyLocked != "" {
 		return err
@@ -83,6 +72,12 @@ func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 		return cmpErr(err, rehearsal)
 	})
 	if err == rehearsal {
+		tried.relation.Nulls = nil // of rows that have not come yet there may be any
+		for _, c := range ht.Columns {
+			if !c.NotNull {
+				tried.relation.Nulls = append(tried.relation.Nulls, c.Name)
+			}
+		}
 		return tried, nil
 	}
 	var misfit *misfitError
@@ -103,7 +98,7 @@ func (l *Loader) twin(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *ta
 		return nil, l.db.Wrap(err, "create table %s", b.Name)
 	}
 	d := ht.Dimensions[0]
-	from, until := bounds(t.Slices[0])
+	from, until := t.Slices[0].Bounds()
 	args := fmt.Sprintf("%s::regclass, %s::name, chunk_time_interval => %d::bigint, create_default_indexes => false", pg.Literal(b.Name), pg.Literal(d.Column), until-from)
 	if !d.Func.IsZero() {
 		args += ", time_partitioning_func => " + pg.Literal(pg.Ident(d.Func.Schema, d.Func.Name)) + "::regproc"
@@ -137,16 +132,12 @@ func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, tw
 	if err := l.indexRows(ctx, tx, ht, tw.table); err != nil {
 		return nil, "", err
 	}
-	own, err := l.db.HypertableSettings(ctx, ht)
+	own, configured, err := l.ownSettings(ctx, ht)
 	if err != nil {
 		return nil, "", err
 	}
 	settings := "timescaledb.compress"
 	if own != nil {
-		configured, err := own.Sparse(true)
-		if err != nil {
-			return nil, "", &misfitError{why: err.Error()}
-		}
 		settings = l.db.SettingsSQL(own, configured)
 	}
 	if _, err := tx.Exec(ctx, "alter table "+tw.table.Name+" set ("+settings+")"); err != nil {
@@ -212,11 +203,7 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		if err != nil {
 			return err
 		}
-		columns := make([]string, len(rr.kept))
-		for i, c := range rr.kept {
-			columns[i] = c.Name
-		}
-		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, pg.Idents(columns), from))
+		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, rr.arriving(), from))
 		if err != nil {
 			return l.db.Wrap(err, "copy into %s", rel)
 		}

@@ -174,6 +174,10 @@ func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
 // puts rows beside batches, or takes rows out of them, does that, in a row of the
 // catalog: until our commit, the application's first insert would wait for it.
 func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
+	// They would fire for the row that admitTo adds.
+	if triggers, err := l.db.RowTriggers(ctx, ht); err != nil || len(triggers) > 0 {
+		return err
+	}
 	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
 	if err != nil {
 		return err
@@ -182,9 +186,6 @@ func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) e
 		const relevant = tsdb.StatusCompressed | tsdb.StatusPartial | tsdb.StatusFrozen
 		if c.Status&relevant != tsdb.StatusCompressed {
 			continue
-		}
-		if triggers, err := l.db.RowTriggers(ctx, ht); err != nil || len(triggers) > 0 {
-			return err
 		}
 		err := l.briefly(ctx, func(tx pgx.Tx) error { return l.admitTo(ctx, tx, ht, c) })
 		if err != nil && err != errAdmit && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits

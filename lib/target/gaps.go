@@ -83,21 +83,21 @@ func (l *Loader) gap(ctx context.Context, ht *tsdb.Hypertable, extent []task.Sli
 	// Those of other partitions do not count.
 	chunks = slices.DeleteFunc(chunks, func(c *tsdb.Chunk) bool {
 		for i, s := range extent[1:] {
-			from, until := bounds(s)
-			if cf, cu := bounds(c.Slices[i+1]); cf >= until || cu <= from {
+			from, until := s.Bounds()
+			if cf, cu := c.Slices[i+1].Bounds(); cf >= until || cu <= from {
 				return true
 			}
 		}
 		return false
 	})
 	slices.SortFunc(chunks, func(a, b *tsdb.Chunk) int {
-		af, _ := bounds(a.Slices[0])
-		bf, _ := bounds(b.Slices[0])
+		af, _ := a.Slices[0].Bounds()
+		bf, _ := b.Slices[0].Bounds()
 		return cmp.Compare(af, bf)
 	})
-	from, until := bounds(extent[0])
+	from, until := extent[0].Bounds()
 	for _, c := range chunks {
-		cf, cu := bounds(c.Slices[0])
+		cf, cu := c.Slices[0].Bounds()
 		if cf > from {
 			until = min(until, cf)
 			break
@@ -110,13 +110,6 @@ func (l *Loader) gap(ctx context.Context, ht *tsdb.Hypertable, extent []task.Sli
 	gap := slices.Clone(extent)
 	gap[0].From, gap[0].Until = task.FormatBound(from), task.FormatBound(until)
 	return gap, nil
-}
-
-// bounds are the two ends of a slice of the catalog or of a validated record.
-func bounds(s task.Slice) (from, until int64) {
-	from, _ = task.Bound(s.From)
-	until, _ = task.Bound(s.Until)
-	return from, until
 }
 
 // makeChunk makes a chunk with these slices by TimescaleDB's function. Where

@@ -38,6 +38,15 @@ type relation struct {
 	filled int64  // how many batches are in it
 }
 
+// arriving lists the columns that arrive.
+func (r *relation) arriving() string {
+	names := make([]string, len(r.kept))
+	for i, c := range r.kept {
+		names[i] = c.Name
+	}
+	return pg.Idents(names)
+}
+
 // fit says why the compressed relation cannot become one of the target; "" and
 // the relation, when it can as far as its description shows.
 func (l *Loader) fit(ctx context.Context, ht *tsdb.Hypertable, h *stream.Header, img *tsdb.Image) (*relation, string, error) {
@@ -416,13 +425,9 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 	if !alter {
 		return &misfitError{why: misfit.why, settings: true}
 	}
-	own, err := l.db.HypertableSettings(ctx, ht)
+	own, configured, err := l.ownSettings(ctx, ht)
 	if err != nil {
 		return err
-	}
-	configured, err := own.Sparse(true)
-	if err != nil {
-		return &misfitError{why: err.Error()}
 	}
 	table := pg.Ident(ht.Name.Schema, ht.Name.Name)
 	exec := func(tx pgx.Tx, sql string) error {
@@ -469,6 +474,18 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 	})
 }
 
+// ownSettings returns the settings of the hypertable, nil for none, and the sparse
+// indexes that the user asked for.
+func (l *Loader) ownSettings(ctx context.Context, ht *tsdb.Hypertable) (own *tsdb.Settings, configured []tsdb.SparseIndex, err error) {
+	if own, err = l.db.HypertableSettings(ctx, ht); err != nil || own == nil {
+		return nil, nil, err
+	}
+	if configured, err = own.Sparse(true); err != nil {
+		err = &misfitError{why: err.Error()}
+	}
+	return own, configured, err
+}
+
 // misfit turns a refusal of the server into the reason why the relation does
 // not fit; a lock that was not had is none, nor is a lost connection.
 func (l *Loader) misfit(err error) error {
@@ -512,10 +529,6 @@ func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error 
 
 // batches copies the compressed relation of the stream into rel.
 func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, rel string, rr *relation, freeze bool) (bytes int64, err error) {
-	names := make([]string, len(rr.kept))
-	for i, c := range rr.kept {
-		names[i] = c.Name
-	}
 	if len(rr.drop) > 0 {
 		var drop []bool
 		for _, c := range rr.Columns {
@@ -527,7 +540,7 @@ func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, 
 	if freeze {
 		options += ", freeze"
 	}
-	stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", rel, pg.Idents(names), options))
+	stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", rel, rr.arriving(), options))
 	if err != nil {
 		return 0, l.db.Wrap(err, "copy into %s", rel)
 	}

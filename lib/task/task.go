@@ -46,6 +46,13 @@ type Slice struct {
 	Hash bool `json:"hash,omitempty"`
 }
 
+// Bounds are the two ends of a slice of the catalog or of a validated record.
+func (s Slice) Bounds() (from, until int64) {
+	from, _ = Bound(s.From)
+	until, _ = Bound(s.Until)
+	return from, until
+}
+
 // Range is the row range to copy, on the hypertable's primary dimension: From
 // is inclusive, Until exclusive, in the same internal integers as Slice.
 type Range struct {
