@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -34,20 +35,27 @@ func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, c
 		return err
 	}
 	if len(triggers) > 0 { // they may look at the rows before theirs
-		s.whyLocked = "row triggers of the target have to fire: " + strings.Join(triggers, ", ")
-		return nil
-	}
-	if _, s.whyLocked, err = l.keys(ctx, ht); err != nil || s.whyLocked != "" {
+		s.whyInto = "row triggers of the target have to fire: " + strings.Join(triggers, ", ")
+	} else if _, s.whyInto, err = l.keys(ctx, ht); err != nil {
 		return err
+	}
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	if err != nil {
+		return err
+	}
+	for _, c := range ht.Columns { // its rows may have to stay as they are
+		if s.whyInto == "" && !c.NotNull && slices.Contains(missing, c.Name) {
+			s.whyInto = fmt.Sprintf("column %q was added with a default to the target's chunk", c.Name)
+		}
 	}
 	if l.tried == nil || l.tried.ht != ht { // as it was last read
 		if l.tried, err = l.tryApart(ctx, ht, t, chunk); err != nil {
 			return err
 		}
 	}
-	if s.whyLocked = l.tried.why; s.whyLocked == "" {
+	if s.whyLoose = l.tried.why; s.whyLoose == "" {
 		_, err = l.settle(ctx, ht, t, l.tried.relation, s)
-		s.whyLocked = s.unfit
+		s.whyLoose = s.unfit
 	}
 	return err
 }
@@ -72,12 +80,6 @@ func (l *Loader) tryApart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task
 		return cmpErr(err, rehearsal)
 	})
 	if err == rehearsal {
-		tried.relation.Nulls = nil // of rows that have not come yet there may be any
-		for _, c := range ht.Columns {
-			if !c.NotNull {
-				tried.relation.Nulls = append(tried.relation.Nulls, c.Name)
-			}
-		}
 		return tried, nil
 	}
 	var misfit *misfitError
@@ -190,34 +192,8 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		if err := l.refer(ctx, tx, chunk, into, keys); err != nil {
 			return err
 		}
-		rr, from, err := l.squeeze(ctx, tx, ht, tw)
-		if err != nil {
+		if chunk, err = l.exchange(ctx, tx, ht, t, chunk, tw, w); err != nil {
 			return err
-		}
-		var rel string
-		if w == rowsFresh {
-			rel, err = l.build(ctx, tx, ht, chunk, rr)
-		} else if err = l.invalidate(ctx, tx, ht, t, chunk); err == nil {
-			rel, err = l.existing(ctx, tx, ht, t, chunk, rr)
-		}
-		if err != nil {
-			return err
-		}
-		tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, rr.arriving(), from))
-		if err != nil {
-			return l.db.Wrap(err, "copy into %s", rel)
-		}
-		rr.filled = tag.RowsAffected()
-		if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
-			return l.db.Wrap(err, "drop table %s", tw.table.Name)
-		}
-		if w == rowsFresh {
-			if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr); err != nil {
-				return err
-			}
-			if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
-				return err
-			}
 		}
 		if img.Frozen {
 			if err := l.freeze(ctx, tx, chunk); err != nil {
@@ -227,4 +203,80 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(w), why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+}
+
+// recompress has the rows that are in the chunk compressed in a twin, and the
+// chunk replaced by that. It returns why the rows stay as they are instead.
+func (l *Loader) recompress(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		tw, err := l.twin(ctx, tx, ht, t, chunk)
+		if err != nil {
+			return err
+		}
+		if err := l.asUser(ctx, tx, func() error {
+			// What triggers have deferred would forbid TRUNCATE.
+			_, err := tx.Exec(ctx, fmt.Sprintf("set constraints all immediate; insert into %s (%s) overriding system value select %[2]s from only %s",
+				pg.Ident(tw.chunk.Name.Schema, tw.chunk.Name.Name), copied(ht), pg.Ident(chunk.Name.Schema, chunk.Name.Name)))
+			return err
+		}); err != nil {
+			return l.db.Wrap(err, "copy the rows of chunk %s", chunk.Name)
+		}
+		_, err = l.exchange(ctx, tx, ht, t, chunk, tw, rowsCompress)
+		return err
+	})
+	var misfit *misfitError
+	if errors.As(err, &misfit) {
+		return misfit.why, nil
+	}
+	return "", err
+}
+
+// exchange has the rows of the twin compressed and puts what comes of it in the
+// place of what the chunk holds.
+func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, tw *twin, w way) (*tsdb.Chunk, error) {
+	r, from, err := l.squeeze(ctx, tx, ht, tw)
+	if err != nil {
+		return nil, err
+	}
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range missing {
+		if slices.Contains(r.Nulls, m) {
+			return nil, &misfitError{why: fmt.Sprintf("NULLs of column %q, which was added with a default to the target's chunk, would be lost", m)}
+		}
+	}
+	var rel string
+	if w == rowsExisting {
+		rel, err = l.existing(ctx, tx, ht, t, chunk, r)
+	} else {
+		rel, err = l.build(ctx, tx, ht, chunk, r)
+	}
+	if err != nil {
+		return nil, err
+	}
+	tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, r.arriving(), from))
+	if err != nil {
+		return nil, l.db.Wrap(err, "copy into %s", rel)
+	}
+	r.filled = tag.RowsAffected()
+	if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
+		return nil, l.db.Wrap(err, "drop table %s", tw.table.Name)
+	}
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil {
+		return nil, err
+	}
+	if w == rowsExisting {
+		if aggregated {
+			err = l.touch(ctx, tx, ht, chunk)
+		}
+		return chunk, err
+	}
+	// Rows that came into the chunk must not be deleted: triggers would see that.
+	if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, r, aggregated || w == rowsCompress); err != nil {
+		return nil, err
+	}
+	return chunk, l.become(ctx, tx, ht, chunk, rel, r)
 }

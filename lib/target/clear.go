@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -95,7 +94,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			return err
 		}
 		if chunks[i] == nil {
-			return changed(c)
+			return changed(c.Name)
 		}
 		if chunks[i].Status == 0 {
 			continue
@@ -174,8 +173,8 @@ func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
 // puts rows beside batches, or takes rows out of them, does that, in a row of the
 // catalog: until our commit, the application's first insert would wait for it.
 func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
-	// They would fire for the row that admitTo adds.
-	if triggers, err := l.db.RowTriggers(ctx, ht); err != nil || len(triggers) > 0 {
+	triggers, err := l.db.RowTriggers(ctx, ht)
+	if err != nil {
 		return err
 	}
 	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
@@ -187,7 +186,12 @@ func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) e
 		if c.Status&relevant != tsdb.StatusCompressed {
 			continue
 		}
-		err := l.briefly(ctx, func(tx pgx.Tx) error { return l.admitTo(ctx, tx, ht, c) })
+		err := l.briefly(ctx, func(tx pgx.Tx) error {
+			if len(triggers) > 0 { // they would fire for a row
+				return l.crack(ctx, tx, ht, c)
+			}
+			return l.admitTo(ctx, tx, ht, c)
+		})
 		if err != nil && err != errAdmit && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits
 			return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
 		}
@@ -234,26 +238,16 @@ var errAdmit = errors.New("not the one row that was added")
 // away again. Where the row has to be unique, the server has marked the chunk
 // before it finds that out.
 func (l *Loader) admitTo(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
-	settings, err := l.db.ChunkSettings(ctx, c)
-	if err != nil || settings == nil {
+	s, err := l.sight(ctx, ht, c)
+	if err != nil {
 		return err
-	}
-	var columns, show []string
-	for _, col := range ht.Copied() {
-		columns = append(columns, col.Name)
-	}
-	// From 2.28 on a DELETE goes through the batches that may have such a row:
-	// by these columns it is hardly one.
-	narrow := append([]string{ht.Dimensions[0].Column}, settings.SegmentBy...)
-	for _, col := range narrow {
-		show = append(show, pg.Ident(col)+"::text")
 	}
 	chunk := pg.Ident(c.Name.Schema, c.Name.Name)
 	var ctid string
 	var values []*string
 	err = l.asUser(ctx, tx, func() error {
-		return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from %s limit 1 on conflict do nothing returning ctid::text, array[%s]",
-			pg.Ident(ht.Name.Schema, ht.Name.Name), pg.Idents(columns), chunk, strings.Join(show, ", "))).Scan(&ctid, &values)
+		return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from %s limit 1 on conflict do nothing returning ctid::text, %s",
+			pg.Ident(ht.Name.Schema, ht.Name.Name), copied(ht), chunk, s.values())).Scan(&ctid, &values)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
@@ -261,23 +255,42 @@ func (l *Loader) admitTo(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c 
 	if err != nil {
 		return err
 	}
-	// It would also delete, as a whole, batches all of whose rows have these
-	// values, as if there were no ctid; a volatile condition forbids that.
-	where := "random() <= 1 and ctid = " + pg.Literal(ctid) + "::tid"
-	for i, col := range narrow {
-		if values[i] == nil {
-			where += " and " + pg.Ident(col) + " is null"
-		} else {
-			where += " and " + pg.Ident(col) + " = " + pg.Literal(*values[i])
-		}
-	}
 	return l.asUser(ctx, tx, func() error {
-		tag, err := tx.Exec(ctx, "delete from only "+chunk+" where "+where)
+		tag, err := tx.Exec(ctx, "delete from only "+chunk+" where ctid = "+pg.Literal(ctid)+"::tid and "+s.where(values))
 		if err == nil && tag.RowsAffected() != 1 {
 			err = errAdmit
 		}
 		return err
 	})
+}
+
+// crack decompresses a batch of the chunk, by a DELETE that deletes nothing.
+func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
+	s, err := l.sight(ctx, ht, c)
+	if err != nil {
+		return err
+	}
+	chunk := pg.Ident(c.Name.Schema, c.Name.Name)
+	var values []*string
+	err = tx.QueryRow(ctx, "select "+s.values()+" from "+chunk+" limit 1").Scan(&values)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	where := " where random() < 0 and " + s.where(values)
+	if err := l.remove(ctx, tx, "only "+chunk+where); err != nil {
+		return err
+	}
+	if c, err = l.db.Chunk(ctx, c.Name); err != nil || c == nil || c.Status&tsdb.StatusPartial != 0 {
+		return err
+	}
+	// Up to 2.22 only DELETE from the hypertable decompresses.
+	if err := l.takeTurns(ctx, tx, ht, ""); err != nil {
+		return err
+	}
+	return l.remove(ctx, tx, pg.Ident(ht.Name.Schema, ht.Name.Name)+where)
 }
 
 // empty locks the chunk against a change of its state and empties it. Rows that
@@ -348,7 +361,7 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 		return "", err
 	}
 	if err := l.matches(ctx, c, r); err != nil {
-		return "", changed(chunk)
+		return "", changed(chunk.Name)
 	}
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return "", err
@@ -356,32 +369,17 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if rel, err = l.db.RelationName(ctx, c.Compressed); err != nil {
 		return "", err
 	}
+	if aggregated, err := l.db.Aggregated(ctx, ht); err != nil {
+		return "", err
+	} else if aggregated {
+		if err := l.ends(ctx, tx, ht, c); err != nil {
+			return "", err
+		}
+	}
 	for _, from := range []string{rel, pg.Ident(c.Name.Schema, c.Name.Name)} {
 		if err := l.remove(ctx, tx, "only "+from); err != nil {
 			return "", l.db.Wrap(err, "clear chunk %s", c.Name)
 		}
 	}
 	return rel, nil
-}
-
-// invalidate logs all of a chunk as changed, for the continuous aggregates on
-// its hypertable. Rows do that as they come in, but what is written to a
-// compressed relation is no row to TimescaleDB: a refresh would find the
-// aggregates up to date. Of all that an owner may do, TRUNCATE logs the whole
-// chunk, batches too. It comes first, so that what the lock keeps out is not
-// lost.
-func (l *Loader) invalidate(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) error {
-	aggregated, err := l.db.Aggregated(ctx, ht)
-	if err != nil || !aggregated {
-		return err
-	}
-	c, err := l.lock(ctx, tx, chunk.Name, t, "access exclusive")
-	if err != nil {
-		return err
-	}
-	if err := l.unfreeze(ctx, tx, c); err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, "truncate only "+pg.Ident(c.Name.Schema, c.Name.Name))
-	return l.db.Wrap(err, "clear chunk %s", c.Name)
 }

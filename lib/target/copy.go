@@ -31,16 +31,17 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if err != nil {
 				return err
 			}
-			p.chunk, s.squeezed = c, c.Status&tsdb.StatusCompressed != 0
+			if s.squeezed != (c.Status&tsdb.StatusCompressed != 0) {
+				return errStirred
+			}
+			p.chunk = c
 			if t.Range.Partial {
 				frozen = c.Status&tsdb.StatusFrozen != 0
 			}
 			if m, err = l.merger(ctx, tx, ht, t, c, s.referenced); err != nil {
 				return err
 			}
-			if s.held = m != nil; s.whyLocked == "" {
-				s.whyLocked = "it was compressed a moment ago"
-			}
+			s.held = m != nil
 		}
 		way, why := choose(s)
 		if way == rowsRoot {
@@ -48,7 +49,13 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 				return err
 			}
 		}
-		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, way, m, part, data)
+		into := way
+		if into == rowsCompress {
+			if into = rowsChunk; s.squeezed {
+				into = rowsRoot
+			}
+		}
+		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, into, m, part, data)
 		if err != nil {
 			return err
 		}
@@ -56,15 +63,15 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			return err
 		}
 		if way == rowsCompress {
-			column, err := l.compress(ctx, tx, p.chunk)
+			loose, err := l.recompress(ctx, tx, ht, t, p.chunk)
 			if err != nil {
 				return err
 			}
-			if column != "" {
-				way, why = rowsChunk, fmt.Sprintf("%s; compressing the target's chunk, which is older than its column %q, would lose NULLs of it", why, column)
+			if loose != "" {
+				way, why = into, why+"; left uncompressed: "+loose
 			}
 		}
-		if way != rowsRoot && stored > 0 {
+		if way == rowsChunk && stored > 0 {
 			loaded = relation
 		}
 		if frozen && p.chunk != nil {
@@ -80,6 +87,10 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 	}
 	return err
 }
+
+// errStirred is a chunk that was compressed or decompressed since the way was
+// chosen. Nothing of the data has been read yet.
+var errStirred = errors.New("compressed or decompressed a moment ago")
 
 // loosen decompresses a chunk that is compressed and has no batches, as the
 // restored dump of a schema leaves it, and reports whether it is compressed
@@ -113,50 +124,21 @@ func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, 
 	return squeezed, l.db.Wrap(err, "decompress chunk %s", chunk.Name)
 }
 
-// compress has the server compress the chunk. Up to 2.18 that turns NULLs into
-// the default of a column that was added to the chunk with one: then the chunk
-// stays as it is, and the column is returned.
-func (l *Loader) compress(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk) (column string, err error) {
-	missing, err := l.db.Missing(ctx, chunk.OID)
-	if err != nil {
-		return "", err
-	}
-	lossy := errors.New("lossy")
-	err = l.patiently(ctx, tx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID); err != nil || len(missing) == 0 {
-			return err
-		}
-		c, err := l.db.Chunk(ctx, chunk.Name)
-		if err != nil {
-			return err
-		}
-		_, nulls, err := l.db.Batches(ctx, c.Compressed, missing, func(column string) string { return pg.Ident(column) })
-		if err == nil && len(nulls) > 0 {
-			column, err = nulls[0], lossy
-		}
-		return err
-	})
-	if errors.Is(err, lossy) {
-		return column, nil
-	}
-	return "", l.db.Wrap(err, "compress chunk %s", chunk.Name)
-}
-
 // copyRaw replaces the chunk by the compressed relation of the stream and the
 // rows beside it, in one transaction that also completes the task. A fresh
 // relation is filled first, under locks that nobody else meets; the chunk is
 // touched at the end.
 func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, data io.Reader, img *tsdb.Image, rr *relation, w way, res *task.Result) error {
 	return l.inTx(ctx, t, func(tx pgx.Tx) error {
+		aggregated, err := l.db.Aggregated(ctx, ht)
+		if err != nil {
+			return err
+		}
 		into := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
 		var rel string
-		var err error
 		if w == rawFresh {
 			rel, err = l.build(ctx, tx, ht, chunk, rr)
 		} else {
-			if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
-				return err
-			}
 			rel, err = l.existing(ctx, tx, ht, t, chunk, rr)
 			// Rows that go through the hypertable mark the chunk as partial.
 			into = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -176,23 +158,26 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 			return err
 		}
 		// To empty a compressed chunk, or one that aggregates are on, takes a lock
-		// that keeps the application out: the rows had better have come by then.
-		early := false
-		if w == rawFresh {
-			if early, err = l.db.Aggregated(ctx, ht); err != nil {
-				return err
-			}
-			early = early || chunk.Status&tsdb.StatusCompressed != 0
-		}
+		// that keeps the application out: the rows had better have come by then,
+		// and be few.
+		squeezed := chunk.Status&tsdb.StatusCompressed != 0
+		early, touch := w == rawFresh && (aggregated || squeezed), w == rawExisting && aggregated
 		beside := newPart(r)
 		var stored, more int64
 		if early {
 			if stored, more, err = l.park(ctx, tx, r, into, part, beside); err == nil {
 				err = whole(r)
 			}
+			if err == nil && stored > few {
+				if squeezed {
+					return byRows(t, fmt.Sprintf("the target's chunk is compressed and would be locked for as long as it takes to put %d rows beside the batches", stored))
+				}
+				touch = true
+				err = l.ends(ctx, tx, ht, chunk)
+			}
 		}
 		if err == nil && w == rawFresh {
-			chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr)
+			chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, aggregated && !touch)
 		}
 		if err != nil {
 			return err
@@ -210,6 +195,11 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 				return err
 			}
 		}
+		if touch {
+			if err := l.touch(ctx, tx, ht, chunk); err != nil {
+				return err
+			}
+		}
 		if img.Frozen {
 			if err := l.freeze(ctx, tx, chunk); err != nil {
 				return err
@@ -220,17 +210,19 @@ func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hyperta
 	})
 }
 
-// ready sees to it that a filled relation can become the chunk's: indexed, the
-// chunk without rows, and aggregates told of that.
-func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, rel string, r *relation) (*tsdb.Chunk, error) {
+// ready sees to it that a filled relation can become the chunk's: indexed, and
+// the chunk without rows, by TRUNCATE if that is what it takes.
+func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, rel string, r *relation, truncate bool) (*tsdb.Chunk, error) {
 	if err := l.index(ctx, tx, rel, r); err != nil {
 		return nil, err
 	}
 	if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
 		return nil, err
 	}
-	if err := l.invalidate(ctx, tx, ht, t, chunk); err != nil {
-		return nil, err
+	if truncate {
+		if err := l.truncate(ctx, tx, t, chunk); err != nil {
+			return nil, err
+		}
 	}
 	return l.empty(ctx, tx, ht, t, chunk)
 }
@@ -314,13 +306,13 @@ func (l *Loader) lock(ctx context.Context, tx pgx.Tx, name task.Name, t *task.Ta
 		return nil, err
 	}
 	if c == nil || !c.SameSlices(t.Slices) {
-		return nil, changed(&tsdb.Chunk{Name: name})
+		return nil, changed(name)
 	}
 	return c, nil
 }
 
-func changed(c *tsdb.Chunk) error {
-	return &pg.Error{Side: pg.Target, Object: "chunk " + c.Name.String(), Err: errors.New("changed while it was being loaded"), Hint: "run the task again"}
+func changed(chunk task.Name) error {
+	return &pg.Error{Side: pg.Target, Object: "chunk " + chunk.String(), Err: errors.New("changed while it was being loaded"), Hint: "run the task again"}
 }
 
 // finish makes an attached chunk behave like one that the server compressed.
@@ -358,12 +350,8 @@ func (l *Loader) finish(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 	if !loose || c.Status&tsdb.StatusPartial != 0 {
 		return nil
 	}
-	var columns []string
-	for _, col := range ht.Copied() {
-		columns = append(columns, col.Name)
-	}
 	_, err = tx.Exec(ctx, fmt.Sprintf(`with one as (delete from only %s where ctid = (select ctid from only %[1]s limit 1) returning %s)
-        insert into %s (%[2]s) overriding system value select %[2]s from one`, name, pg.Idents(columns), pg.Ident(ht.Name.Schema, ht.Name.Name)))
+        insert into %s (%[2]s) overriding system value select %[2]s from one`, name, copied(ht), pg.Ident(ht.Name.Schema, ht.Name.Name)))
 	return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
 }
 

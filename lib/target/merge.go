@@ -31,6 +31,20 @@ func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *t
 	if relation, err = l.clear(ctx, tx, ht, t, p, w); err != nil {
 		return "", 0, 0, err
 	}
+	if w == rowsRoot && !l.db.PerChunk() {
+		// 2.11 crashes when COPY puts rows beside batches that unique keys are
+		// looked for in, and row triggers fire. INSERT does not.
+		triggers, err := l.db.RowTriggers(ctx, ht)
+		if err != nil {
+			return "", 0, 0, err
+		}
+		if len(triggers) > 0 {
+			if stored, bytes, err = l.park(ctx, tx, r, relation, part, data); err == nil {
+				err = l.unpark(ctx, tx, relation, part, stored)
+			}
+			return relation, stored, bytes, err
+		}
+	}
 	stored, bytes, err = l.rows(ctx, tx, r, relation, part, data)
 	return relation, stored, bytes, err
 }

@@ -162,19 +162,20 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	var misfit *misfitError
 	if !s.mayBuild {
+		var but string
 		skips, err := l.db.Skips(ctx, ht)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case skips:
+			but = ", and the server would go on skipping the chunk by what it held before"
+		case s.whyInto == "":
+			chunk, err = l.native(ctx, ht, t, chunk, r)
+			if s.same = err == nil; errors.As(err, &misfit) {
+				but, err = ", and "+misfit.why, nil
+			}
 		}
-		if skips {
-			s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server would go on skipping the chunk by what it held before; this helps: grant create on schema _timescaledb_internal to " + role
-			return chunk, nil
-		}
-		s.whyNot = "the role may not create relations in schema _timescaledb_internal, and the server makes a different one; this helps: grant create on schema _timescaledb_internal to " + role
-		chunk, err = l.native(ctx, ht, t, chunk, r)
-		if s.same = err == nil; errors.As(err, &misfit) {
-			err = nil
-		}
+		s.whyNot = "the role may not create relations in schema _timescaledb_internal" + but + "; this helps: grant create on schema _timescaledb_internal to " + role
 		return chunk, err
 	}
 	kind, err := json.Marshal([]any{ht.ID, r.Columns, r.Indexes, r.Settings})
@@ -279,6 +280,10 @@ type misfitError struct {
 
 func (e *misfitError) Error() string { return e.why }
 
+// few is how many rows a chunk may be locked for: a server compresses or moves
+// them within a few milliseconds.
+const few = 5000
+
 // native has the server compress the chunk, which it makes if there is none, in
 // a short transaction, with the settings of the source's. If its compressed
 // relation is not the same as the source's, that is a misfitError and nothing
@@ -289,6 +294,15 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	if chunk != nil && chunk.Status != 0 {
 		return chunk, &misfitError{why: "the target's chunk is frozen"}
+	}
+	if chunk != nil { // to compress them would keep the application out
+		var many bool
+		if err := l.db.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s offset %d)", pg.Ident(chunk.Name.Schema, chunk.Name.Name), few)).Scan(&many); err != nil {
+			return nil, err
+		}
+		if many {
+			return chunk, &misfitError{why: "the target's chunk has uncompressed rows"}
+		}
 	}
 	var compressed *tsdb.Chunk
 	err := l.inChunk(ctx, ht, t, chunk, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {

@@ -146,7 +146,15 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		}
 		return l.copyRaw(ctx, r, ht, t, chunk, data, img, rel, way, res)
 	}
-	return l.loadRows(ctx, r, ht, t, part, data, img, s, res)
+	for tries := 0; ; tries++ {
+		err := l.loadRows(ctx, r, ht, t, part, data, img, s, res)
+		if err != errStirred {
+			return err
+		}
+		if tries == 3 {
+			return &pg.Error{Side: pg.Target, Object: t.String(), Err: err, Hint: "run the task again"}
+		}
+	}
 }
 
 // loadRows loads a chunk that comes by its rows.
@@ -180,7 +188,7 @@ func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			return l.copyApart(ctx, r, ht, t, p.chunk, part, data, img, way, why, res)
 		}
 	}
-	if !s.chunk || s.squeezed && (s.partial || s.referenced != nil) {
+	if !s.chunk || s.squeezed {
 		if err := l.cut(ctx, ht, t); err != nil {
 			return err
 		}

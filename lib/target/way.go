@@ -1,6 +1,9 @@
 package target
 
-import "cmp"
+import (
+	"cmp"
+	"strings"
+)
 
 // way is how the data of a task is written.
 type way string
@@ -11,7 +14,7 @@ const (
 	rowsTable    way = "rows into a table that became the chunk" // see becomesChunk
 	rowsFresh    way = "rows into a fresh compressed relation"   // see copyApart
 	rowsExisting way = "rows into the existing compressed relation"
-	rowsCompress way = "rows into the chunk, then compressed"
+	rowsCompress way = "rows into the chunk, then compressed" // see recompress
 	rawFresh     way = "raw into a fresh compressed relation"
 	rawExisting  way = "raw into the existing compressed relation"
 	refuse       way = "" // the stream brings what the target cannot take
@@ -32,7 +35,8 @@ type situation struct {
 	referenced  []string // the key by which other tables reference the hypertable; nil if none does
 	held        bool     // and that chunk has rows of the range
 	compression bool     // the hypertable has compression enabled
-	whyLocked   string   // why rows cannot be compressed apart from the chunk; "" if they can
+	whyInto     string   // why rows have to get into the chunk before they are compressed apart from it
+	whyLoose    string   // why they cannot be compressed at all without keeping the application out
 	unfit       string   // why the compressed relation does not fit; "" if it does
 	mayBuild    bool     // the role may create the relation
 	whyNot      string   // why not
@@ -74,15 +78,25 @@ func choose(s situation) (w way, why string) {
 	switch {
 	case s.referenced != nil:
 		return rowsChunk, why + "; the server compresses no table that others reference"
-	case s.whyLocked == "" && s.mayBuild:
+	case s.whyLoose == "" && s.mayBuild && s.whyInto == "":
 		return rowsFresh, why
-	case s.whyLocked == "" && s.same:
+	case s.whyLoose == "" && s.mayBuild:
+		if strings.HasPrefix(s.whyInto, why) {
+			return rowsCompress, s.whyInto
+		}
+		return rowsCompress, why + "; " + s.whyInto
+	case s.whyLoose == "" && s.same:
 		return rowsExisting, why
 	}
-	if locked := cmp.Or(s.whyLocked, s.whyNot); locked != why {
-		why += "; the chunk was locked while the server compressed it: " + locked
+	// The target's policy compresses it, later.
+	loose := cmp.Or(s.whyLoose, s.whyNot)
+	if why += "; left uncompressed"; !strings.HasPrefix(why, loose) {
+		why += ": " + loose
 	}
-	return rowsCompress, why
+	if s.squeezed {
+		return rowsRoot, why
+	}
+	return rowsChunk, why
 }
 
 // whySqueezed says why rows do not go into the target's chunk.

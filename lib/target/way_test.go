@@ -9,7 +9,7 @@ import (
 )
 
 func TestChoose(t *testing.T) {
-	const unfit, root, grant, locked = "does not fit", "cut differently", "grant", "; the chunk was locked while the server compressed it: triggers"
+	const unfit, root, grant, loose = "does not fit", "cut differently", "grant", "; left uncompressed: "
 	for _, c := range []struct {
 		name string
 		s    situation
@@ -25,13 +25,17 @@ func TestChoose(t *testing.T) {
 
 		{"uncompressed, chunk uncompressed", situation{chunk: true}, rowsChunk, ""},
 		{"uncompressed, chunk compressed", situation{chunk: true, squeezed: true, compression: true, mayBuild: true}, rowsFresh, whySqueezed},
-		{"uncompressed, chunk compressed, not apart", situation{chunk: true, squeezed: true, compression: true, whyLocked: "triggers"}, rowsCompress, whySqueezed + locked},
+		{"uncompressed, chunk compressed, into it", situation{chunk: true, squeezed: true, compression: true, mayBuild: true, whyInto: "triggers"}, rowsCompress, whySqueezed + "; triggers"},
+		{"uncompressed, chunk compressed, into it, no right to build", situation{chunk: true, squeezed: true, compression: true, whyNot: grant, whyInto: "triggers"}, rowsRoot, whySqueezed + loose + grant},
+		{"uncompressed, chunk compressed, not apart", situation{chunk: true, squeezed: true, compression: true, mayBuild: true, whyLoose: "refused"}, rowsRoot, whySqueezed + loose + "refused"},
 		{"uncompressed, no such chunk", situation{whyRoot: root}, rowsRoot, root},
 		{"compressed by rows", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", mayBuild: true}, rowsFresh, "unordered"},
 		{"compressed by rows, no right to build, server makes the same", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyNot: grant, same: true}, rowsExisting, "unordered"},
-		{"compressed by rows, no right to build, server makes another", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyNot: "triggers"}, rowsCompress, "unordered" + locked},
-		{"compressed by rows, not apart", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyLocked: "triggers", mayBuild: true}, rowsCompress, "unordered" + locked},
-		{"compressed by rows, not apart for the same reason", situation{compressed: true, chunk: true, compression: true, whyRows: "triggers", whyLocked: "triggers"}, rowsCompress, "triggers"},
+		{"compressed by rows, no right to build, server makes another", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyNot: grant}, rowsChunk, "unordered" + loose + grant},
+		{"compressed by rows, not apart", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyLoose: "refused", mayBuild: true}, rowsChunk, "unordered" + loose + "refused"},
+		{"compressed by rows, into the chunk", situation{compressed: true, chunk: true, compression: true, whyRows: "unordered", whyInto: "triggers", mayBuild: true}, rowsCompress, "unordered; triggers"},
+		{"compressed by rows, into the chunk for the same reason", situation{compressed: true, chunk: true, compression: true, whyRows: "triggers", whyInto: "triggers", mayBuild: true}, rowsCompress, "triggers"},
+		{"compressed by rows, into the chunk and not apart", situation{compressed: true, chunk: true, compression: true, whyRows: "triggers", whyInto: "triggers", whyLoose: "refused", mayBuild: true}, rowsChunk, "triggers" + loose + "refused"},
 		{"compressed by rows, chunk compressed", situation{compressed: true, chunk: true, squeezed: true, compression: true, whyRows: "unordered", mayBuild: true}, rowsFresh, "unordered"},
 		{"compressed by rows, compression not enabled", situation{compressed: true, chunk: true, whyRows: "not enabled"}, rowsChunk, "not enabled"},
 		{"compressed by rows, no such chunk", situation{compressed: true, whyRoot: root, compression: true, whyRows: "unordered"}, rowsRoot, root},

@@ -1,0 +1,163 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Continuous aggregates learn of rows as those come in. What is written to a
+// compressed relation is no row to TimescaleDB: a refresh would find the
+// aggregates up to date. Of all that an owner may do, two things tell them:
+// TRUNCATE, which keeps the application out until the commit, and a change of
+// rows at both ends, between which a transaction is taken to have changed
+// everything.
+
+// truncate empties a chunk, batches too, and tells the aggregates so.
+func (l *Loader) truncate(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk) error {
+	c, err := l.lock(ctx, tx, chunk.Name, t, "access exclusive")
+	if err != nil {
+		return err
+	}
+	if err := l.unfreeze(ctx, tx, c); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "truncate only "+pg.Ident(c.Name.Schema, c.Name.Name))
+	return l.db.Wrap(err, "clear chunk %s", c.Name)
+}
+
+// ends keeps a copy of the first and of the last row that the chunk holds.
+func (l *Loader) ends(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
+	name, at, columns := pg.Ident(chunk.Name.Schema, chunk.Name.Name), pg.Ident(ht.Dimensions[0].Column), copied(ht)
+	err := l.asUser(ctx, tx, func() error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table if not exists bf_ends on commit drop as select %s from only %s with no data", columns, name)); err != nil {
+			return err
+		}
+		// As literals: by those the server skips batches.
+		var ends []*string
+		if err := tx.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(min(%s)), quote_literal(max(%[1]s))] from %s", at, name)).Scan(&ends); err != nil {
+			return err
+		}
+		for _, end := range ends {
+			if end == nil { // no row
+				continue
+			}
+			if _, err := tx.Exec(ctx, fmt.Sprintf("insert into pg_temp.bf_ends select %s from %s where %s = %s limit 1", columns, name, at, *end)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return l.db.Wrap(err, "look into %s", name)
+}
+
+// touch tells the aggregates of what the chunk holds, and of what it held when
+// ends was called: a copy of each row that was kept goes into the chunk and out
+// of it again. A unique key may forbid that (2.28 and newer look for it in
+// batches, too): then the row itself is taken out and put back, which decompresses
+// its batch.
+func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
+	c, err := l.db.Chunk(ctx, chunk.Name)
+	if err != nil {
+		return err
+	}
+	if err := l.ends(ctx, tx, ht, c); err != nil {
+		return err
+	}
+	s, err := l.sight(ctx, ht, c)
+	if err != nil {
+		return err
+	}
+	name, columns := pg.Ident(c.Name.Schema, c.Name.Name), copied(ht)
+	err = l.asUser(ctx, tx, func() error {
+		rows, err := tx.Query(ctx, "select ctid::text, "+s.values()+" from pg_temp.bf_ends")
+		if err != nil {
+			return err
+		}
+		type end struct {
+			CTID   string
+			Values []*string
+		}
+		ends, err := pgx.CollectRows(rows, pgx.RowToStructByPos[end])
+		if err != nil {
+			return err
+		}
+		for _, e := range ends {
+			var ctid string
+			err := tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends where ctid = %s::tid on conflict do nothing returning ctid::text",
+				name, columns, pg.Literal(e.CTID))).Scan(&ctid)
+			var tag pgconn.CommandTag
+			switch {
+			case errors.Is(err, pgx.ErrNoRows):
+				tag, err = tx.Exec(ctx, fmt.Sprintf("with row as (delete from only %s where %s returning %s) insert into %[1]s (%[3]s) overriding system value select %[3]s from row", name, s.where(e.Values), columns))
+				if err == nil && tag.RowsAffected() == 0 {
+					err = errors.New("the row that is in the way is not there")
+				}
+			case err == nil:
+				tag, err = tx.Exec(ctx, "delete from only "+name+" where ctid = "+pg.Literal(ctid)+"::tid and "+s.where(e.Values))
+				if err == nil && tag.RowsAffected() != 1 {
+					err = fmt.Errorf("%d rows instead of one were deleted", tag.RowsAffected())
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return l.db.Wrap(err, "tell the continuous aggregates of chunk %s", c.Name)
+}
+
+// copied lists the columns that are copied.
+func copied(ht *tsdb.Hypertable) string {
+	var names []string
+	for _, c := range ht.Copied() {
+		names = append(names, c.Name)
+	}
+	return pg.Idents(names)
+}
+
+// sight is by which columns a statement finds the few batches that may have a
+// row: from 2.28 on DELETE and UPDATE go through batches, and a ctid does not
+// keep them from that.
+type sight []string
+
+func (l *Loader) sight(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (sight, error) {
+	s := sight{ht.Dimensions[0].Column}
+	settings, err := l.db.ChunkSettings(ctx, c)
+	if err == nil && settings != nil {
+		s = append(s, settings.SegmentBy...)
+	}
+	return s, err
+}
+
+// values is an expression for where.
+func (s sight) values() string {
+	var show []string
+	for _, c := range s {
+		show = append(show, pg.Ident(c)+"::text")
+	}
+	return "array[" + strings.Join(show, ", ") + "]"
+}
+
+// where finds rows with these values. It is volatile: else batches all of whose
+// rows have them would be deleted as a whole, whatever the ctid is.
+func (s sight) where(values []*string) string {
+	where := "random() <= 1"
+	for i, c := range s {
+		if values[i] == nil {
+			where += " and " + pg.Ident(c) + " is null"
+		} else {
+			where += " and " + pg.Ident(c) + " = " + pg.Literal(*values[i])
+		}
+	}
+	return where
+}
