@@ -2,6 +2,8 @@ package chaos
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +72,15 @@ func TestLatency(t *testing.T) {
 		s := start(t, env, "bf-stage --until 2024-02-01")
 		s.wait(t, deadline)
 
-		a := newInserts(t, target)
+		a := newInserts(t, target,
+			"insert into m values ('2025-01-01', 1, $1::bigint::text)",
+			"insert into m values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
+			"insert into c values ('2026-01-01'::timestamptz + $1 * interval '3 hours', 1, 'new chunk')",
+			"insert into z values ('2025-01-01', 1, $1::bigint::text)",
+			"insert into z values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
+			"insert into device values (1 + $1, 'new')",
+			"insert into late values ('2024-01-01'::timestamptz + $1 % 6 * interval '12 hours', 1, $1::bigint::text)",
+		)
 		idle := a.measure(func() { time.Sleep(time.Second) })
 		busy := a.measure(func() {
 			s := start(t, env, "for i in 1 2 3; do bf-chunks --claim | bf-dump | bf-load -q & done; wait")
@@ -99,22 +109,140 @@ func TestLatency(t *testing.T) {
 				}
 			}
 		}
-		t.Logf("%s: idle %s; with three lanes %s; longest wait for a lock of ours %v, longest standstill %v", in, idle, busy, busy.blocked.Round(time.Millisecond), busy.still.Round(time.Millisecond))
-		// On a machine that stands still now and then, so does whoever holds a lock.
-		if busy.blocked > mostWait+busy.still {
-			t.Errorf("%s: the application waited %v for a lock of ours: %s", in, busy.blocked, busy.by)
+		check(t, in.String(), idle, busy)
+	}
+}
+
+func check(t *testing.T, name string, idle, busy latencies) {
+	t.Logf("%s: idle %s; with lanes %s; longest wait for a lock of ours %v, longest standstill %v", name, idle, busy, busy.blocked.Round(time.Millisecond), busy.still.Round(time.Millisecond))
+	// On a machine that stands still now and then, so does whoever holds a lock.
+	if busy.blocked > mostWait+busy.still {
+		t.Errorf("%s: the application waited %v for a lock of ours: %s", name, busy.blocked, busy.by)
+	}
+}
+
+// TestLatencyCompressed measures inserts into chunks that are copied and end
+// compressed, or would, where something stands in the way of the shortest path:
+// triggers, aggregates, columns that came later, rows beside the batches, missing
+// privileges. Each chunk has so many rows that the server takes more than a
+// second to compress them.
+func TestLatencyCompressed(t *testing.T) {
+	testdb.Path(t)
+	const (
+		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 599999) i;"
+		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, -2 from generate_series(0, 599999) i;"
+		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;", "alter table %[1]s add check (v < 1e9);"
+		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 199999) i;"
+		trigger         = "create trigger seen after insert on %[1]s for each row execute function seen();"
+		added           = "alter table %[1]s add x text default 'x';"
+		hourly          = `create materialized view %[1]s_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+			select time_bucket('1 hour', ts) as h, dev, count(*) as n from %[1]s group by 1, 2 with no data;`
+	)
+	type chunk struct{ table, source, demand, target, way string }
+	for _, in := range few(slices.DeleteFunc(testdb.Installs(t), func(in testdb.Install) bool { return !in.Full })) {
+		for role, chunks := range map[string][]chunk{
+			"superuser": {
+				{"trig", rows + squeeze, "", trigger + stale, "rows into the chunk, then compressed"},
+				{"over", rows, "", stale + squeeze + trigger, "rows into the chunk, then compressed"},
+				{"late", added + rows + squeeze, demand, stale + added, "rows into the chunk, then compressed"},
+				{"side", rows + squeeze + beside, "", stale + hourly, "raw into a fresh compressed relation"},
+				{"wide", rows + squeeze + beside, "", stale + squeeze, "rows into a fresh compressed relation"},
+				{"aggr", rows + squeeze, demand, stale + squeeze + hourly, "rows into a fresh compressed relation"},
+			},
+			"bf_owner": {
+				{"same", rows + squeeze, "", stale + squeeze + hourly, "raw into the existing compressed relation"},
+				{"none", rows + squeeze, "", hourly, "raw into the existing compressed relation"},
+				{"hard", rows + squeeze, demand, hourly, "rows into the existing compressed relation"},
+				{"many", rows + squeeze, "", stale, "rows into the chunk"},
+				{"trig", rows + squeeze, "", trigger + stale, "rows into the chunk"},
+				{"over", rows + squeeze, "", stale + squeeze + trigger, "rows through the hypertable"},
+			},
+		} {
+			t.Run(in.String()+"-"+role, func(t *testing.T) {
+				source, target := testdb.New(t, in, "source"), testdb.New(t, in, "target")
+				to := target.ConnString
+				if role != "superuser" {
+					to = target.Role(t, role)
+				}
+				target.Exec(t, `create table seen (n bigint); grant all on seen to public;
+					create function seen() returns trigger language plpgsql as 'begin if new.n >= 0 then insert into public.seen values (new.n); end if; return null; end'`)
+				var statements []string
+				var fired int
+				for _, c := range chunks {
+					const table = `create table %[1]s (ts timestamptz not null, dev int, v float8, n int);
+						select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '7 days');`
+					const enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
+					source.Exec(t, strings.ReplaceAll(fmt.Sprintf(table+enable+c.source, c.table), "%%", "%"))
+					target.Exec(t, strings.ReplaceAll(fmt.Sprintf(table+c.demand+enable+c.target, c.table), "%%", "%"))
+					if role != "superuser" {
+						target.Exec(t, "alter table "+c.table+" owner to "+role)
+					}
+					if strings.Contains(c.target, hourly) {
+						target.Exec(t, "call refresh_continuous_aggregate('"+c.table+"_hourly', null, null)")
+						if role != "superuser" {
+							target.Exec(t, "alter materialized view "+c.table+"_hourly owner to "+role)
+						}
+					}
+					if strings.Contains(c.target, trigger) {
+						fired += 600000
+					}
+					statements = append(statements, "insert into "+c.table+" values ('2024-01-04 12:00:00.5'::timestamptz + $1 * interval '1 second', 7, 0, -1)")
+				}
+				env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + to}
+				s := start(t, env, "bf-stage --until 2024-02-01")
+				s.wait(t, deadline)
+				if s.status() != 0 {
+					t.Fatal(s.errors())
+				}
+				a := newInserts(t, target, statements...)
+				idle := a.measure(func() { time.Sleep(time.Second) })
+				busy := a.measure(func() {
+					s := start(t, env, "bf-chunks | bf-dump | bf-load -q; bf-chunks | bf-dump | bf-load -q") // some come again by rows
+					s.wait(t, deadline)
+					if s.status() != 0 {
+						t.Error(s.errors())
+					}
+				})
+				check(t, in.String()+", "+role, idle, busy)
+				for _, c := range chunks {
+					var how string
+					target.Query1(t, &how, "select coalesce(copy_message, '') from __backfill.task where worked is not null and hypertable_name = $1", c.table)
+					if !strings.Contains(how, c.way) {
+						t.Errorf("%s: way %q, want %q", c.table, how, c.way)
+					}
+					target.Exec(t, "delete from "+c.table+" where n = -1")
+					const sums = "select count(*), sum(n), sum(v::numeric), min(ts), max(ts) from "
+					if want, got := source.Rows(t, sums+c.table), target.Rows(t, sums+c.table); !reflect.DeepEqual(got, want) {
+						t.Errorf("%s: rows are %v, on the source %v", c.table, got, want)
+					}
+					if strings.Contains(c.target, hourly) {
+						target.Exec(t, "call refresh_continuous_aggregate('"+c.table+"_hourly', null, null)")
+						want, got := source.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n from "+c.table+" group by 1, 2 order by 1, 2"), target.Rows(t, "select * from "+c.table+"_hourly order by 1, 2")
+						if !reflect.DeepEqual(got, want) {
+							t.Errorf("%s: the aggregate is not up to date", c.table)
+						}
+					}
+				}
+				var seen int
+				if target.Query1(t, &seen, "select count(*) from seen"); seen != fired {
+					t.Errorf("triggers fired %d times for %d rows", seen, fired)
+				}
+			})
 		}
 	}
 }
 
 // inserts are an application's, and a look at who holds them up.
 type inserts struct {
-	t testing.TB
-	d *testdb.DB
-	n int
+	t          testing.TB
+	d          *testdb.DB
+	statements []string // each with a number for $1
+	n          int
 }
 
-func newInserts(t testing.TB, d *testdb.DB) *inserts { return &inserts{t: t, d: d} }
+func newInserts(t testing.TB, d *testdb.DB, statements ...string) *inserts {
+	return &inserts{t: t, d: d, statements: statements}
+}
 
 type latencies struct {
 	all     []time.Duration
@@ -141,15 +269,7 @@ func (a *inserts) measure(f func()) (l latencies) {
 	ended.Go(func() {
 		for ctx.Err() == nil {
 			a.n++
-			for _, sql := range []string{
-				"insert into m values ('2025-01-01', 1, $1::bigint::text)",
-				"insert into m values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
-				"insert into c values ('2026-01-01'::timestamptz + $1 * interval '3 hours', 1, 'new chunk')",
-				"insert into z values ('2025-01-01', 1, $1::bigint::text)",
-				"insert into z values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
-				"insert into device values (1 + $1, 'new')",
-				"insert into late values ('2024-01-01'::timestamptz + $1 % 6 * interval '12 hours', 1, $1::bigint::text)",
-			} {
+			for _, sql := range a.statements {
 				start := time.Now()
 				if _, err := app.Exec(context.Background(), sql, a.n); err != nil {
 					a.t.Error(err)
@@ -166,7 +286,7 @@ func (a *inserts) measure(f func()) (l latencies) {
 			var seconds float64
 			var by string
 			err := watch.QueryRow(context.Background(), `select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8,
-				coalesce(string_agg(b.query || ' (' || b.state || ') for ' || l.mode || ' on ' || coalesce(l.relation::regclass::text, l.locktype), '; '), '')
+				coalesce(string_agg(b.query || ' (' || b.state || coalesce(', ' || b.wait_event, '') || ') for ' || l.mode || ' on ' || coalesce(l.relation::regclass::text, l.locktype), '; '), '')
 				from pg_locks l join pg_stat_activity b on b.pid = any(pg_blocking_pids($1)) and b.application_name like 'bf-%'
 				where l.pid = $1 and not l.granted`, pid).Scan(&seconds, &by)
 			if err != nil {

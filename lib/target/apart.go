@@ -225,7 +225,7 @@ func (l *Loader) recompress(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable,
 		return err
 	})
 	var misfit *misfitError
-	if errors.As(err, &misfit) {
+	if errors.As(l.misfit(err), &misfit) {
 		return misfit.why, nil
 	}
 	return "", err

@@ -76,7 +76,8 @@ const clearClass = 0x6269
 // A batch of a compressed chunk may hold rows of several tasks, and is
 // decompressed for the first. In READ COMMITTED, a DELETE that waited for that
 // does not see the rows that came of it: lanes take turns, from here to the
-// commit, and nothing of others is believed but that no row is left.
+// commit, and of others it is believed only that no batch is left: by then the
+// rows can be seen.
 func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, cond string) error {
 	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
 	if err != nil {
@@ -108,18 +109,22 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 		from := "only " + name
 		for left, tries := true, 0; left; tries++ {
 			if tries == 4 {
-				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("rows in the task's range are there again and again after they were deleted"), Hint: "does a trigger keep them, or does an application change old rows?"}
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("batches in the task's range are there again and again after they were deleted"), Hint: "does an application change old rows, or a job compress them?"}
 			}
 			if err := l.remove(ctx, tx, from+" where "+cond); err != nil {
 				return l.db.Wrap(err, "clear %s", name)
 			}
-			if left = c.Status != 0; left {
-				err := l.asUser(ctx, tx, func() error {
-					return tx.QueryRow(ctx, "select exists (select from "+name+" where "+cond+")").Scan(&left)
-				})
-				if err != nil {
-					return l.db.Wrap(err, "clear %s", name)
-				}
+			if left = c.Status != 0; !left {
+				break
+			}
+			err := l.asUser(ctx, tx, func() error {
+				return tx.QueryRow(ctx, "select (select count(*) from "+name+" where "+cond+") > (select count(*) from only "+name+" where "+cond+")").Scan(&left)
+			})
+			if err == nil && !left { // what somebody else has decompressed
+				err = l.remove(ctx, tx, "only "+name+" where "+cond)
+			}
+			if err != nil {
+				return l.db.Wrap(err, "clear %s", name)
 			}
 			if left && tries == 0 {
 				// Up to 2.22 batches can be deleted from through the hypertable only.
@@ -308,9 +313,10 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 
 // emptied leaves a locked chunk uncompressed and without rows, and returns it as
 // it is then. A compressed one is truncated, which keeps the application out for
-// milliseconds: decompressing no batches is cheap, and from 2.28 on DELETE would
-// go through them one by one. Where other tables reference the hypertable that
-// is refused, and the batches alone are truncated.
+// milliseconds: once for its batches, which is all that TRUNCATE empties of it,
+// and once, when it has none, for its rows. From 2.28 on DELETE would go through
+// batches one by one. Where other tables reference the hypertable, TRUNCATE of the
+// chunk is refused.
 func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
 	relation := pg.Ident(c.Name.Schema, c.Name.Name)
 	if err := l.unfreeze(ctx, tx, c); err != nil {
@@ -339,6 +345,9 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.C
 		}
 		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID); err != nil {
 			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+		if err = truncate("only " + relation); pg.Code(err) != pg.NotSupported {
+			return c, l.db.Wrap(err, "clear chunk %s", c.Name)
 		}
 	}
 	// A DELETE of nothing is refused, too, where a publication wants to tell

@@ -21,7 +21,8 @@ import (
 // rows at both ends, between which a transaction is taken to have changed
 // everything.
 
-// truncate empties a chunk, batches too, and tells the aggregates so.
+// truncate empties a chunk, or of a compressed one its batches, and tells the
+// aggregates that all of it has changed.
 func (l *Loader) truncate(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *tsdb.Chunk) error {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "access exclusive")
 	if err != nil {
@@ -41,9 +42,10 @@ func (l *Loader) ends(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk
 		if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table if not exists bf_ends on commit drop as select %s from only %s with no data", columns, name)); err != nil {
 			return err
 		}
-		// As literals: by those the server skips batches.
+		// As literals: by those the server skips batches. A plan that is kept would
+		// not see batches that were attached since (2.14).
 		var ends []*string
-		if err := tx.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(min(%s)), quote_literal(max(%[1]s))] from %s", at, name)).Scan(&ends); err != nil {
+		if err := tx.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(min(%s)), quote_literal(max(%[1]s))] from %s", at, name), pgx.QueryExecModeExec).Scan(&ends); err != nil {
 			return err
 		}
 		for _, end := range ends {
