@@ -114,32 +114,36 @@ func TestLatency(t *testing.T) {
 }
 
 func check(t *testing.T, name string, idle, busy latencies) {
-	t.Logf("%s: idle %s; with lanes %s; longest wait for a lock of ours %v, longest standstill %v", name, idle, busy, busy.blocked.Round(time.Millisecond), busy.still.Round(time.Millisecond))
+	t.Logf("%s: idle %s; with lanes %s; longest standstill %v; longest wait for a lock of ours %v: %s", name, idle, busy, busy.still.Round(time.Millisecond), busy.blocked.Round(time.Millisecond), busy.by)
 	// On a machine that stands still now and then, so does whoever holds a lock.
 	if busy.blocked > mostWait+busy.still {
-		t.Errorf("%s: the application waited %v for a lock of ours: %s", name, busy.blocked, busy.by)
+		t.Errorf("%s: the application waited too long for a lock of ours", name)
 	}
 }
 
 // TestLatencyCompressed measures inserts into chunks that are copied and end
 // compressed, or would, where something stands in the way of the shortest path:
 // triggers, aggregates, columns that came later, rows beside the batches, missing
-// privileges. Each chunk has so many rows that the server takes more than a
-// second to compress them.
+// privileges. Each chunk has so many rows that to compress them, or to delete or
+// insert them one by one, takes several times what the application may wait.
 func TestLatencyCompressed(t *testing.T) {
 	testdb.Path(t)
 	const (
-		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 599999) i;"
-		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, -2 from generate_series(0, 599999) i;"
+		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 399999) i;"
+		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, -2 from generate_series(0, 399999) i;"
 		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;", "alter table %[1]s add check (v < 1e9);"
-		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 199999) i;"
+		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 99999) i;"
 		trigger         = "create trigger seen after insert on %[1]s for each row execute function seen();"
 		added           = "alter table %[1]s add x text default 'x';"
 		hourly          = `create materialized view %[1]s_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
 			select time_bucket('1 hour', ts) as h, dev, count(*) as n from %[1]s group by 1, 2 with no data;`
 	)
 	type chunk struct{ table, source, demand, target, way string }
-	for _, in := range few(slices.DeleteFunc(testdb.Installs(t), func(in testdb.Install) bool { return !in.Full })) {
+	full := slices.DeleteFunc(slices.Clone(testdb.Installs(t)), func(in testdb.Install) bool { return !in.Full })
+	if len(full) == 0 {
+		t.Skip("no full edition of TimescaleDB here: nothing is compressed")
+	}
+	for _, in := range few(full) {
 		for role, chunks := range map[string][]chunk{
 			"superuser": {
 				{"trig", rows + squeeze, "", trigger + stale, "rows into the chunk, then compressed"},
@@ -147,6 +151,7 @@ func TestLatencyCompressed(t *testing.T) {
 				{"late", added + rows + squeeze, demand, stale + added, "rows into the chunk, then compressed"},
 				{"side", rows + squeeze + beside, "", stale + hourly, "raw into a fresh compressed relation"},
 				{"wide", rows + squeeze + beside, "", stale + squeeze, "rows into a fresh compressed relation"},
+				{"many", rows + squeeze, "", stale, "raw into a fresh compressed relation"},
 				{"aggr", rows + squeeze, demand, stale + squeeze + hourly, "rows into a fresh compressed relation"},
 			},
 			"bf_owner": {
@@ -172,8 +177,8 @@ func TestLatencyCompressed(t *testing.T) {
 					const table = `create table %[1]s (ts timestamptz not null, dev int, v float8, n int);
 						select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '7 days');`
 					const enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
-					source.Exec(t, strings.ReplaceAll(fmt.Sprintf(table+enable+c.source, c.table), "%%", "%"))
-					target.Exec(t, strings.ReplaceAll(fmt.Sprintf(table+c.demand+enable+c.target, c.table), "%%", "%"))
+					source.Exec(t, fmt.Sprintf(table+enable+c.source, c.table))
+					target.Exec(t, fmt.Sprintf(table+c.demand+enable+c.target, c.table))
 					if role != "superuser" {
 						target.Exec(t, "alter table "+c.table+" owner to "+role)
 					}
@@ -184,7 +189,7 @@ func TestLatencyCompressed(t *testing.T) {
 						}
 					}
 					if strings.Contains(c.target, trigger) {
-						fired += 600000
+						fired += 400000
 					}
 					statements = append(statements, "insert into "+c.table+" values ('2024-01-04 12:00:00.5'::timestamptz + $1 * interval '1 second', 7, 0, -1)")
 				}

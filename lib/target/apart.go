@@ -264,15 +264,12 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
 		return nil, l.db.Wrap(err, "drop table %s", tw.table.Name)
 	}
+	if w == rowsExisting {
+		return chunk, l.tell(ctx, tx, ht, chunk)
+	}
 	aggregated, err := l.db.Aggregated(ctx, ht)
 	if err != nil {
 		return nil, err
-	}
-	if w == rowsExisting {
-		if aggregated {
-			err = l.touch(ctx, tx, ht, chunk)
-		}
-		return chunk, err
 	}
 	// Rows that came into the chunk must not be deleted: triggers would see that.
 	if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, r, aggregated || w == rowsCompress); err != nil {

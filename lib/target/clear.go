@@ -298,8 +298,10 @@ func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *t
 	return l.remove(ctx, tx, pg.Ident(ht.Name.Schema, ht.Name.Name)+where)
 }
 
-// empty locks the chunk against a change of its state and empties it. Rows that
-// other tables reference are not for deleting: they have to be merged.
+// empty locks the chunk against a change of its state and empties it, just before
+// the commit: many rows by TRUNCATE, because DELETE would leave them for the
+// server to look at while it holds its locks. Rows that other tables reference are
+// not for deleting: they have to be merged.
 func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
@@ -308,7 +310,25 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
 		return nil, err
 	}
+	if many, err := l.many(ctx, c); err != nil {
+		return nil, err
+	} else if many {
+		if err := l.truncate(ctx, tx, t, c); err != nil {
+			return nil, err
+		}
+	}
 	return l.emptied(ctx, tx, t, c)
+}
+
+// few is how many rows a chunk may be locked for: a server compresses, moves or
+// deletes them within a few milliseconds.
+const few = 5000
+
+// many reports whether more rows than that are in the chunk, outside of batches.
+func (l *Loader) many(ctx context.Context, chunk *tsdb.Chunk) (many bool, err error) {
+	name := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
+	err = l.db.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s offset %d)", name, few)).Scan(&many)
+	return many, l.db.Wrap(err, "look into %s", name)
 }
 
 // emptied leaves a locked chunk uncompressed and without rows, and returns it as
@@ -381,7 +401,7 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if aggregated, err := l.db.Aggregated(ctx, ht); err != nil {
 		return "", err
 	} else if aggregated {
-		if err := l.ends(ctx, tx, ht, c); err != nil {
+		if err := l.remember(ctx, tx, ht, c); err != nil {
 			return "", err
 		}
 	}

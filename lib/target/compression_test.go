@@ -1163,6 +1163,9 @@ func TestCompressedLocks(t *testing.T) {
 						}
 					}
 				}
+				if c.grant && tsdb.AtLeast(p.Target.Version, "2.14") && !tsdb.AtLeast(p.Target.Version, "2.16") {
+					c.way = wayRows // these have to repeat the foreign key on the compressed relation
+				}
 				wantWay(t, one(t, s.copy(t)), c.way, c.why)
 				if !stood {
 					t.Fatal("the stream did not stand still")

@@ -125,89 +125,112 @@ func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, 
 }
 
 // copyRaw replaces the chunk by the compressed relation of the stream and the
-// rows beside it, in one transaction that also completes the task. A fresh
-// relation is filled first, under locks that nobody else meets; the chunk is
-// touched at the end.
+// rows beside it, in one transaction that also completes the task.
 func (l *Loader) copyRaw(ctx context.Context, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, data io.Reader, img *tsdb.Image, rr *relation, w way, res *task.Result) error {
 	return l.inTx(ctx, t, func(tx pgx.Tx) error {
-		aggregated, err := l.db.Aggregated(ctx, ht)
+		replace := l.rawFresh
+		if w == rawExisting {
+			replace = l.rawExisting
+		}
+		stored, bytes, err := replace(ctx, tx, r, ht, t, chunk, data, rr)
 		if err != nil {
 			return err
-		}
-		into := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
-		var rel string
-		if w == rawFresh {
-			rel, err = l.build(ctx, tx, ht, chunk, rr)
-		} else {
-			rel, err = l.existing(ctx, tx, ht, t, chunk, rr)
-			// Rows that go through the hypertable mark the chunk as partial.
-			into = pg.Ident(ht.Name.Schema, ht.Name.Name)
-		}
-		if err != nil {
-			return err
-		}
-		bytes, err := l.batches(ctx, r, data, rel, rr, w == rawFresh)
-		if err != nil {
-			return err
-		}
-		part, err := r.NextPart()
-		if err != nil {
-			return err
-		}
-		if err := l.refer(ctx, tx, chunk, rel, rr.keys); err != nil {
-			return err
-		}
-		// To empty a compressed chunk, or one that aggregates are on, takes a lock
-		// that keeps the application out: the rows had better have come by then,
-		// and be few.
-		squeezed := chunk.Status&tsdb.StatusCompressed != 0
-		early, touch := w == rawFresh && (aggregated || squeezed), w == rawExisting && aggregated
-		beside := newPart(r)
-		var stored, more int64
-		if early {
-			if stored, more, err = l.park(ctx, tx, r, into, part, beside); err == nil {
-				err = whole(r)
-			}
-			if err == nil && stored > few {
-				if squeezed {
-					return byRows(t, fmt.Sprintf("the target's chunk is compressed and would be locked for as long as it takes to put %d rows beside the batches", stored))
-				}
-				touch = true
-				err = l.ends(ctx, tx, ht, chunk)
-			}
-		}
-		if err == nil && w == rawFresh {
-			chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, aggregated && !touch)
-		}
-		if err != nil {
-			return err
-		}
-		if early {
-			err = l.unpark(ctx, tx, into, part, stored)
-		} else if stored, more, err = l.rows(ctx, tx, r, into, part, beside); err == nil {
-			err = whole(r)
-		}
-		if err != nil {
-			return err
-		}
-		if w == rawFresh {
-			if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
-				return err
-			}
-		}
-		if touch {
-			if err := l.touch(ctx, tx, ht, chunk); err != nil {
-				return err
-			}
 		}
 		if img.Frozen {
 			if err := l.freeze(ctx, tx, chunk); err != nil {
 				return err
 			}
 		}
-		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, rr.Rows+stored, bytes+more, string(w)
+		res.Status, res.Rows, res.Bytes, res.Way = task.Loaded, rr.Rows+stored, bytes, string(w)
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
+}
+
+// rawFresh fills a relation first, under locks that nobody else meets; the chunk
+// is touched at the end.
+func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, data io.Reader, rr *relation) (stored, bytes int64, err error) {
+	rel, err := l.build(ctx, tx, ht, chunk, rr)
+	if err != nil {
+		return 0, 0, err
+	}
+	part, bytes, err := l.batches(ctx, tx, r, chunk, data, rel, rr, "freeze")
+	if err != nil {
+		return 0, 0, err
+	}
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil {
+		return 0, 0, err
+	}
+	into, beside := pg.Ident(chunk.Name.Schema, chunk.Name.Name), newPart(r)
+	squeezed := chunk.Status&tsdb.StatusCompressed != 0
+	var more int64
+	var ends []string
+	// To empty a compressed chunk, or one that aggregates are on, takes a lock
+	// that keeps the application out: the rows had better have come by then,
+	// and be few.
+	if aggregated || squeezed {
+		if stored, more, err = l.park(ctx, tx, r, into, part, beside); err != nil {
+			return 0, 0, err
+		}
+		if err := whole(r); err != nil {
+			return 0, 0, err
+		}
+		if stored > few {
+			if !squeezed {
+				if ends, err = l.spanOf(ctx, tx, ht, rr, rel); err != nil {
+					return 0, 0, err
+				}
+			}
+			if ends == nil {
+				return 0, 0, byRows(t, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", stored))
+			}
+			if err := l.remember(ctx, tx, ht, chunk); err != nil {
+				return 0, 0, err
+			}
+		}
+		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, aggregated && ends == nil); err != nil {
+			return 0, 0, err
+		}
+		err = l.unpark(ctx, tx, into, part, stored)
+	} else {
+		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, false); err != nil {
+			return 0, 0, err
+		}
+		if stored, more, err = l.rows(ctx, tx, r, into, part, beside); err == nil {
+			err = whole(r)
+		}
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
+		return 0, 0, err
+	}
+	if ends != nil {
+		err = l.touch(ctx, tx, ht, chunk, ends)
+	}
+	return stored, bytes + more, err
+}
+
+// rawExisting fills the relation that the chunk has.
+func (l *Loader) rawExisting(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, data io.Reader, rr *relation) (stored, bytes int64, err error) {
+	rel, err := l.existing(ctx, tx, ht, t, chunk, rr)
+	if err != nil {
+		return 0, 0, err
+	}
+	part, bytes, err := l.batches(ctx, tx, r, chunk, data, rel, rr)
+	if err != nil {
+		return 0, 0, err
+	}
+	// Rows that go through the hypertable mark the chunk as partial.
+	stored, more, err := l.rows(ctx, tx, r, pg.Ident(ht.Name.Schema, ht.Name.Name), part, newPart(r))
+	if err != nil {
+		return 0, 0, err
+	}
+	if err := whole(r); err != nil {
+		return 0, 0, err
+	}
+	return stored, bytes + more, l.tell(ctx, tx, ht, chunk)
 }
 
 // ready sees to it that a filled relation can become the chunk's: indexed, and

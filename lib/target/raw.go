@@ -280,10 +280,6 @@ type misfitError struct {
 
 func (e *misfitError) Error() string { return e.why }
 
-// few is how many rows a chunk may be locked for: a server compresses or moves
-// them within a few milliseconds.
-const few = 5000
-
 // native has the server compress the chunk, which it makes if there is none, in
 // a short transaction, with the settings of the source's. If its compressed
 // relation is not the same as the source's, that is a misfitError and nothing
@@ -296,8 +292,8 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		return chunk, &misfitError{why: "the target's chunk is frozen"}
 	}
 	if chunk != nil { // to compress them would keep the application out
-		var many bool
-		if err := l.db.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s offset %d)", pg.Ident(chunk.Name.Schema, chunk.Name.Name), few)).Scan(&many); err != nil {
+		many, err := l.many(ctx, chunk)
+		if err != nil {
 			return nil, err
 		}
 		if many {
@@ -541,8 +537,10 @@ func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error 
 	return nil
 }
 
-// batches copies the compressed relation of the stream into rel.
-func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, rel string, rr *relation, freeze bool) (bytes int64, err error) {
+// batches copies the compressed relation of the stream into rel, checks what the
+// batches refer to, and returns the part that comes next; more are further
+// options of COPY.
+func (l *Loader) batches(ctx context.Context, tx pgx.Tx, r *stream.Reader, chunk *tsdb.Chunk, data io.Reader, rel string, rr *relation, more ...string) (beside *stream.Part, bytes int64, err error) {
 	if len(rr.drop) > 0 {
 		var drop []bool
 		for _, c := range rr.Columns {
@@ -550,19 +548,19 @@ func (l *Loader) batches(ctx context.Context, r *stream.Reader, data io.Reader, 
 		}
 		data = &fieldFilter{r: bufio.NewReaderSize(data, peekRow), drop: drop}
 	}
-	options := "format " + rr.format
-	if freeze {
-		options += ", freeze"
-	}
+	options := strings.Join(append([]string{"format " + rr.format}, more...), ", ")
 	stored, err := l.db.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", rel, rr.arriving(), options))
 	if err != nil {
-		return 0, l.db.Wrap(err, "copy into %s", rel)
+		return nil, 0, l.db.Wrap(err, "copy into %s", rel)
 	}
 	sent, bytes := r.Part()
 	if rr.filled = stored; stored != sent {
-		return 0, &pg.Error{Side: pg.Target, Object: rel, Err: fmt.Errorf("stored %d of %d batches", stored, sent)}
+		return nil, 0, &pg.Error{Side: pg.Target, Object: rel, Err: fmt.Errorf("stored %d of %d batches", stored, sent)}
 	}
-	return bytes, nil
+	if beside, err = r.NextPart(); err != nil {
+		return nil, 0, err
+	}
+	return beside, bytes, l.refer(ctx, tx, chunk, rel, rr.keys)
 }
 
 // fieldFilter takes columns out of a COPY in text format. Tabs and line ends

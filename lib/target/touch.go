@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -35,24 +36,77 @@ func (l *Loader) truncate(ctx context.Context, tx pgx.Tx, t *task.Task, chunk *t
 	return l.db.Wrap(err, "clear chunk %s", c.Name)
 }
 
-// ends keeps a copy of the first and of the last row that the chunk holds.
-func (l *Loader) ends(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
-	name, at, columns := pg.Ident(chunk.Name.Schema, chunk.Name.Name), pg.Ident(ht.Dimensions[0].Column), copied(ht)
+// remember keeps, for touch, the rows at both ends of what a chunk holds before it
+// is emptied.
+func (l *Loader) remember(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
+	ends, err := l.span(ctx, tx, ht, chunk)
+	if err != nil {
+		return err
+	}
+	return l.keep(ctx, tx, ht, chunk, ends)
+}
+
+// tell tells the aggregates, if there are any, of all that a chunk holds, and of
+// what was remembered.
+func (l *Loader) tell(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil || !aggregated {
+		return err
+	}
+	ends, err := l.span(ctx, tx, ht, chunk)
+	if err != nil {
+		return err
+	}
+	return l.touch(ctx, tx, ht, chunk, ends)
+}
+
+// span returns, quoted, the first and the last value of the primary dimension in
+// a chunk, or nil where it is empty.
+func (l *Loader) span(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) ([]string, error) {
+	at := pg.Ident(ht.Dimensions[0].Column)
+	return l.ends(ctx, tx, "min("+at+")", "max("+at+")", pg.Ident(chunk.Name.Schema, chunk.Name.Name))
+}
+
+// spanOf is the span of a compressed relation, by its metadata; nil where it has
+// none of the primary dimension.
+func (l *Loader) spanOf(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, r *relation, rel string) ([]string, error) {
+	var columns []string
+	for _, c := range r.kept {
+		if c.Index != nil && c.Index.Kind == tsdb.MinMax && slices.Equal(c.Index.Columns, []string{ht.Dimensions[0].Column}) {
+			columns = append(columns, c.Name)
+		}
+	}
+	if columns == nil {
+		return nil, nil
+	}
+	of := pg.Idents(columns)
+	return l.ends(ctx, tx, "min(least("+of+"))", "max(greatest("+of+"))", "only "+rel)
+}
+
+func (l *Loader) ends(ctx context.Context, tx pgx.Tx, first, last, from string) (ends []string, err error) {
+	err = l.asUser(ctx, tx, func() error {
+		var both []*string
+		// A plan that is kept would not see batches attached since (2.14).
+		err := tx.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(%s), quote_literal(%s)] from %s", first, last, from), pgx.QueryExecModeExec).Scan(&both)
+		for _, e := range both {
+			if e != nil {
+				ends = append(ends, *e)
+			}
+		}
+		return err
+	})
+	return ends, l.db.Wrap(err, "look into %s", from)
+}
+
+// keep copies a row of each end aside, for touch.
+func (l *Loader) keep(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, ends []string) error {
+	name, columns := pg.Ident(chunk.Name.Schema, chunk.Name.Name), copied(ht)
 	err := l.asUser(ctx, tx, func() error {
 		if _, err := tx.Exec(ctx, fmt.Sprintf("create temporary table if not exists bf_ends on commit drop as select %s from only %s with no data", columns, name)); err != nil {
 			return err
 		}
-		// As literals: by those the server skips batches. A plan that is kept would
-		// not see batches that were attached since (2.14).
-		var ends []*string
-		if err := tx.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(min(%s)), quote_literal(max(%[1]s))] from %s", at, name), pgx.QueryExecModeExec).Scan(&ends); err != nil {
-			return err
-		}
-		for _, end := range ends {
-			if end == nil { // no row
-				continue
-			}
-			if _, err := tx.Exec(ctx, fmt.Sprintf("insert into pg_temp.bf_ends select %s from %s where %s = %s limit 1", columns, name, at, *end)); err != nil {
+		for _, end := range ends { // a literal: by that the server skips batches
+			if _, err := tx.Exec(ctx, fmt.Sprintf("insert into pg_temp.bf_ends select %s from %s where %s = %s limit 1", columns, name, pg.Ident(ht.Dimensions[0].Column), end)); err != nil {
 				return err
 			}
 		}
@@ -61,17 +115,17 @@ func (l *Loader) ends(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk
 	return l.db.Wrap(err, "look into %s", name)
 }
 
-// touch tells the aggregates of what the chunk holds, and of what it held when
-// ends was called: a copy of each row that was kept goes into the chunk and out
-// of it again. A unique key may forbid that (2.28 and newer look for it in
+// touch tells the aggregates of what is between these ends of a chunk, and of what
+// was remembered: a copy of each row goes into the chunk and
+// out of it again. A unique key may forbid that (2.28 and newer look for it in
 // batches, too): then the row itself is taken out and put back, which decompresses
 // its batch.
-func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) error {
+func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, ends []string) error {
 	c, err := l.db.Chunk(ctx, chunk.Name)
 	if err != nil {
 		return err
 	}
-	if err := l.ends(ctx, tx, ht, c); err != nil {
+	if err := l.keep(ctx, tx, ht, c, ends); err != nil {
 		return err
 	}
 	s, err := l.sight(ctx, ht, c)
@@ -84,15 +138,15 @@ func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 		if err != nil {
 			return err
 		}
-		type end struct {
+		type row struct {
 			CTID   string
 			Values []*string
 		}
-		ends, err := pgx.CollectRows(rows, pgx.RowToStructByPos[end])
+		kept, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 		if err != nil {
 			return err
 		}
-		for _, e := range ends {
+		for _, e := range kept {
 			var ctid string
 			err := tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends where ctid = %s::tid on conflict do nothing returning ctid::text",
 				name, columns, pg.Literal(e.CTID))).Scan(&ctid)
