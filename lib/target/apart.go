@@ -267,12 +267,18 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if w == rowsExisting {
 		return chunk, l.tell(ctx, tx, ht, chunk)
 	}
-	aggregated, err := l.db.Aggregated(ctx, ht)
-	if err != nil {
-		return nil, err
+	truncate := w == rowsCompress // triggers would see rows deleted that came into the chunk
+	if !truncate {
+		if truncate, err = l.db.Aggregated(ctx, ht); err != nil {
+			return nil, err
+		}
 	}
-	// Rows that came into the chunk must not be deleted: triggers would see that.
-	if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, r, aggregated || w == rowsCompress); err != nil {
+	if !truncate {
+		if truncate, err = l.many(ctx, chunk); err != nil {
+			return nil, err
+		}
+	}
+	if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, r, truncate); err != nil {
 		return nil, err
 	}
 	return chunk, l.become(ctx, tx, ht, chunk, rel, r)

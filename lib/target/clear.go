@@ -298,11 +298,10 @@ func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *t
 	return l.remove(ctx, tx, pg.Ident(ht.Name.Schema, ht.Name.Name)+where)
 }
 
-// empty locks the chunk against a change of its state and empties it, just before
-// the commit: many rows by TRUNCATE, because DELETE would leave them for the
-// server to look at while it holds its locks. Rows that other tables reference are
-// not for deleting: they have to be merged.
-func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
+// empty locks the chunk against a change of its state and empties it, by TRUNCATE
+// if that is what it takes. Rows that other tables reference are not for deleting:
+// they have to be merged.
+func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, truncate bool) (*tsdb.Chunk, error) {
 	c, err := l.lock(ctx, tx, chunk.Name, t, "row exclusive")
 	if err != nil {
 		return nil, err
@@ -310,9 +309,7 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 	if err := l.unheld(ctx, tx, ht, t, c); err != nil {
 		return nil, err
 	}
-	if many, err := l.many(ctx, c); err != nil {
-		return nil, err
-	} else if many {
+	if truncate {
 		if err := l.truncate(ctx, tx, t, c); err != nil {
 			return nil, err
 		}
@@ -325,6 +322,8 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 const few = 5000
 
 // many reports whether more rows than that are in the chunk, outside of batches.
+// To delete them is no way to empty it before a relation is attached: under the
+// lock of that, the server would look through what DELETE has left.
 func (l *Loader) many(ctx context.Context, chunk *tsdb.Chunk) (many bool, err error) {
 	name := pg.Ident(chunk.Name.Schema, chunk.Name.Name)
 	err = l.db.QueryRow(ctx, fmt.Sprintf("select exists (select from only %s offset %d)", name, few)).Scan(&many)

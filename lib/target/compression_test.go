@@ -1086,6 +1086,8 @@ func TestCompressedLocks(t *testing.T) {
 		{name: "raw into nothing, aggregated and unique", source: fill(0, 1000) + compress, demands: "create unique index on m (dev, ts);", aggregated: true, owner: true, way: wayExisting},
 		{name: "raw with many rows beside, aggregated", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(9000, 500), aggregated: true, way: wayRaw},
 		{name: "raw with many rows beside over compressed", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(9000, 500) + compress, way: wayFresh, why: "to put 8000 rows beside the batches"},
+		{name: "raw with many rows beside over many rows", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(0, 6000), way: wayFresh, why: "to put 8000 rows beside the batches"},
+		{name: "raw with rows beside over many rows", source: fill(0, 1000) + compress + fill(1000, 80), target: fill(0, 6000), way: wayRaw},
 		{name: "raw over many rows", source: fill(0, 1000) + compress, target: fill(0, 6000), owner: true, way: wayRows, why: "the target's chunk has uncompressed rows; this helps: grant create"},
 		{name: "triggers", source: fill(0, 1000) + compress, demands: trigger, target: fill(3, 5), way: wayCompress, why: "row triggers of the target have to fire: seen"},
 		{name: "triggers, aggregated", source: fill(0, 1000) + compress, demands: trigger, target: fill(1100, 500), aggregated: true, way: wayCompress, why: "row triggers of the target have to fire: seen"},

@@ -162,13 +162,17 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 		return 0, 0, err
 	}
 	into, beside := pg.Ident(chunk.Name.Schema, chunk.Name.Name), newPart(r)
+	many, err := l.many(ctx, chunk)
+	if err != nil {
+		return 0, 0, err
+	}
 	squeezed := chunk.Status&tsdb.StatusCompressed != 0
 	var more int64
 	var ends []string
-	// To empty a compressed chunk, or one that aggregates are on, takes a lock
-	// that keeps the application out: the rows had better have come by then,
+	// To empty a chunk that is compressed, has many rows or is aggregated takes a
+	// lock that keeps the application out: the rows had better have come by then,
 	// and be few.
-	if aggregated || squeezed {
+	if aggregated || squeezed || many {
 		if stored, more, err = l.park(ctx, tx, r, into, part, beside); err != nil {
 			return 0, 0, err
 		}
@@ -176,7 +180,7 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 			return 0, 0, err
 		}
 		if stored > few {
-			if !squeezed {
+			if !squeezed && !many {
 				if ends, err = l.spanOf(ctx, tx, ht, rr, rel); err != nil {
 					return 0, 0, err
 				}
@@ -188,7 +192,7 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 				return 0, 0, err
 			}
 		}
-		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, aggregated && ends == nil); err != nil {
+		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, (aggregated || many) && ends == nil); err != nil {
 			return 0, 0, err
 		}
 		err = l.unpark(ctx, tx, into, part, stored)
@@ -242,12 +246,7 @@ func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 	if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
 		return nil, err
 	}
-	if truncate {
-		if err := l.truncate(ctx, tx, t, chunk); err != nil {
-			return nil, err
-		}
-	}
-	return l.empty(ctx, tx, ht, t, chunk)
+	return l.empty(ctx, tx, ht, t, chunk, truncate)
 }
 
 // become makes a relation that is ready the chunk's.

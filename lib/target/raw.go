@@ -192,7 +192,11 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 			if err := l.index(ctx, tx, rel, r); err != nil {
 				return err
 			}
-			if _, err := l.empty(ctx, tx, ht, t, chunk); err != nil {
+			many, err := l.many(ctx, chunk)
+			if err != nil {
+				return err
+			}
+			if _, err := l.empty(ctx, tx, ht, t, chunk, many); err != nil {
 				return err
 			}
 			if err := l.attach(ctx, tx, ht, chunk, rel, r, alter); err != nil {
