@@ -65,6 +65,7 @@ type chaos struct {
 	kinds   []kind
 	faults  map[string]int
 	runs    map[string]int // of pipelines, by form
+	ways    map[string]int // of the tasks done, by how
 	loaded  map[string]int // "loaded" results by task, of this backfill
 	whole   int            // backfills that came to their end
 	copied  int            // tasks done in those
@@ -82,7 +83,7 @@ type kind struct {
 }
 
 func newChaos(t *testing.T, w *world) *chaos {
-	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install), faults: map[string]int{}, runs: map[string]int{}}
+	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install), faults: map[string]int{}, runs: map[string]int{}, ways: map[string]int{}}
 	for _, name := range []string{"bf-dump", "bf-load", "bf-chunks", "xargs", "perl", "sh", "bash"} {
 		c.add("kill -9 "+name, 5, func(s *session) bool { return c.signal(s, name, syscall.SIGKILL) })
 	}
@@ -241,7 +242,7 @@ func (c *chaos) drop() bool {
 func (c *chaos) compress(d *testdb.DB) bool {
 	return c.exec(d, `do $$ declare c regclass; z bool; begin
 		select format('%I.%I', chunk_schema, chunk_name)::regclass, is_compressed into c, z from timescaledb_information.chunks k
-		where hypertable_name in ('packed', 'tight') order by random() limit 1;
+		where hypertable_name in ('packed', 'tight', 'watched') order by random() limit 1;
 		if c is null then raise exception 'none'; end if;
 		if z then perform decompress_chunk(c); else perform compress_chunk(c); end if; end $$`)
 }
@@ -303,6 +304,10 @@ func (c *chaos) backfill(end time.Time) {
 	c.written += len(c.app.acked)
 	c.whole++
 	c.copied += all
+	for _, r := range c.target.Rows(c.t, "select split_part(copy_message, ':', 1), count(*) from __backfill.task group by 1") {
+		n, _ := strconv.Atoi(r[1])
+		c.ways[r[0]] += n
+	}
 }
 
 // disturb runs a pipeline and breaks things until it ends.
@@ -414,6 +419,9 @@ func (c *chaos) report() string {
 		runs += c.runs[name]
 	}
 	fmt.Fprintf(&b, " %d pipelines of %d backfills; %d backfills came to their end with %d tasks, each worked once\n", runs, c.whole+1, c.whole, c.copied)
+	for _, way := range slices.Sorted(maps.Keys(c.ways)) {
+		fmt.Fprintf(&b, "%7d  tasks: %s\n", c.ways[way], way)
+	}
 	fmt.Fprintf(&b, "%7d  times a chunk was found whole or untouched\n", c.checked)
 	fmt.Fprintf(&b, "%7d  rows of the application written meanwhile, none lost\n", c.written)
 	return b.String()
