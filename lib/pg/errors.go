@@ -103,6 +103,7 @@ const (
 	InvalidRegexp     = "2201B"
 	InvalidParameter  = "22023"
 	InsufficientRight = "42501"
+	UniqueViolation   = "23505"
 )
 
 // Describe is the one line for people: the server's message, its detail and

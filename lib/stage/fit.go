@@ -49,7 +49,7 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 		diffs, ns := dimensionDifferences(s, t)
 		m.Differences = append(m.Differences, diffs...)
 		notes = append(notes, ns...)
-		trig, err := dst.RowTriggers(ctx, t)
+		trig, err := dst.RowTriggers(ctx, t, tsdb.OnInsert)
 		if err != nil {
 			return nil, err
 		}

@@ -30,7 +30,7 @@ type twin struct {
 // it gets into the chunk. compress_chunk on the chunk itself would lock the
 // application out of it for as long as that takes.
 func (l *Loader) apart(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, s *situation) error {
-	triggers, err := l.db.RowTriggers(ctx, ht)
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert)
 	if err != nil {
 		return err
 	}
@@ -261,8 +261,11 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 		return nil, l.db.Wrap(err, "copy into %s", rel)
 	}
 	r.filled = tag.RowsAffected()
-	if _, err := tx.Exec(ctx, "drop table "+tw.table.Name); err != nil {
-		return nil, l.db.Wrap(err, "drop table %s", tw.table.Name)
+	// With the hypertable alone, 2.28 would leave the batches behind for good.
+	for _, table := range []string{pg.Ident(tw.chunk.Name.Schema, tw.chunk.Name.Name), tw.table.Name} {
+		if _, err := tx.Exec(ctx, "drop table "+table); err != nil {
+			return nil, l.db.Wrap(err, "drop table %s", table)
+		}
 	}
 	if w == rowsExisting {
 		return chunk, l.tell(ctx, tx, ht, chunk)

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -31,6 +32,12 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		if p.chunk != nil {
 			if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
 				return "", err
+			}
+			if index, err := l.crashes(ctx, ht); err != nil {
+				return "", err
+			} else if index != "" && !t.Range.Partial {
+				_, err := l.emptied(ctx, tx, t, p.chunk)
+				return relation, err
 			}
 		}
 		// Batches that the range cuts are decompressed, however many.
@@ -79,7 +86,7 @@ const clearClass = 0x6269
 // commit, and of others it is believed only that no batch is left: by then the
 // rows can be seen.
 func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, cond string) error {
-	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	chunks, err := l.chunks(ctx, ht, t)
 	if err != nil {
 		return err
 	}
@@ -126,16 +133,50 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
 			}
-			if left && tries == 0 {
-				// Up to 2.22 batches can be deleted from through the hypertable only.
-				if err := l.takeTurns(ctx, tx, ht, ", or select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"("+pg.Literal(name)+")"); err != nil {
-					return l.db.Wrap(err, "clear %s", ht.Name)
-				}
-				from = pg.Ident(ht.Name.Schema, ht.Name.Name)
+			if !left || tries > 0 {
+				continue
 			}
+			if index, err := l.crashes(ctx, ht); err != nil {
+				return err
+			} else if index != "" {
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: fmt.Errorf("TimescaleDB %s would crash on decompressing it: index %s is on an expression", l.db.TimescaleDB, index),
+					Hint: "drop the index for the time of the migration, or update TimescaleDB; then run the same again"}
+			}
+			// Up to 2.22 batches can be deleted from through the hypertable only.
+			if err := l.takeTurns(ctx, tx, ht, ", or select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"("+pg.Literal(name)+")"); err != nil {
+				return l.db.Wrap(err, "clear %s", ht.Name)
+			}
+			from = pg.Ident(ht.Name.Schema, ht.Name.Name)
 		}
 	}
 	return nil
+}
+
+// crashes returns an index on an expression where the server crashes over it when
+// it decompresses rows (2.11), and "" elsewhere.
+func (l *Loader) crashes(ctx context.Context, ht *tsdb.Hypertable) (index string, err error) {
+	if l.db.PerChunk() {
+		return "", nil
+	}
+	err = l.db.QueryRow(ctx, "select coalesce((select indexrelid::regclass::text from pg_index where indrelid = $1 and indexprs is not null limit 1), '')", ht.OID).Scan(&index)
+	return index, l.db.Wrap(err, "indexes of %s", ht.Name)
+}
+
+// chunks lists the chunks that rows of the task may be in. Those of other
+// partitions are none of its business: they may be frozen, and a condition on the
+// hash would not keep the server from decompressing all of their batches.
+func (l *Loader) chunks(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) ([]*tsdb.Chunk, error) {
+	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	return slices.DeleteFunc(chunks, func(c *tsdb.Chunk) bool {
+		return slices.ContainsFunc(t.Slices[1:], func(want task.Slice) bool {
+			d := ht.Dimension(want.Column)
+			from, until := want.Bounds()
+			return d != nil && d.Hash() == want.Hash && slices.ContainsFunc(c.Slices, func(s task.Slice) bool {
+				begins, ends := s.Bounds()
+				return s.Column == want.Column && (begins >= until || ends <= from)
+			})
+		})
+	}), err
 }
 
 //go:embed locks.sql
@@ -178,11 +219,11 @@ func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
 // puts rows beside batches, or takes rows out of them, does that, in a row of the
 // catalog: until our commit, the application's first insert would wait for it.
 func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
-	triggers, err := l.db.RowTriggers(ctx, ht)
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert|tsdb.OnDelete)
 	if err != nil {
 		return err
 	}
-	chunks, err := l.db.ChunksIn(ctx, ht, t.Range)
+	chunks, err := l.chunks(ctx, ht, t)
 	if err != nil {
 		return err
 	}
@@ -211,6 +252,9 @@ func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) e
 func (l *Loader) cut(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
 	if !t.Range.Partial || tsdb.AtLeast(l.db.TimescaleDB, "2.17") {
 		return nil
+	}
+	if index, err := l.crashes(ctx, ht); err != nil || index != "" {
+		return err
 	}
 	root := pg.Ident(ht.Name.Schema, ht.Name.Name)
 	for _, end := range []string{t.Range.From, t.Range.Until} {
@@ -292,6 +336,9 @@ func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *t
 		return err
 	}
 	// Up to 2.22 only DELETE from the hypertable decompresses.
+	if index, err := l.crashes(ctx, ht); err != nil || index != "" {
+		return err
+	}
 	if err := l.takeTurns(ctx, tx, ht, ""); err != nil {
 		return err
 	}

@@ -603,8 +603,18 @@ func TestCompressedRows(t *testing.T) {
 				if r.Way == wayFresh && strings.Trim(state(t, s.dst), "19") != "" {
 					t.Errorf("status %s", state(t, s.dst))
 				}
+				noOrphans(t, s.dst)
 			})
 		})
+	}
+}
+
+// noOrphans complains of compressed relations that are no chunk's.
+func noOrphans(t *testing.T, db *testdb.DB) {
+	t.Helper()
+	n := db.Rows(t, "select (select count(*) from pg_class where relkind = 'r' and relname ~ '^compress_hyper|_chunk_compressed'), (select count(*) from timescaledb_information.chunks where is_compressed)")
+	if n[0][0] != n[0][1] {
+		t.Errorf("%s compressed relations of %s compressed chunks", n[0][0], n[0][1])
 	}
 }
 
@@ -1083,6 +1093,8 @@ func TestCompressedLocks(t *testing.T) {
 		{name: "raw into what is there, aggregated", source: fill(0, 1000) + compress + fill(200, 20), target: fill(3, 5) + fill(1100, 500) + compress, aggregated: true, owner: true, way: wayExisting},
 		{name: "raw into what is there, aggregated and unique", source: fill(0, 1000) + compress, demands: "create unique index on m (dev, ts);", target: fill(3, 5) + fill(1100, 500) + compress + fill(1700, 3), aggregated: true, owner: true, way: wayExisting},
 		{name: "rows into what is there, aggregated and unique", source: fill(0, 1000) + compress, demands: "create unique index on m (dev, ts);", target: fill(3, 5) + fill(1100, 500) + compress + fill(1700, 3), aggregated: true, owner: true, way: wayRowsExisting, why: "only the target demands of its rows"},
+		{name: "raw into what is there, other segments, aggregated and unique", source: fill(0, 1000) + compress + fill(1000, 20), demands: "create unique index on m (i, ts);", target: fill(3, 5) + fill(600, 401) + "update m set dev = 9;" + compress, aggregated: true, owner: true, way: wayExisting},
+		{name: "raw into what is there, aggregated and deferrably unique", source: fill(0, 1000) + compress, demands: "alter table m add unique (dev, ts) deferrable;", target: fill(3, 5) + fill(1100, 500) + compress + fill(1700, 3), aggregated: true, owner: true, way: wayExisting},
 		{name: "raw into nothing, aggregated and unique", source: fill(0, 1000) + compress, demands: "create unique index on m (dev, ts);", aggregated: true, owner: true, way: wayExisting},
 		{name: "raw with many rows beside, aggregated", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(9000, 500), aggregated: true, way: wayRaw},
 		{name: "raw with many rows beside over compressed", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(9000, 500) + compress, way: wayFresh, why: "to put 8000 rows beside the batches"},
@@ -1188,9 +1200,115 @@ func TestCompressedLocks(t *testing.T) {
 						t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
 					}
 				}
+				noOrphans(t, s.dst)
 			})
 		})
 	}
+}
+
+// TestCompressedDeleteTriggers copies where triggers of the target fire on DELETE:
+// for rows that are replaced, at most once each, and for no others.
+func TestCompressedDeleteTriggers(t *testing.T) {
+	const trigger = `create table gone (i bigint); grant all on gone to public;
+		create function gone() returns trigger language plpgsql as 'begin insert into gone values (old.i); return old; end';
+		create trigger gone before delete on m for each row execute function gone();`
+	for _, c := range []struct {
+		name, source, target, until string
+		owner                       bool
+		replaced                    string // of the rows that the target holds
+		way, why                    string
+	}{
+		{name: "a plain owner", source: fill(0, 1000) + compress, owner: true, replaced: "false", way: wayRows, why: "triggers on DELETE would fire"},
+		{name: "a plain owner over compressed", source: fill(0, 1000), target: fill(0, 500) + compress, owner: true, replaced: "i < 500", way: wayRoot, why: "triggers on DELETE would fire"},
+		{name: "many rows beside", source: fill(0, 1000) + compress + fill(1000, 8000), target: fill(9000, 500), replaced: "i >= 9000", way: wayFresh, why: "to put 8000 rows beside the batches"},
+		{name: "a part over compressed", source: fill(0, 1000), target: fill(0, 1000) + compress, until: "2024-01-04 10:00+00", replaced: "i < 600", way: wayRoot, why: "the target's chunk is compressed"},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+				if !thorough(t, p) {
+					t.Skip("on the newest and the oldest version only")
+				}
+				s := both(t, p)
+				s.exec(t, table)
+				s.src.Exec(t, enable+c.source)
+				s.dst.Exec(t, enable+c.target+trigger+"create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data")
+				s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+				if c.owner {
+					s.as = s.dst.Role(t, "bf_owner")
+					s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+				}
+				s.stage(t, stage.Options{Until: cmp.Or(c.until, "2025-01-01"), Filter: `\.m$`})
+				wantWay(t, one(t, s.copy(t)), c.way, c.why)
+				s.same(t, "after the copy")
+				if got := s.dst.Rows(t, "select count(*) from (select i, count(*) from gone group by 1) g where count > 1 or not ("+c.replaced+")"); got[0][0] != "0" {
+					t.Errorf("triggers fired for %s rows that were not replaced, or again", got[0][0])
+				}
+				s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+				a, b := s.src.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 order by 1, 2"), s.dst.Rows(t, "select * from hourly order by h, dev")
+				if !reflect.DeepEqual(a, b) {
+					t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
+				}
+			})
+		})
+	}
+}
+
+// TestCompressedExpressions loads over compressed chunks that have an index on an
+// expression, whole ones and parts: 2.11 crashes over what other versions do.
+func TestCompressedExpressions(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !thorough(t, p) {
+			t.Skip("on the newest and the oldest version only")
+		}
+		for _, until := range []string{"2025-01-01", "2024-01-04 10:00+00"} {
+			s := both(t, p)
+			s.exec(t, table+"create index on m (lower(t), ts);"+enable)
+			s.src.Exec(t, fill(0, 1000))
+			s.dst.Exec(t, fill(0, 1000)+"update m set v = 7 where i < 600;"+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
+				create trigger seen after insert on m for each row execute function seen();`)
+			s.stage(t, stage.Options{Until: until})
+			if legacy(p) && until != "2025-01-01" {
+				if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "would crash") {
+					t.Errorf("%v", errs[0])
+				}
+				continue
+			}
+			one(t, s.copy(t))
+			s.same(t, "after the copy until "+until)
+		}
+	})
+}
+
+// TestCompressedPartitions loads over compressed chunks of one partition while
+// those of the other are frozen.
+func TestCompressedPartitions(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !tsdb.AtLeast(p.Target.Version, "2.28") {
+			t.Skip("up to 2.22 batches can be deleted from through the hypertable only, of all partitions")
+		}
+		s := both(t, p)
+		s.exec(t, strings.Replace(table, "'ts', chunk", "'ts', 'dev', 2, chunk", 1)+enable)
+		s.src.Exec(t, fill(0, 1000))
+		s.dst.Exec(t, fill(0, 500)+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
+			create trigger seen after insert on m for each row execute function seen();`)
+		fn := "_timescaledb_functions"
+		if legacy(p) {
+			fn = "_timescaledb_internal"
+		}
+		s.dst.Exec(t, "select "+fn+".freeze_chunk(c) from show_chunks('m') c")
+		s.stage(t, stage.Options{Until: "2025-01-01"})
+		rs := s.copy(t)
+		if len(rs) != 2 {
+			t.Fatalf("%d results", len(rs))
+		}
+		for _, r := range rs {
+			wantWay(t, r, wayCompress, "row triggers")
+		}
+		s.same(t, "after the copy")
+		if s := state(t, s.dst); s != "1,1" {
+			t.Errorf("status %s", s)
+		}
+	})
 }
 
 // TestCompressedSkewed copies compressed chunks of a hypertable that lost a

@@ -185,7 +185,11 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 					return 0, 0, err
 				}
 			}
-			if ends == nil {
+			why, err := l.untold(ctx, ht)
+			if err != nil {
+				return 0, 0, err
+			}
+			if ends == nil || why != "" {
 				return 0, 0, byRows(t, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", stored))
 			}
 			if err := l.remember(ctx, tx, ht, chunk); err != nil {
@@ -372,8 +376,11 @@ func (l *Loader) finish(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 	if !loose || c.Status&tsdb.StatusPartial != 0 {
 		return nil
 	}
-	_, err = tx.Exec(ctx, fmt.Sprintf(`with one as (delete from only %s where ctid = (select ctid from only %[1]s limit 1) returning %s)
+	err = l.asUser(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, fmt.Sprintf(`with one as (delete from only %s where ctid = (select ctid from only %[1]s limit 1) returning %s)
         insert into %s (%[2]s) overriding system value select %[2]s from one`, name, copied(ht), pg.Ident(ht.Name.Schema, ht.Name.Name)))
+		return err
+	})
 	return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
 }
 

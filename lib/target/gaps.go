@@ -153,12 +153,12 @@ func inTheWay(err error) bool {
 // chunk begins, goes through the root and is deleted again in the same short
 // transaction; what stays is the chunk.
 func (l *Loader) routeRow(ctx context.Context, ht *tsdb.Hypertable, want []task.Slice, part *stream.Part, data *partReader) (why string, err error) {
-	triggers, err := l.db.RowTriggers(ctx, ht)
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert|tsdb.OnDelete)
 	if err != nil {
 		return "", err
 	}
 	if len(triggers) > 0 {
-		return "row triggers on the target would fire twice for a row", nil
+		return "row triggers on the target would fire for a row too many", nil
 	}
 	row, err := data.firstRow(part.Format)
 	if err != nil {

@@ -34,7 +34,7 @@ func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *t
 	if w == rowsRoot && !l.db.PerChunk() {
 		// 2.11 crashes when COPY puts rows beside batches that unique keys are
 		// looked for in, and row triggers fire. INSERT does not.
-		triggers, err := l.db.RowTriggers(ctx, ht)
+		triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert)
 		if err != nil {
 			return "", 0, 0, err
 		}

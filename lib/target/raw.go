@@ -170,6 +170,13 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		case skips:
 			but = ", and the server would go on skipping the chunk by what it held before"
 		case s.whyInto == "":
+			if but, err = l.untold(ctx, ht); err != nil {
+				return nil, err
+			}
+			if but != "" {
+				but = ", and " + but
+				break
+			}
 			chunk, err = l.native(ctx, ht, t, chunk, r)
 			if s.same = err == nil; errors.As(err, &misfit) {
 				but, err = ", and "+misfit.why, nil

@@ -60,6 +60,20 @@ func (l *Loader) tell(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk
 	return l.touch(ctx, tx, ht, chunk, ends)
 }
 
+// untold says why the aggregates cannot be told by touch: triggers would take the
+// rows that it deletes for rows that are gone.
+func (l *Loader) untold(ctx context.Context, ht *tsdb.Hypertable) (why string, err error) {
+	aggregated, err := l.db.Aggregated(ctx, ht)
+	if err != nil || !aggregated {
+		return "", err
+	}
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnDelete)
+	if len(triggers) > 0 {
+		why = "triggers on DELETE would fire when continuous aggregates are told of the rows: " + strings.Join(triggers, ", ")
+	}
+	return why, err
+}
+
 // span returns, quoted, the first and the last value of the primary dimension in
 // a chunk, or nil where it is empty.
 func (l *Loader) span(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) ([]string, error) {
@@ -148,13 +162,22 @@ func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 		}
 		for _, e := range kept {
 			var ctid string
-			err := tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends where ctid = %s::tid on conflict do nothing returning ctid::text",
-				name, columns, pg.Literal(e.CTID))).Scan(&ctid)
+			// ON CONFLICT is refused where a key is deferrable.
+			err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+				return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends where ctid = %s::tid returning ctid::text",
+					name, columns, pg.Literal(e.CTID))).Scan(&ctid)
+			})
 			var tag pgconn.CommandTag
 			switch {
-			case errors.Is(err, pgx.ErrNoRows):
-				tag, err = tx.Exec(ctx, fmt.Sprintf("with row as (delete from only %s where %s returning %s) insert into %[1]s (%[3]s) overriding system value select %[3]s from row", name, s.where(e.Values), columns))
-				if err == nil && tag.RowsAffected() == 0 {
+			case pg.Code(err) == pg.UniqueViolation:
+				// By another segment, maybe, and up to 2.22 by none of the batches.
+				var there []*string
+				at := sight(s[:1]).where(e.Values[:1])
+				err = tx.QueryRow(ctx, fmt.Sprintf("(select %s from only %s where %s limit 1) union all (select %[1]s from %[2]s where %[3]s limit 1) limit 1", s.values(), name, at), pgx.QueryExecModeExec).Scan(&there)
+				if err == nil {
+					tag, err = tx.Exec(ctx, fmt.Sprintf("with row as (delete from only %s where %s returning %s) insert into %[1]s (%[3]s) overriding system value select %[3]s from row", name, s.where(there), columns))
+				}
+				if errors.Is(err, pgx.ErrNoRows) || err == nil && tag.RowsAffected() == 0 {
 					err = errors.New("the row that is in the way is not there")
 				}
 			case err == nil:

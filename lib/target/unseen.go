@@ -22,7 +22,7 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 	if demand := ht.Stricter(r.Enforced); demand != "" {
 		return "only the target demands of its rows: " + demand, nil
 	}
-	triggers, err := l.db.RowTriggers(ctx, ht)
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert)
 	if err != nil {
 		return "", err
 	}

@@ -402,14 +402,20 @@ func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column,
 	return m, db.Wrap(err, "list columns")
 }
 
-// RowTriggers lists the users' row triggers of a hypertable: they fire on a
-// COPY into its chunks. The trigger that logs invalidations of continuous
+// The events of triggers, as bits of pg_trigger.tgtype.
+const (
+	OnInsert = 4
+	OnDelete = 8
+)
+
+// RowTriggers lists the users' row triggers of a hypertable for an event, or one
+// of several: those on INSERT fire on a COPY into its chunks. The trigger that logs invalidations of continuous
 // aggregates (up to 2.22) and the one that keeps rows out of the root are
 // TimescaleDB's own.
-func (db *DB) RowTriggers(ctx context.Context, h *Hypertable) ([]string, error) {
+func (db *DB) RowTriggers(ctx context.Context, h *Hypertable, event int) ([]string, error) {
 	rows, err := db.Query(ctx, `select tgname from pg_trigger
-        where tgrelid = $1 and not tgisinternal and tgtype & 1 = 1 and tgtype & 4 = 4 and tgenabled in ('O', 'A')
-          and tgname not in ('ts_insert_blocker', 'ts_cagg_invalidation_trigger') order by 1`, h.OID)
+        where tgrelid = $1 and not tgisinternal and tgtype & 1 = 1 and tgtype & $2 <> 0 and tgenabled in ('O', 'A')
+          and tgname not in ('ts_insert_blocker', 'ts_cagg_invalidation_trigger') order by 1`, h.OID, event)
 	if err != nil {
 		return nil, db.Wrap(err, "triggers of %s", h.Name)
 	}
