@@ -238,14 +238,10 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if err != nil {
 		return nil, err
 	}
-	missing, err := l.db.Missing(ctx, chunk.OID)
-	if err != nil {
+	if why, err := l.lossy(ctx, chunk, r); err != nil {
 		return nil, err
-	}
-	for _, m := range missing {
-		if slices.Contains(r.Nulls, m) {
-			return nil, &misfitError{why: fmt.Sprintf("NULLs of column %q, which was added with a default to the target's chunk, would be lost", m)}
-		}
+	} else if why != "" {
+		return nil, &misfitError{why: why}
 	}
 	var rel string
 	if w == rowsExisting {

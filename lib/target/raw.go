@@ -145,15 +145,8 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		if s.unfit = p.why; s.unfit != "" {
 			return nil, nil
 		}
-		missing, err := l.db.Missing(ctx, chunk.OID)
-		if err != nil {
+		if s.unfit, err = l.lossy(ctx, chunk, r); err != nil || s.unfit != "" {
 			return nil, err
-		}
-		for _, m := range missing {
-			if slices.Contains(r.Nulls, m) {
-				s.unfit = fmt.Sprintf("column %q was added with a default to the target's chunk", m)
-				return nil, nil
-			}
 		}
 	}
 	var role string
@@ -226,6 +219,19 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		return nil, nil
 	}
 	return chunk, err
+}
+
+// lossy says which NULLs the chunk would lose: a batch without a value of a column
+// may be NULL as a whole, and that stands for the default where the column was
+// added to the chunk with one.
+func (l *Loader) lossy(ctx context.Context, chunk *tsdb.Chunk, r *relation) (why string, err error) {
+	missing, err := l.db.Missing(ctx, chunk.OID)
+	for _, column := range missing {
+		if slices.Contains(r.Nulls, column) {
+			return fmt.Sprintf("NULLs of column %q, which was added with a default to the target's chunk, would be lost", column), nil
+		}
+	}
+	return "", err
 }
 
 // ensure returns the chunk of the task, which it makes if there is none, within
