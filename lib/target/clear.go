@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -36,7 +37,7 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 			if index, err := l.crashes(ctx, ht); err != nil {
 				return "", err
 			} else if index != "" && !t.Range.Partial {
-				_, err := l.emptied(ctx, tx, t, p.chunk)
+				_, err := l.emptied(ctx, tx, ht, t, p.chunk)
 				return relation, err
 			}
 		}
@@ -58,16 +59,28 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
 			return "", err
 		}
-		return relation, l.db.Wrap(l.remove(ctx, tx, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
+		return relation, l.db.Wrap(l.remove(ctx, tx, ht, "only "+relation+" where "+cond), "clear chunk %s", p.chunk.Name)
 	}
-	_, err = l.emptied(ctx, tx, t, p.chunk)
+	_, err = l.emptied(ctx, tx, ht, t, p.chunk)
 	return relation, err
 }
 
 // remove deletes rows, running the user's functions where there are any.
-func (l *Loader) remove(ctx context.Context, tx pgx.Tx, from string) error {
+func (l *Loader) remove(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, from string) error {
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnDelete)
+	if err != nil {
+		return err
+	}
 	return l.asUser(ctx, tx, func() error {
-		_, err := tx.Exec(ctx, "delete from "+from)
+		if _, err := tx.Exec(ctx, "delete from "+from); err != nil || len(triggers) == 0 {
+			return err
+		}
+		var kept bool // by a trigger that returns NULL
+		err := tx.QueryRow(ctx, "select exists (select from "+from+")").Scan(&kept)
+		if err == nil && kept {
+			err = &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: errors.New("rows that have to be replaced are still there after DELETE"),
+				Hint: "does a trigger keep them (" + strings.Join(triggers, ", ") + ")? disable it for the time of the migration, then run the same again"}
+		}
 		return err
 	})
 }
@@ -118,7 +131,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if tries == 4 {
 				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("batches in the task's range are there again and again after they were deleted"), Hint: "does an application change old rows, or a job compress them?"}
 			}
-			if err := l.remove(ctx, tx, from+" where "+cond); err != nil {
+			if err := l.remove(ctx, tx, ht, from+" where "+cond); err != nil {
 				return l.db.Wrap(err, "clear %s", name)
 			}
 			if left = c.Status != 0; !left {
@@ -128,7 +141,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 				return tx.QueryRow(ctx, "select (select count(*) from "+name+" where "+cond+") > (select count(*) from only "+name+" where "+cond+")").Scan(&left)
 			})
 			if err == nil && !left { // what somebody else has decompressed
-				err = l.remove(ctx, tx, "only "+name+" where "+cond)
+				err = l.remove(ctx, tx, ht, "only "+name+" where "+cond)
 			}
 			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
@@ -271,7 +284,7 @@ func (l *Loader) cut(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) err
 			}
 			// Never, but the server does not know. (No system column instead:
 			// 2.11 crashes over one.)
-			return l.remove(ctx, tx, root+" where "+pg.Ident(t.Range.Column)+" = "+at+" and random() < 0")
+			return l.remove(ctx, tx, ht, root+" where "+pg.Ident(t.Range.Column)+" = "+at+" and random() < 0")
 		})
 		if err != nil && (pg.Code(err) == "" || l.db.Lost()) {
 			return l.db.Wrap(err, "decompress what the range cuts of %s", ht.Name)
@@ -329,7 +342,7 @@ func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *t
 		return err
 	}
 	where := " where random() < 0 and " + s.where(values)
-	if err := l.remove(ctx, tx, "only "+chunk+where); err != nil {
+	if err := l.remove(ctx, tx, ht, "only "+chunk+where); err != nil {
 		return err
 	}
 	if c, err = l.db.Chunk(ctx, c.Name); err != nil || c == nil || c.Status&tsdb.StatusPartial != 0 {
@@ -342,7 +355,7 @@ func (l *Loader) crack(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *t
 	if err := l.takeTurns(ctx, tx, ht, ""); err != nil {
 		return err
 	}
-	return l.remove(ctx, tx, pg.Ident(ht.Name.Schema, ht.Name.Name)+where)
+	return l.remove(ctx, tx, ht, pg.Ident(ht.Name.Schema, ht.Name.Name)+where)
 }
 
 // empty locks the chunk against a change of its state and empties it, by TRUNCATE
@@ -361,7 +374,7 @@ func (l *Loader) empty(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 			return nil, err
 		}
 	}
-	return l.emptied(ctx, tx, t, c)
+	return l.emptied(ctx, tx, ht, t, c)
 }
 
 // few is how many rows a chunk may be locked for: a server compresses, moves or
@@ -383,7 +396,7 @@ func (l *Loader) many(ctx context.Context, chunk *tsdb.Chunk) (many bool, err er
 // and once, when it has none, for its rows. From 2.28 on DELETE would go through
 // batches one by one. Where other tables reference the hypertable, TRUNCATE of the
 // chunk is refused.
-func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
+func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) (*tsdb.Chunk, error) {
 	relation := pg.Ident(c.Name.Schema, c.Name.Name)
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return nil, err
@@ -416,13 +429,19 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, t *task.Task, c *tsdb.C
 			return c, l.db.Wrap(err, "clear chunk %s", c.Name)
 		}
 	}
-	// A DELETE of nothing is refused, too, where a publication wants to tell
-	// subscribers which rows it was, and there is no key.
+	return c, l.wipe(ctx, tx, ht, c, relation)
+}
+
+// wipe deletes all rows of a chunk or of its compressed relation. A DELETE of
+// nothing is refused, too, where a publication wants to tell subscribers which
+// rows it was, and there is no key.
+func (l *Loader) wipe(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk, relation string) error {
 	var some bool
-	if err := tx.QueryRow(ctx, "select exists (select from only "+relation+")").Scan(&some); err != nil || !some {
-		return c, l.db.Wrap(err, "clear chunk %s", c.Name)
+	err := tx.QueryRow(ctx, "select exists (select from only "+relation+")").Scan(&some)
+	if err == nil && some {
+		err = l.remove(ctx, tx, ht, "only "+relation)
 	}
-	return c, l.db.Wrap(l.remove(ctx, tx, "only "+relation), "clear chunk %s", c.Name)
+	return l.db.Wrap(err, "clear chunk %s", c.Name)
 }
 
 // existing empties the compressed relation that the chunk has and returns it.
@@ -452,8 +471,8 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 		}
 	}
 	for _, from := range []string{rel, pg.Ident(c.Name.Schema, c.Name.Name)} {
-		if err := l.remove(ctx, tx, "only "+from); err != nil {
-			return "", l.db.Wrap(err, "clear chunk %s", c.Name)
+		if err := l.wipe(ctx, tx, ht, c, from); err != nil {
+			return "", err
 		}
 	}
 	return rel, nil

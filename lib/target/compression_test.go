@@ -1253,6 +1253,51 @@ func TestCompressedDeleteTriggers(t *testing.T) {
 	}
 }
 
+// TestDeleteTriggersKeepRows loads where a trigger of the target keeps rows from
+// being deleted: that is an error, and they are not doubled.
+func TestDeleteTriggersKeepRows(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !thorough(t, p) {
+			t.Skip("on the newest and the oldest version only")
+		}
+		for _, state := range []string{"", compress} {
+			s := both(t, p)
+			s.exec(t, table+enable+fill(0, 1000))
+			s.dst.Exec(t, state+`create function keep() returns trigger language plpgsql as 'begin return null; end'; create trigger keep before delete on m for each row execute function keep();`)
+			s.stage(t, stage.Options{Until: "2024-01-04 10:00+00"})
+			if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "still there after DELETE") || !strings.Contains(pg.Hint(errs[0]), "(keep)") {
+				t.Errorf("%v", errs[0])
+			}
+			s.same(t, "after the refusal")
+		}
+	})
+}
+
+// TestCompressedUUID tells a continuous aggregate of batches whose dimension is a
+// uuid, by a role that may not create relations.
+func TestCompressedUUID(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		if !tsdb.AtLeast(p.Target.Version, "2.28") {
+			t.Skip("no continuous aggregates on uuid")
+		}
+		s := both(t, p)
+		const rows = "insert into m select to_uuidv7_boundary('2024-01-04'::timestamptz + i * interval '1 minute'), i % 4, i from generate_series(1, 1000) i;"
+		s.exec(t, "create table m(id uuid not null, dev int, i bigint); select create_hypertable('m', 'id', chunk_time_interval => interval '7 days'); alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'id');")
+		s.src.Exec(t, rows+compress)
+		const query = "select time_bucket('1 hour', id) as h, count(*) as n, sum(i) as i from m group by 1"
+		s.dst.Exec(t, strings.ReplaceAll(rows, "1, 1000", "500, 2000")+"update m set i = 0;"+compress+"create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as "+query+" with no data")
+		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+		s.as = s.dst.Role(t, "bf_owner")
+		s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+		s.stage(t, stage.Options{Until: "2025-01-01", Filter: `\.m$`})
+		wantWay(t, one(t, s.copy(t)), wayExisting, "")
+		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
+		if a, b := s.src.Rows(t, query+" order by 1"), s.dst.Rows(t, "select * from hourly order by 1"); !reflect.DeepEqual(a, b) {
+			t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
+		}
+	})
+}
+
 // TestCompressedExpressions loads over compressed chunks that have an index on an
 // expression, whole ones and parts: 2.11 crashes over what other versions do.
 func TestCompressedExpressions(t *testing.T) {

@@ -198,7 +198,7 @@ func (l *Loader) routeRow(ctx context.Context, ht *tsdb.Hypertable, want []task.
 			return err
 		}
 		// Only our row: the chunk may have been there by now.
-		return l.remove(ctx, tx, "only "+chunk+" where xmin::text::bigint = txid_current() & 4294967295")
+		return l.remove(ctx, tx, ht, "only "+chunk+" where xmin::text::bigint = txid_current() & 4294967295")
 	})
 	if strings.HasPrefix(pg.Code(err), "23") {
 		// In conflict with a row that is going to be replaced. What violates a

@@ -77,7 +77,7 @@ func (l *Loader) untold(ctx context.Context, ht *tsdb.Hypertable) (why string, e
 // span returns, quoted, the first and the last value of the primary dimension in
 // a chunk, or nil where it is empty.
 func (l *Loader) span(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk) ([]string, error) {
-	at := pg.Ident(ht.Dimensions[0].Column)
+	at := comparable(ht, pg.Ident(ht.Dimensions[0].Column))
 	return l.ends(ctx, tx, "min("+at+")", "max("+at+")", pg.Ident(chunk.Name.Schema, chunk.Name.Name))
 }
 
@@ -94,7 +94,16 @@ func (l *Loader) spanOf(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, r *
 		return nil, nil
 	}
 	of := pg.Idents(columns)
-	return l.ends(ctx, tx, "min(least("+of+"))", "max(greatest("+of+"))", "only "+rel)
+	return l.ends(ctx, tx, "min("+comparable(ht, "least("+of+")")+")", "max("+comparable(ht, "greatest("+of+")")+")", "only "+rel)
+}
+
+// comparable is a value of the primary dimension as min and max take it: there are
+// none of uuid before PostgreSQL 18.
+func comparable(ht *tsdb.Hypertable, value string) string {
+	if ht.Dimensions[0].Type == "uuid" {
+		return value + `::text collate "C"`
+	}
+	return value
 }
 
 func (l *Loader) ends(ctx context.Context, tx pgx.Tx, first, last, from string) (ends []string, err error) {
