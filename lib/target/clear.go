@@ -34,18 +34,16 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 			if err := l.unfreeze(ctx, tx, p.chunk); err != nil {
 				return "", err
 			}
-			if index, err := l.crashes(ctx, ht); err != nil {
-				return "", err
-			} else if index != "" && !t.Range.Partial {
-				_, err := l.emptied(ctx, tx, ht, t, p.chunk)
-				return relation, err
-			}
 		}
 		// Batches that the range cuts are decompressed, however many.
 		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 			return "", err
 		}
-		if err := l.clearChunks(ctx, tx, ht, t, cond); err != nil {
+		err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return l.clearChunks(ctx, tx, ht, t, cond) })
+		if errors.Is(err, errCrash) && p.chunk != nil && !t.Range.Partial {
+			_, err = l.emptied(ctx, tx, ht, t, p.chunk)
+		}
+		if err != nil {
 			return "", err
 		}
 		return relation, nil
@@ -131,13 +129,22 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if tries == 4 {
 				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("batches in the task's range are there again and again after they were deleted"), Hint: "does an application change old rows, or a job compress them?"}
 			}
-			if err := l.remove(ctx, tx, ht, from+" where "+cond); err != nil {
+			err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return l.remove(ctx, tx, ht, from+" where "+cond) })
+			if code := pg.Code(err); tries > 0 && (code == "XX000" || code == "TS101") {
+				// The server cannot: 2.14 to 2.22 where time is a segment, up to 2.22
+				// where chunks of other partitions are frozen.
+				from = "only " + name
+				if _, err = tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass, true)", c.OID); err == nil {
+					err = l.remove(ctx, tx, ht, from+" where "+cond)
+				}
+			}
+			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
 			}
 			if left = c.Status != 0; !left {
 				break
 			}
-			err := l.asUser(ctx, tx, func() error {
+			err = l.asUser(ctx, tx, func() error {
 				return tx.QueryRow(ctx, "select (select count(*) from "+name+" where "+cond+") > (select count(*) from only "+name+" where "+cond+")").Scan(&left)
 			})
 			if err == nil && !left { // what somebody else has decompressed
@@ -152,7 +159,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if index, err := l.crashes(ctx, ht); err != nil {
 				return err
 			} else if index != "" {
-				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: fmt.Errorf("TimescaleDB %s would crash on decompressing it: index %s is on an expression", l.db.TimescaleDB, index),
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: fmt.Errorf("%w: TimescaleDB %s, and index %s on an expression", errCrash, l.db.TimescaleDB, index),
 					Hint: "drop the index for the time of the migration, or update TimescaleDB; then run the same again"}
 			}
 			// Up to 2.22 batches can be deleted from through the hypertable only.
@@ -164,6 +171,9 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 	}
 	return nil
 }
+
+// errCrash is what crashes tells of.
+var errCrash = errors.New("the server would crash on decompressing it")
 
 // crashes returns an index on an expression where the server crashes over it when
 // it decompresses rows (2.11), and "" elsewhere.
