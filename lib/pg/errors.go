@@ -104,6 +104,8 @@ const (
 	InvalidParameter  = "22023"
 	InsufficientRight = "42501"
 	UniqueViolation   = "23505"
+	Internal          = "XX000"
+	Frozen            = "TS101" // TimescaleDB: the chunk is
 )
 
 // Describe is the one line for people: the server's message, its detail and

@@ -21,8 +21,7 @@ import (
 // DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
 // exist it logs the invalidation that makes later refreshes right. No lock
 // stronger than a writer's is held during the COPY, so that the application
-// goes on writing to the chunk; only a chunk that is compressed is locked for
-// longer, and its batches go at once.
+// goes on writing to the chunk.
 func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, p *place, w way) (relation string, err error) {
 	if w == rowsRoot {
 		relation = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -39,14 +38,7 @@ func (l *Loader) clear(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *t
 		if _, err := tx.Exec(ctx, "select set_config(name, '0', true) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 			return "", err
 		}
-		err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return l.clearChunks(ctx, tx, ht, t, cond) })
-		if errors.Is(err, errCrash) && p.chunk != nil && !t.Range.Partial {
-			_, err = l.emptied(ctx, tx, ht, t, p.chunk)
-		}
-		if err != nil {
-			return "", err
-		}
-		return relation, nil
+		return relation, l.clearChunks(ctx, tx, ht, t, cond)
 	}
 	relation = pg.Ident(p.chunk.Name.Schema, p.chunk.Name.Name)
 	if t.Range.Partial {
@@ -129,14 +121,12 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if tries == 4 {
 				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: errors.New("batches in the task's range are there again and again after they were deleted"), Hint: "does an application change old rows, or a job compress them?"}
 			}
-			err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return l.remove(ctx, tx, ht, from+" where "+cond) })
-			if code := pg.Code(err); tries > 0 && (code == "XX000" || code == "TS101") {
-				// The server cannot: 2.14 to 2.22 where time is a segment, up to 2.22
-				// where chunks of other partitions are frozen.
-				from = "only " + name
-				if _, err = tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass, true)", c.OID); err == nil {
-					err = l.remove(ctx, tx, ht, from+" where "+cond)
-				}
+			err := l.remove(ctx, tx, ht, from+" where "+cond)
+			switch code := pg.Code(err); {
+			case (code == pg.Frozen || code == pg.Internal) && strings.Contains(err.Error(), "frozen"): // of another partition
+				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: err, Hint: "unfreeze that chunk for the time of the migration, then run the same again"}
+			case code == pg.Internal: // 2.14 to 2.22, where time is a segment
+				return l.stuck(c, pg.Describe(err))
 			}
 			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
@@ -159,11 +149,10 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if index, err := l.crashes(ctx, ht); err != nil {
 				return err
 			} else if index != "" {
-				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: fmt.Errorf("%w: TimescaleDB %s, and index %s on an expression", errCrash, l.db.TimescaleDB, index),
-					Hint: "drop the index for the time of the migration, or update TimescaleDB; then run the same again"}
+				return l.stuck(c, "it would crash over index "+index+", which is on an expression")
 			}
 			// Up to 2.22 batches can be deleted from through the hypertable only.
-			if err := l.takeTurns(ctx, tx, ht, ", or select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"("+pg.Literal(name)+")"); err != nil {
+			if err := l.takeTurns(ctx, tx, ht, ", or "+l.decompress(c)); err != nil {
 				return l.db.Wrap(err, "clear %s", ht.Name)
 			}
 			from = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -172,8 +161,16 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 	return nil
 }
 
-// errCrash is what crashes tells of.
-var errCrash = errors.New("the server would crash on decompressing it")
+// stuck is a chunk whose batches the server cannot delete from. To decompress it
+// would keep the application out: when is for the user to say.
+func (l *Loader) stuck(c *tsdb.Chunk, why string) error {
+	return &pg.Error{Side: pg.Target, Object: "chunk " + c.Name.String(), Err: fmt.Errorf("TimescaleDB %s cannot delete rows from its batches: %s", l.db.TimescaleDB, why),
+		Hint: l.decompress(c) + " on the target; then run the same again"}
+}
+
+func (l *Loader) decompress(c *tsdb.Chunk) string {
+	return "select " + pg.Ident(l.db.ExtensionSchema, "decompress_chunk") + "(" + pg.Literal(pg.Ident(c.Name.Schema, c.Name.Name)) + ")"
+}
 
 // crashes returns an index on an expression where the server crashes over it when
 // it decompresses rows (2.11), and "" elsewhere.

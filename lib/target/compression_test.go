@@ -1312,11 +1312,8 @@ func TestCompressedExpressions(t *testing.T) {
 			s.dst.Exec(t, fill(0, 1000)+"update m set v = 7 where i < 600;"+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
 				create trigger seen after insert on m for each row execute function seen();`)
 			s.stage(t, stage.Options{Until: until})
-			if legacy(p) && until != "2025-01-01" {
-				if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "would crash") {
-					t.Errorf("%v", errs[0])
-				}
-				continue
+			if legacy(p) {
+				s.stuck(t, "would crash over index public.m_lower_ts_idx")
 			}
 			one(t, s.copy(t))
 			s.same(t, "after the copy until "+until)
@@ -1335,10 +1332,27 @@ func TestCompressedTimeSegments(t *testing.T) {
 			s.dst.Exec(t, fill(3, 997)+"update m set v = 7 where i < 600;"+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
 				create trigger seen after insert on m for each row execute function seen();`)
 			s.stage(t, stage.Options{Until: until})
-			wantWay(t, one(t, s.copy(t)), way, "the target's chunk is compressed")
+			if tsdb.AtLeast(p.Target.Version, "2.14") && !tsdb.AtLeast(p.Target.Version, "2.28") {
+				s.stuck(t, "cannot delete rows from its batches")
+				one(t, s.copy(t))
+			} else {
+				wantWay(t, one(t, s.copy(t)), way, "the target's chunk is compressed")
+			}
 			s.same(t, "after the copy until "+until)
 		}
 	})
+}
+
+// stuck loads where the server cannot delete from batches, and does what the hint
+// says.
+func (s *sides) stuck(t *testing.T, why string) {
+	t.Helper()
+	_, errs := s.lane(t, nil)
+	if errs[0] == nil || !strings.Contains(errs[0].Error(), why) {
+		t.Fatalf("%v", errs[0])
+	}
+	do, _, _ := strings.Cut(pg.Hint(errs[0]), " on the target")
+	s.dst.Exec(t, do)
 }
 
 // TestCompressedPartitions loads over compressed chunks of one partition while
@@ -1356,6 +1370,13 @@ func TestCompressedPartitions(t *testing.T) {
 		}
 		s.dst.Exec(t, "select "+fn+".freeze_chunk(c) from show_chunks('m') c")
 		s.stage(t, stage.Options{Until: "2025-01-01"})
+		if !tsdb.AtLeast(p.Target.Version, "2.28") {
+			// The server looks through the batches of all partitions.
+			if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "frozen") || !strings.Contains(pg.Hint(errs[0]), "unfreeze that chunk") {
+				t.Fatalf("%v", errs)
+			}
+			s.dst.Exec(t, "select "+fn+".unfreeze_chunk(c) from show_chunks('m') c")
+		}
 		rs := s.copy(t)
 		if len(rs) != 2 {
 			t.Fatalf("%d results", len(rs))
@@ -1364,7 +1385,6 @@ func TestCompressedPartitions(t *testing.T) {
 			wantWay(t, r, wayCompress, "row triggers")
 		}
 		s.same(t, "after the copy")
-		// Up to 2.22 the batches of all partitions are looked through.
 		if s := state(t, s.dst); s != "1,1" && tsdb.AtLeast(p.Target.Version, "2.28") {
 			t.Errorf("status %s", s)
 		}
