@@ -126,7 +126,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			case (code == pg.Frozen || code == pg.Internal) && strings.Contains(err.Error(), "frozen"): // of another partition
 				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: err, Hint: "unfreeze that chunk for the time of the migration, then run the same again"}
 			case code == pg.Internal: // 2.14 to 2.22, where time is a segment
-				return l.stuck(c, pg.Describe(err))
+				return l.stuck(c, pg.Describe(err), l.decompress(c))
 			}
 			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
@@ -149,7 +149,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			if index, err := l.crashes(ctx, ht); err != nil {
 				return err
 			} else if index != "" {
-				return l.stuck(c, "it would crash over index "+index+", which is on an expression")
+				return l.stuck(c, "it would crash over an index on an expression", "drop index "+index)
 			}
 			// Up to 2.22 batches can be deleted from through the hypertable only.
 			if err := l.takeTurns(ctx, tx, ht, ", or "+l.decompress(c)); err != nil {
@@ -161,11 +161,11 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 	return nil
 }
 
-// stuck is a chunk whose batches the server cannot delete from. To decompress it
-// would keep the application out: when is for the user to say.
-func (l *Loader) stuck(c *tsdb.Chunk, why string) error {
+// stuck is a chunk whose batches the server cannot delete from, and what helps. To
+// decompress it here would keep the application out: when is for the user to say.
+func (l *Loader) stuck(c *tsdb.Chunk, why, helps string) error {
 	return &pg.Error{Side: pg.Target, Object: "chunk " + c.Name.String(), Err: fmt.Errorf("TimescaleDB %s cannot delete rows from its batches: %s", l.db.TimescaleDB, why),
-		Hint: l.decompress(c) + " on the target; then run the same again"}
+		Hint: helps + " on the target, then run the same again"}
 }
 
 func (l *Loader) decompress(c *tsdb.Chunk) string {
@@ -173,7 +173,7 @@ func (l *Loader) decompress(c *tsdb.Chunk) string {
 }
 
 // crashes returns an index on an expression where the server crashes over it when
-// it decompresses rows (2.11), and "" elsewhere.
+// it decompresses rows (2.11; decompress_chunk does so, too), and "" elsewhere.
 func (l *Loader) crashes(ctx context.Context, ht *tsdb.Hypertable) (index string, err error) {
 	if l.db.PerChunk() {
 		return "", nil

@@ -1313,7 +1313,7 @@ func TestCompressedExpressions(t *testing.T) {
 				create trigger seen after insert on m for each row execute function seen();`)
 			s.stage(t, stage.Options{Until: until})
 			if legacy(p) {
-				s.stuck(t, "would crash over index public.m_lower_ts_idx")
+				s.stuck(t, "would crash over an index on an expression")
 			}
 			one(t, s.copy(t))
 			s.same(t, "after the copy until "+until)
