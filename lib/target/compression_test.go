@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"bf/lib/pg"
 	"bf/lib/queue"
@@ -1248,6 +1249,51 @@ func TestCompressedDeleteTriggers(t *testing.T) {
 				if !reflect.DeepEqual(a, b) {
 					t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
 				}
+			})
+		})
+	}
+}
+
+// TestCompressedDeadlock has the application wait for a row that is copied, or
+// replaced, while the copy needs the chunk for itself: it is given up at once, and
+// goes well when it is run again.
+func TestCompressedDeadlock(t *testing.T) {
+	for name, statement := range map[string]string{
+		"same key":       "insert into m(ts, dev) select '2024-01-04'::timestamptz + i * interval '1 minute', 0 from generate_series(0, 2999, 4) i",
+		"a replaced row": "delete from m where i = 3504",
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+				if !thorough(t, p) {
+					t.Skip("on the newest and the oldest version only")
+				}
+				s := both(t, p)
+				s.exec(t, table+"create unique index on m (dev, ts);"+enable)
+				s.src.Exec(t, fill(0, 3000)+compress)
+				s.dst.Exec(t, fill(3500, 5)+`create function seen() returns trigger language plpgsql as 'begin return null; end'; create trigger seen after insert on m for each row execute function seen();`)
+				s.stage(t, stage.Options{Until: "2025-01-01"})
+				app := s.dst.Conn(t)
+				done := make(chan error, 1)
+				s.pause = func() {
+					go func() {
+						_, err := app.Exec(context.Background(), statement)
+						done <- err
+					}()
+					time.Sleep(1500 * time.Millisecond) // the server has looked for deadlocks by then
+				}
+				start := time.Now()
+				if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "deadlock") {
+					t.Errorf("%v", errs[0])
+				}
+				if err := <-done; err != nil {
+					t.Errorf("the application: %v", err)
+				}
+				if d := time.Since(start); d > 30*time.Second {
+					t.Errorf("that took %s", d)
+				}
+				s.pause = nil
+				wantWay(t, one(t, s.copy(t)), wayCompress, "row triggers")
+				s.same(t, "after the copy")
 			})
 		})
 	}

@@ -418,6 +418,18 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 		if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
 			return fmt.Errorf("%v; and then: %w", err, e)
 		}
+		if pg.Code(err) != pg.LockNotAvailable {
+			return err
+		}
+		// Whoever waits for a row of ours, and is in our way, would wait as long as
+		// we do: neither of us waits in one go until the server looks for deadlocks.
+		var awaited bool
+		if e := tx.QueryRow(ctx, "select exists (select from pg_locks where not granted and locktype = 'transactionid' and pg_backend_pid() = any(pg_blocking_pids(pid)))").Scan(&awaited); e != nil {
+			return e
+		}
+		if awaited {
+			return &pg.Error{Side: pg.Target, Err: errors.New("a deadlock: the application waits for a row that is being copied or replaced, and the copy for the application"), Hint: "run the task again"}
+		}
 		return err
 	})
 }
