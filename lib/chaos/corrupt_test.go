@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"bf/lib/testdb"
 )
@@ -42,7 +43,12 @@ func TestCorruptNetwork(t *testing.T) {
 		target.Exec(t, "update __backfill.task set worked = null; delete from m")
 		p := []*proxy{toSource, toTarget}[rnd.IntN(2)]
 		p.corrupt(1 + rnd.IntN(250_000))
-		s := run("bf-chunks --claim | bf-dump | bf-load")
+		s := start(t, env, "bf-chunks --claim | bf-dump | bf-load")
+		// A length that is damaged makes one side wait for what never comes, until
+		// somebody ends the connection.
+		stuck := time.AfterFunc(20*time.Second, func() { p.cut(-1) })
+		s.wait(t, deadline)
+		stuck.Stop()
 		hit := !p.corrupt(0)
 		if hit {
 			flipped++

@@ -131,6 +131,7 @@ func TestLatencyCompressed(t *testing.T) {
 	const (
 		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 399999) i;"
 		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, -2 from generate_series(0, 399999) i;"
+		some            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 hour', i, i / 7.0, -2 from generate_series(0, 150) i;"
 		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;", "alter table %[1]s add check (v < 1e9);"
 		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 99999) i;"
 		trigger         = "create trigger seen after insert on %[1]s for each row execute function seen();"
@@ -149,7 +150,7 @@ func TestLatencyCompressed(t *testing.T) {
 				{"trig", rows + squeeze, "", trigger + stale, "rows into the chunk, then compressed"},
 				{"over", rows, "", stale + squeeze + trigger, "rows into the chunk, then compressed"},
 				{"late", added + rows + squeeze, demand, stale + added, "rows into the chunk, then compressed"},
-				{"side", rows + squeeze + beside, "", stale + hourly, "raw into a fresh compressed relation"},
+				{"side", rows + squeeze + beside, "", some + hourly, "raw into a fresh compressed relation"},
 				{"wide", rows + squeeze + beside, "", stale + squeeze, "rows into a fresh compressed relation"},
 				{"many", rows + squeeze, "", stale, "raw into a fresh compressed relation"},
 				{"aggr", rows + squeeze, demand, stale + squeeze + hourly, "rows into a fresh compressed relation"},
