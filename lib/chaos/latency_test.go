@@ -129,11 +129,11 @@ func check(t *testing.T, name string, idle, busy latencies) {
 func TestLatencyCompressed(t *testing.T) {
 	testdb.Path(t)
 	const (
-		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 399999) i;"
-		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, -2 from generate_series(0, 399999) i;"
+		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, i from generate_series(0, 199999) i;"
+		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, -2 from generate_series(0, 199999) i;"
 		some            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 hour', i, i / 7.0, -2 from generate_series(0, 150) i;"
 		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;", "alter table %[1]s add check (v < 1e9);"
-		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 second', i %% 20, i / 7.0, i from generate_series(0, 99999) i;"
+		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, i from generate_series(0, 49999) i;"
 		trigger         = "create trigger seen after insert on %[1]s for each row execute function seen();"
 		added           = "alter table %[1]s add x text default 'x';"
 		hourly          = `create materialized view %[1]s_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
@@ -190,7 +190,7 @@ func TestLatencyCompressed(t *testing.T) {
 						}
 					}
 					if strings.Contains(c.target, trigger) {
-						fired += 400000
+						fired += 200000
 					}
 					statements = append(statements, "insert into "+c.table+" values ('2024-01-04 12:00:00.5'::timestamptz + $1 * interval '1 second', 7, 0, -1)")
 				}
