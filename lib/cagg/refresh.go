@@ -14,15 +14,11 @@ import (
 
 var errLegacy = errors.New("is a continuous aggregate of the old, partial form (finalized = false): bf does not refresh it")
 
-// lockClass is the first key of the advisory lock on an aggregate; the second
-// is the number of its materialization hypertable.
-const lockClass = 0x6267 // "bg"
-
 // Lock makes sure that no other bf-caggs is at the aggregate, for as long as
 // the connection lives.
 func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 	var ok bool
-	err := r.db.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", lockClass, a.ID).Scan(&ok)
+	err := r.db.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", pg.LockAggregate, a.ID).Scan(&ok)
 	if err == nil && !ok {
 		err = errors.New("another bf-caggs is at it")
 	}

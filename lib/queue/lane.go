@@ -14,19 +14,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The first keys of the advisory locks about a task; the second is the task
-// number.
-const (
-	lockClass   = 0x6266 // "bf": a lane has handed the task out
-	passedClass = 0x6267 // a bf-load has passed the task over
-)
-
 // PassOver tells the lane that handed the task out that this bf-load leaves it
 // alone and writes nothing about it: another one is at it, or the task was
 // staged anew since. It is told by a lock, which ends with the connection: a
 // lane must not wait for ever for a task that nobody is going to do.
 func PassOver(ctx context.Context, c *pg.Conn, number int64) error {
-	_, err := c.Exec(ctx, "select pg_advisory_lock_shared($1, $2::bigint::int)", passedClass, number)
+	_, err := c.Exec(ctx, "select pg_advisory_lock_shared($1, $2::bigint::int)", pg.LockPassed, number)
 	return c.Wrap(err, "pass over task %d", number)
 }
 
@@ -90,7 +83,7 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 		// The inner query is fenced, so that locks are tried one by one in
 		// order and only until the first success.
 		rows, err := l.conn.Query(ctx, `select * from (`+listSQL+` where `+where+` and not priority = any($`+strconv.Itoa(len(args)+1)+`) order by `+l.order+` offset 0) t
-            where pg_try_advisory_lock($`+strconv.Itoa(len(args)+2)+`, priority::int) limit 1`, append(args, append(keys(l.held), keys(l.passed)...), lockClass)...)
+            where pg_try_advisory_lock($`+strconv.Itoa(len(args)+2)+`, priority::int) limit 1`, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask)...)
 		if err != nil {
 			return nil, false, l.conn.Wrap(err, "claim a task")
 		}
@@ -127,7 +120,7 @@ func (l *Lane) release(ctx context.Context) error {
 	if len(l.held) == 0 {
 		return nil
 	}
-	rows, err := l.conn.Query(ctx, releaseSQL, keys(l.held), l.started, passedClass)
+	rows, err := l.conn.Query(ctx, releaseSQL, keys(l.held), l.started, pg.LockPassed)
 	if err != nil {
 		return l.conn.Wrap(err, "claim a task")
 	}
@@ -156,7 +149,7 @@ func (l *Lane) release(ctx context.Context) error {
 
 func (l *Lane) unlock(ctx context.Context, n int64) error {
 	delete(l.held, n)
-	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, $2::bigint::int)", lockClass, n)
+	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, $2::bigint::int)", pg.LockTask, n)
 	return l.conn.Wrap(err, "release task %d", n)
 }
 

@@ -75,10 +75,6 @@ func (l *Loader) remove(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, fro
 	})
 }
 
-// clearClass is the first key of the advisory lock under which lanes wait for
-// each other in clearChunks; the second is the chunk's number.
-const clearClass = 0x6269
-
 // clearChunks deletes the task's rows where it has no chunk of its own: from the
 // chunks that overlap it, one by one. A DELETE from the hypertable would lock all
 // of its chunks, and thousands exhaust the server's lock table.
@@ -110,7 +106,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 		if chunks[i].Status == 0 {
 			continue
 		}
-		if err := l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, c.ID)); err != nil {
+		if err := l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", pg.LockClear, c.ID)); err != nil {
 			return l.db.Wrap(err, "clear %s", name)
 		}
 	}
@@ -216,7 +212,7 @@ func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, 
 	case needed*16 <= room:
 		return nil
 	case needed*4 <= room*3:
-		return l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", clearClass, -ht.ID))
+		return l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", pg.LockSweep, ht.ID))
 	default:
 		return &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: fmt.Errorf("the statement needed here would lock every chunk and index: %d locks, and the server has room for %d", needed, room),
 			Hint: fmt.Sprintf("set max_locks_per_transaction = %d on the target and restart it%s; then run the same again", 2*needed/slots+1, instead)}

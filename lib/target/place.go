@@ -116,12 +116,9 @@ const (
 // of a lock of the application there is one of them at most, or whoever comes
 // last would wait for them all.
 func turn(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0)", turnClass))
+	_, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0)", pg.LockTurn))
 	return err
 }
-
-// turnClass is the first key of that advisory lock.
-const turnClass = 0x6268
 
 // briefly runs f in a transaction of its own whose locks are waited for only
 // briefly, again and again.

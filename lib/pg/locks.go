@@ -1,0 +1,24 @@
+package pg
+
+// LockClass is the first key of an advisory lock; the second tells the locks of
+// one class apart. They are the database's, so all that bf takes stand here: two
+// meanings of one pair of keys would make strangers wait for each other.
+type LockClass int32
+
+// The classes, and what their second key is. iota: no two are the same.
+const (
+	// LockTask: a lane has handed a task out. The task's number.
+	LockTask LockClass = 0x6266 + iota // "bf"
+	// LockPassed: a bf-load has passed a task over (shared). The task's number.
+	LockPassed
+	// LockTurn: the turn to queue for a lock that the application wants, too. 0.
+	LockTurn
+	// LockClear: rows are deleted from a compressed chunk. The chunk's number.
+	LockClear
+	// LockSweep: a statement locks every chunk of a hypertable. The hypertable's
+	// number.
+	LockSweep
+	// LockAggregate: a bf-caggs is at an aggregate. The number of its
+	// materialization hypertable.
+	LockAggregate
+)
