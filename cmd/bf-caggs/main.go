@@ -14,7 +14,6 @@ import (
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
-	"bf/lib/stage"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
@@ -65,6 +64,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	aggregates, err := t.prepare(ctx, &f)
 	if err != nil {
 		log.Error(err)
+		if pg.Code(err) == pg.InvalidRegexp { // --filter
+			return cli.Usage
+		}
 		return cli.Failed
 	}
 	status := cli.OK
@@ -117,7 +119,7 @@ func (t *tool) prepare(ctx context.Context, f *flags) ([]*tsdb.Aggregate, error)
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := stage.Choose(ctx, t.db, all, f.Filter, f.Up, f.Down)
+	chosen, err := t.db.Choose(ctx, all, tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down})
 	if err != nil {
 		return nil, err
 	}

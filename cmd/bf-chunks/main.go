@@ -12,6 +12,7 @@ import (
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
+	"bf/lib/task"
 )
 
 const name = "bf-chunks"
@@ -96,7 +97,11 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 			return failed(log, err)
 		}
 		if !some {
-			log.Info("no task matches --filter %q", f.Filter)
+			there, err := queue.Labels(stop.Context, c)
+			if err != nil {
+				return failed(log, err)
+			}
+			log.Info("no task matches --filter %q; there are: %s", f.Filter, task.Patterns(there))
 		}
 	}
 	if f.Claim {

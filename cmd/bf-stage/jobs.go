@@ -34,11 +34,11 @@ func targetJobs(ctx context.Context, dst *tsdb.DB, p *stage.Plan, pause bool, lo
 	}
 	var mine []*tsdb.Hypertable
 	for _, h := range p.Hypertables {
-		if c := stage.Counterpart(all, h.Name, h.View); c != nil {
+		if c := tsdb.Counterpart(all, h.Name, h.View); c != nil {
 			mine = append(mine, c)
 		}
 	}
-	js, err := dst.Jobs(ctx, stage.Affected(all, mine))
+	js, err := dst.Jobs(ctx, tsdb.Affected(all, mine))
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		}
 		log.Error(err)
 		var bad *stage.BadArgument
-		if errors.As(err, &bad) {
+		if errors.As(err, &bad) || pg.Code(err) == pg.InvalidRegexp {
 			return cli.Usage
 		}
 		return cli.Failed
@@ -115,7 +115,7 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 			return err
 		}
 		defer src.Close()
-		p, err = stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Filter: f.Filter, Up: f.Up, Down: f.Down, Snapshot: f.Snapshot})
+		p, err = stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down}, Snapshot: f.Snapshot})
 		if err != nil {
 			return err
 		}

@@ -135,15 +135,16 @@ func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, mo
 // watermark, and what lies under it from there on.
 func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, error) {
 	filled, err := r.db.Filled(ctx, h)
-	if err != nil || len(filled) == 0 {
-		return nil, err
-	}
-	filled = merge(filled)
-	first, _, err := r.db.First(ctx, h, task.MinBound, task.MaxBound)
 	if err != nil {
 		return nil, err
 	}
-	filled = clip(filled, first, task.MaxBound)
+	if len(filled) > 0 {
+		first, _, err := r.db.First(ctx, h, task.MinBound, task.MaxBound)
+		if err != nil {
+			return nil, err
+		}
+		filled = clip(merge(filled), first, task.MaxBound)
+	}
 	a, err := r.db.Aggregates(ctx, []*tsdb.Hypertable{h})
 	if err != nil || len(a) == 0 || a[0].MaterializedOnly {
 		return filled, err

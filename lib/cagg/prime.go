@@ -55,7 +55,7 @@ func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format stri
 	}
 	var staged []*tsdb.Hypertable
 	for _, s := range p.Hypertables {
-		if h := stage.Counterpart(all, s.Name, s.View); h != nil && h.View != nil {
+		if h := tsdb.Counterpart(all, s.Name, s.View); h != nil && h.View != nil {
 			staged = append(staged, h)
 		}
 	}
@@ -102,7 +102,7 @@ func Beyond(ctx context.Context, src *tsdb.DB, p *stage.Plan) (views []task.Name
 	if err != nil {
 		return nil, err
 	}
-	aggregates, err := src.Aggregates(ctx, stage.Affected(all, p.Hypertables))
+	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, p.Hypertables))
 	if err != nil {
 		return nil, err
 	}

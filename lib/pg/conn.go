@@ -163,6 +163,13 @@ func Literal(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), "'", "''") + "'"
 }
 
+// NameMatches is the SQL condition that a name matches a regular expression,
+// case-insensitively, in one of its two spellings: as people write it, and as
+// SQL quotes it. The arguments are SQL.
+func NameMatches(schema, name, pattern string) string {
+	return fmt.Sprintf("(%[1]s || '.' || %[2]s ~* %[3]s or format('%%I.%%I', %[1]s, %[2]s) ~* %[3]s)", schema, name, pattern)
+}
+
 func address(cfg *pgx.ConnConfig) string {
 	if strings.HasPrefix(cfg.Host, "/") {
 		return fmt.Sprintf("%s (port %d, database %q, user %q)", cfg.Host, cfg.Port, cfg.Database, cfg.User)

@@ -320,6 +320,17 @@ func Any(ctx context.Context, c *pg.Conn, s Selection) (any bool, err error) {
 	return any, filterError(c, err, s.Filter)
 }
 
+// Labels lists the hypertables and views that have tasks.
+func Labels(ctx context.Context, c *pg.Conn) ([]task.Name, error) {
+	rows, err := c.Query(ctx, `select distinct coalesce(view_schema, hypertable_schema), coalesce(view_name, hypertable_name)
+        from __backfill.task order by 1, 2`)
+	if err != nil {
+		return nil, c.Wrap(err, "list tasks")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowToStructByPos[task.Name])
+	return names, c.Wrap(err, "list tasks")
+}
+
 // where is the condition; its parameters come after args.
 func (s Selection) where(args []any) (string, []any) {
 	var conds []string
@@ -331,7 +342,7 @@ func (s Selection) where(args []any) (string, []any) {
 	}
 	if s.Filter != "" {
 		args = append(args, s.Filter)
-		conds = append(conds, fmt.Sprintf("(coalesce(view_schema, hypertable_schema) || '.' || coalesce(view_name, hypertable_name)) ~* $%d", len(args)))
+		conds = append(conds, pg.NameMatches("coalesce(view_schema, hypertable_schema)", "coalesce(view_name, hypertable_name)", fmt.Sprintf("$%d", len(args))))
 	}
 	return strings.Join(conds, " and "), args
 }

@@ -36,7 +36,7 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 	}
 	m := &Misfit{}
 	for _, s := range p.Hypertables {
-		t := Counterpart(all, s.Name, s.View)
+		t := tsdb.Counterpart(all, s.Name, s.View)
 		if t == nil {
 			d, err := missing(ctx, dst, s)
 			if err != nil {
@@ -171,21 +171,6 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) str
 		return "only the target demands of its rows: " + demand
 	}
 	return ""
-}
-
-// Counterpart returns the hypertable of the other side: for a continuous
-// aggregate the one behind the view of that name, because ids and names of
-// materialization hypertables differ between databases.
-func Counterpart(all []*tsdb.Hypertable, name task.Name, view *task.Name) *tsdb.Hypertable {
-	for _, h := range all {
-		switch {
-		case view != nil && h.View != nil && *h.View == *view:
-			return h
-		case view == nil && h.View == nil && h.Name == name:
-			return h
-		}
-	}
-	return nil
 }
 
 func missing(ctx context.Context, dst *tsdb.DB, s *tsdb.Hypertable) (string, error) {

@@ -13,16 +13,13 @@ import (
 	"bf/lib/pg"
 	"bf/lib/task"
 	"bf/lib/tsdb"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Options say what to stage.
 type Options struct {
 	From     string // inclusive; "" for no lower bound
 	Until    string // exclusive
-	Filter   string // regular expression on schema.table or schema.view; "" for all
-	Up, Down bool   // cascades
+	Choice   tsdb.Choice
 	Snapshot string // exported snapshot to read in
 }
 
@@ -75,7 +72,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := Choose(ctx, src, all, o.Filter, o.Up, o.Down)
+	chosen, err := src.Choose(ctx, all, o.Choice)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +80,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
-	aggregates, err := src.Aggregates(ctx, Affected(all, chosen))
+	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, chosen))
 	if err != nil {
 		return nil, err
 	}
@@ -141,107 +138,6 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		p.Aggregates = append(p.Aggregates, pa)
 	}
 	return p, nil
-}
-
-// Choose returns the hypertables whose label matches the filter, with the
-// cascades: up adds the aggregates that depend on a match, down adds what a
-// match depends on. Parents come before the aggregates on them.
-func Choose(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, filter string, up, down bool) ([]*tsdb.Hypertable, error) {
-	byID := map[int32]*tsdb.Hypertable{}
-	names := make([]string, len(all))
-	for i, h := range all {
-		byID[h.ID] = h
-		names[i] = h.Label().String()
-	}
-	picked := map[int32]bool{}
-	if filter == "" {
-		for _, h := range all {
-			picked[h.ID] = true
-		}
-	} else {
-		rows, err := db.Query(ctx, "select i from unnest($1::text[]) with ordinality as u(name, i) where name ~* $2", names, filter)
-		if err != nil {
-			return nil, db.Wrap(err, "match --filter")
-		}
-		matches, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-		if pg.Code(err) == pg.InvalidRegexp {
-			return nil, &BadArgument{Flag: fmt.Sprintf("--filter %q", filter), Err: errors.New(pg.Describe(err))}
-		}
-		if err != nil {
-			return nil, db.Wrap(err, "match --filter")
-		}
-		for _, i := range matches {
-			picked[all[i-1].ID] = true
-		}
-	}
-	switch {
-	case len(all) == 0:
-		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("database %q has no hypertables", db.Config().Database), Hint: "check the connection string"}
-	case len(picked) == 0:
-		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", filter), Hint: "there are: " + strings.Join(names, ", ")}
-	}
-	if down {
-		for _, h := range all {
-			if picked[h.ID] {
-				for p := byID[h.Raw]; p != nil; p = byID[p.Raw] {
-					picked[p.ID] = true
-				}
-			}
-		}
-	}
-	if up {
-		cascadeUp(all, picked)
-	}
-	return pick(all, picked), nil
-}
-
-// Affected returns the hypertables and all aggregates that depend on them,
-// parents first: what changes when rows of the hypertables do.
-func Affected(all, hs []*tsdb.Hypertable) []*tsdb.Hypertable {
-	picked := map[int32]bool{}
-	for _, h := range hs {
-		picked[h.ID] = true
-	}
-	cascadeUp(all, picked)
-	return pick(all, picked)
-}
-
-// cascadeUp picks all aggregates that depend on what is picked.
-func cascadeUp(all []*tsdb.Hypertable, picked map[int32]bool) {
-	for again := true; again; {
-		again = false
-		for _, h := range all {
-			if h.View != nil && !picked[h.ID] && picked[h.Raw] {
-				picked[h.ID], again = true, true
-			}
-		}
-	}
-}
-
-// pick returns the picked hypertables, parents before the aggregates on them.
-func pick(all []*tsdb.Hypertable, picked map[int32]bool) []*tsdb.Hypertable {
-	chosen := slices.DeleteFunc(slices.Clone(all), func(h *tsdb.Hypertable) bool { return !picked[h.ID] })
-	level := levels(all)
-	slices.SortStableFunc(chosen, func(a, b *tsdb.Hypertable) int { return cmp.Compare(level[a.ID], level[b.ID]) })
-	return chosen
-}
-
-// levels says how many aggregates a hypertable stands on.
-func levels(hs []*tsdb.Hypertable) map[int32]int {
-	byID := map[int32]*tsdb.Hypertable{}
-	for _, h := range hs {
-		byID[h.ID] = h
-	}
-	m := map[int32]int{}
-	for _, h := range hs {
-		if h.View != nil {
-			m[h.ID] = 1
-		}
-		for p := byID[h.Raw]; p != nil && p.View != nil; p = byID[p.Raw] {
-			m[h.ID]++
-		}
-	}
-	return m
 }
 
 // tasksOf makes a task of every chunk of h that overlaps the staged range.
@@ -327,7 +223,7 @@ func badBound(flag string, err error) error {
 // they aggregate, newest chunks first within each level.
 func order(hs []*tsdb.Hypertable, tasks []*task.Task) {
 	level := map[task.Name]int{}
-	byID := levels(hs)
+	byID := tsdb.Levels(hs)
 	for _, h := range hs {
 		level[h.Name] = byID[h.ID]
 	}

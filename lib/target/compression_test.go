@@ -882,7 +882,7 @@ func TestCompressedAggregate(t *testing.T) {
 				s.src.Exec(t, "select compress_chunk(c) from show_chunks('hourly') c")
 				const own = "select hypertable_name, attname, segmentby_column_index, orderby_column_index, orderby_asc, orderby_nullsfirst from timescaledb_information.compression_settings order by 1, 2"
 				before := s.dst.Rows(t, own)
-				s.stage(t, stage.Options{Until: "2025-01-01", Filter: "hourly"})
+				s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: "hourly"}})
 				r := one(t, s.copy(t))
 				t.Logf("%s %s", r.Way, r.WhyNotRaw)
 				// Up to 2.22 options of a materialization hypertable cannot be reset.
@@ -1238,7 +1238,7 @@ func TestCompressedDeleteTriggers(t *testing.T) {
 					s.as = s.dst.Role(t, "bf_owner")
 					s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 				}
-				s.stage(t, stage.Options{Until: cmp.Or(c.until, "2025-01-01"), Filter: `\.m$`})
+				s.stage(t, stage.Options{Until: cmp.Or(c.until, "2025-01-01"), Choice: tsdb.Choice{Filter: `\.m$`}})
 				wantWay(t, one(t, s.copy(t)), c.way, c.why)
 				s.same(t, "after the copy")
 				if got := s.dst.Rows(t, "select count(*) from (select i, count(*) from gone group by 1) g where count > 1 or not ("+c.replaced+")"); got[0][0] != "0" {
@@ -1335,7 +1335,7 @@ func TestCompressedUUID(t *testing.T) {
 		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 		s.as = s.dst.Role(t, "bf_owner")
 		s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
-		s.stage(t, stage.Options{Until: "2025-01-01", Filter: `\.m$`})
+		s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: `\.m$`}})
 		wantWay(t, one(t, s.copy(t)), wayExisting, "")
 		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 		if a, b := s.src.Rows(t, query+" order by 1"), s.dst.Rows(t, "select * from hourly order by 1"); !reflect.DeepEqual(a, b) {

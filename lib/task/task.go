@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -32,6 +33,35 @@ func (n Name) String() string { return n.Schema + "." + n.Name }
 
 // IsZero reports whether the name is absent.
 func (n Name) IsZero() bool { return n == Name{} }
+
+// Pattern is a regular expression that matches the name, quoted for a shell
+// where it has to be: what --filter takes on a command line.
+func (n Name) Pattern() string {
+	s := metacharacters.ReplaceAllString(n.String(), `\$0`)
+	if bareword.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+var (
+	// The dot is left alone: it matches itself, and people know how to read it.
+	metacharacters = regexp.MustCompile(`[\\^$|?*+()\[\]{}]`)
+	bareword       = regexp.MustCompile(`^[A-Za-z0-9_.]+$`)
+)
+
+// Patterns lists the patterns of names for a message.
+func Patterns(names []Name) string {
+	const most = 20
+	var ps []string
+	for _, n := range names[:min(len(names), most)] {
+		ps = append(ps, n.Pattern())
+	}
+	if more := len(names) - most; more > 0 {
+		ps = append(ps, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(ps, ", ")
+}
 
 // Slice is the extent of a chunk in one dimension of its hypertable: From is
 // inclusive, Until exclusive. Both are TimescaleDB's internal 64-bit integers
