@@ -39,8 +39,6 @@ func (flags) Epilogue() string {
 	return "  bf-caggs --source \"$SOURCE\" --target \"$TARGET\""
 }
 
-func (flags) Version() string { return name }
-
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {

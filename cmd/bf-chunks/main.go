@@ -43,8 +43,6 @@ func (flags) Epilogue() string {
 	return "  bf-chunks --target \"$TARGET\" --claim | bf-dump --source \"$SOURCE\" | bf-load --target \"$TARGET\""
 }
 
-func (flags) Version() string { return name }
-
 var orders = map[string]string{"newest": queue.Newest, "oldest": queue.Oldest, "largest": queue.Largest}
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

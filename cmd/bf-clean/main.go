@@ -30,8 +30,6 @@ func (flags) Description() string {
 	return "Gives back the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target when the backfill is done and verified."
 }
 
-func (flags) Version() string { return name }
-
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {

@@ -45,8 +45,6 @@ func (flags) Epilogue() string {
 		"  bf-stage --source \"$SOURCE\" --target \"$TARGET\" --until 2016-01-02T00:00:00"
 }
 
-func (flags) Version() string { return name }
-
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {

@@ -30,7 +30,10 @@ const (
 type Common struct {
 	Quiet   bool `arg:"-q,--quiet" help:"print errors only"`
 	Verbose bool `arg:"-v,--verbose" help:"say more on stderr"`
+	Version bool `arg:"--version" help:"display the version and exit"`
 }
+
+func (c Common) common() Common { return c }
 
 // version is set by the Makefile; a plain go build leaves it to the build's own
 // information.
@@ -58,19 +61,19 @@ func Version() string {
 // Parse reads a tool's arguments into dest, a pointer to its flags. When done is
 // true the tool exits with status: help or the version was printed on stdout,
 // or a usage error on stderr.
-func Parse(name string, dest any, args []string, stdout, stderr io.Writer) (done bool, status int) {
+func Parse(name string, dest interface{ common() Common }, args []string, stdout, stderr io.Writer) (done bool, status int) {
 	p, err := arg.NewParser(arg.Config{Program: name, Out: io.Discard, Exit: func(int) {}}, dest)
 	if err != nil {
 		panic("internal error: " + err.Error()) // the flags' declaration is wrong
 	}
 	switch err := p.Parse(args); {
+	case err == nil && dest.common().Version:
+		fmt.Fprintln(stdout, name, Version())
+		return true, OK
 	case err == nil:
 		return false, OK
 	case errors.Is(err, arg.ErrHelp):
 		p.WriteHelp(stdout)
-		return true, OK
-	case errors.Is(err, arg.ErrVersion):
-		fmt.Fprintln(stdout, name, Version())
 		return true, OK
 	default:
 		return true, BadUsage(name, stderr, pg.Redact(err.Error()))

@@ -111,10 +111,6 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if err := l.fits(ht, h); err != nil {
 		return err
 	}
-	if len(h.Parts) == 0 { // the dump failed before it could say more
-		_, err := r.NextPart()
-		return cmpErr(err, errors.New("a chunk without data"))
-	}
 	img, err := image(h)
 	if err != nil {
 		return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}, Hint: "was the stream written by another version of bf-dump?"}
