@@ -147,5 +147,8 @@ func line(r *task.Result, total int64) string {
 	if r.Seconds > 0.001 {
 		s += fmt.Sprintf(", %s/s", cli.Bytes(int64(float64(r.Bytes)/r.Seconds)))
 	}
+	if r.Message != "" {
+		s += "; " + r.Message
+	}
 	return s
 }

@@ -117,6 +117,9 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 		if err != nil {
 			return err
 		}
+		for _, n := range p.Notes {
+			log.Warn("source: %s", n)
+		}
 		if err := sourceJobs(ctx, src, p, log); err != nil {
 			return err
 		}

@@ -461,13 +461,14 @@ func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error 
 }
 
 func message(r *task.Result) string {
-	switch {
-	case r.Message != "":
-		return r.Message
-	case r.WhyNotRaw != "":
-		return r.Way + ": " + r.WhyNotRaw
+	s := r.Way
+	if r.WhyNotRaw != "" {
+		s += ": " + r.WhyNotRaw
 	}
-	return r.Way
+	if s != "" && r.Message != "" {
+		s += "; "
+	}
+	return s + r.Message
 }
 
 // Fail leaves the message of a failed attempt on the task, in a transaction of

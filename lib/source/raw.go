@@ -23,6 +23,9 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 		return nil, rewritten(t)
 	}
 	var err error
+	if img.Hidden, err = d.hidden(ctx, c, h, t); err != nil {
+		return nil, err
+	}
 	if img.WhyRows = whyRows(c, t); img.WhyRows != "" {
 		return img, nil
 	}
@@ -53,6 +56,27 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 		}
 	}
 	return img, nil
+}
+
+// hidden counts the rows in the task's range that no query of the chunk shows. They
+// do not travel: what queries show is what is copied.
+func (d *Dumper) hidden(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (int64, error) {
+	if !c.Hides() || !t.Range.Partial {
+		return d.db.HiddenRows(ctx, c, "")
+	}
+	where, err := d.db.RangeCondition(h, t)
+	if err != nil {
+		return 0, err
+	}
+	// A partitioning function of the user's: see dump.
+	if _, err := d.db.Exec(ctx, "set local search_path to default"); err != nil {
+		return 0, err
+	}
+	n, err := d.db.HiddenRows(ctx, c, where)
+	if err == nil {
+		_, err = d.db.Exec(ctx, "set local search_path = pg_catalog, pg_temp")
+	}
+	return n, err
 }
 
 // whyRows says what in the state of a compressed chunk, or in the task, makes

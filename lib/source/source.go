@@ -280,7 +280,10 @@ func (d *Dumper) rows(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task, all bool)
 		from = ""
 	}
 	where := ""
-	if t.Range.Partial {
+	switch {
+	case !all && c.Hides():
+		where = " where false" // beside its batches are only rows that no query shows
+	case t.Range.Partial:
 		cond, err := d.db.RangeCondition(h, t)
 		if err != nil {
 			return "", part, err

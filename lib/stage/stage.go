@@ -43,6 +43,7 @@ type Plan struct {
 	Hypertables []*tsdb.Hypertable // parents before the aggregates on them
 	Aggregates  []Aggregate        // those hypertables that are aggregates, and all that depend on any of them; parents first
 	Tasks       []*task.Task       // hypertables before aggregates, newest chunks first
+	Notes       []string           // what of the source is worth knowing; for people, not part of what is written
 }
 
 // Aggregate is what the target must know of a continuous aggregate of the
@@ -105,6 +106,13 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		case err == nil:
 			p.Tasks = append(p.Tasks, tasks...)
 			good++
+			note, err := hidden(ctx, src, h, byHypertable[h.ID], tasks)
+			if err != nil {
+				return nil, err
+			}
+			if note != "" {
+				p.Notes = append(p.Notes, note)
+			}
 		case !errors.As(err, &arg):
 			return nil, err
 		case len(byHypertable[h.ID]) == 0:

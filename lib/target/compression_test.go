@@ -81,8 +81,8 @@ func newest(t *testing.T, p testdb.Pair) bool {
 	return p.Source == testdb.Installs(t)[0]
 }
 
-// stage records the plan.
-func (s *sides) stage(t *testing.T, o stage.Options) {
+// stage records the plan and returns it.
+func (s *sides) stage(t *testing.T, o stage.Options) *stage.Plan {
 	t.Helper()
 	ctx := context.Background()
 	src, dst := open(t, pg.Source, s.src.ConnString), open(t, pg.Target, s.target())
@@ -99,6 +99,7 @@ func (s *sides) stage(t *testing.T, o stage.Options) {
 	if _, err := queue.Record(ctx, dst.Conn, plan.Tasks); err != nil {
 		t.Fatal(err)
 	}
+	return plan
 }
 
 // copy moves all pending tasks as a lane does: a task that is refused as it is

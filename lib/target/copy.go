@@ -55,9 +55,15 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 				into = rowsRoot
 			}
 		}
+		hidden := ""
+		if into == rowsRoot {
+			if hidden, err = l.removeHidden(ctx, tx, ht, t, m != nil); err != nil {
+				return err
+			}
+		}
 		relation, stored, bytes, err := l.replace(ctx, tx, r, ht, t, p, into, m, part, data)
 		if err != nil {
-			return err
+			return withHint(err, hidden)
 		}
 		if err := whole(r); err != nil {
 			return err
@@ -79,6 +85,10 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 				return err
 			}
 		}
+		if res.Message != "" && hidden != "" {
+			hidden = "; " + hidden
+		}
+		res.Message += hidden
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
@@ -116,6 +126,10 @@ func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, 
 			return err
 		}
 		if err := tx.QueryRow(ctx, "select exists (select from only "+batches+")").Scan(&squeezed); err != nil || squeezed {
+			return err
+		}
+		if n, err := l.db.HiddenRows(ctx, c, ""); n > 0 || err != nil { // which that would show
+			squeezed = true
 			return err
 		}
 		_, err = tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID)

@@ -56,7 +56,7 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
 		return res, &pg.Error{Side: pg.Target, Object: t.String(), Err: err, Hint: "if no bf-load runs, one was killed a moment ago: the server is still rolling back"}
 	}
-	res.Status, res.Rows, res.Bytes = task.Failed, 0, 0
+	res.Status, res.Rows, res.Bytes, res.Hidden = task.Failed, 0, 0, 0
 	err = l.failure(t, err)
 	res.Message = err.Error()
 	// Best effort: on a lost connection there is nobody to tell.
@@ -115,6 +115,7 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if err != nil {
 		return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}, Hint: "was the stream written by another version of bf-dump?"}
 	}
+	res.Hidden, res.Message = img.Hidden, notCopied(h, img)
 	s := situation{raw: len(h.Parts) == 2, compressed: img.Compressed, partial: t.Range.Partial, whyRows: img.WhyRows, compression: ht.Compressed && l.db.Full}
 	var rel *relation
 	if s.raw {
@@ -185,10 +186,13 @@ func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		}
 	}
 	if !s.chunk || s.squeezed {
-		if err := l.cut(ctx, ht, t); err != nil {
-			return err
+		hides, err := l.hides(ctx, ht, t)
+		if err == nil && !hides {
+			if err = l.cut(ctx, ht, t); err == nil {
+				err = l.admit(ctx, ht, t)
+			}
 		}
-		if err := l.admit(ctx, ht, t); err != nil {
+		if err != nil {
 			return err
 		}
 	}

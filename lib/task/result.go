@@ -29,7 +29,10 @@ type Result struct {
 	Rows      int64   `json:"rows"`
 	Bytes     int64   `json:"bytes"`
 	Seconds   float64 `json:"seconds"`
-	Message   string  `json:"message,omitempty"`
+	// Hidden is how many rows of the source's chunk no query there shows. They
+	// are not copied; Message says what helps.
+	Hidden  int64  `json:"hidden_rows,omitempty"`
+	Message string `json:"message,omitempty"`
 	// Differences are the first few things that bf-verify found to differ.
 	Differences []Difference `json:"differences,omitempty"`
 }

@@ -38,6 +38,9 @@ type Image struct {
 	// compressed relation travels as it is, and Relation describes it.
 	WhyRows  string    `json:"why_rows,omitempty"`
 	Relation *Relation `json:"relation,omitempty"`
+	// Hidden is how many rows of the task's range the chunk has that no query
+	// shows (Chunk.Hides). They do not travel.
+	Hidden int64 `json:"hidden,omitempty"`
 }
 
 // Relation describes the compressed relation of a chunk so that another server

@@ -90,8 +90,10 @@ func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, t
 	more, tolerance := compare(a, b)
 	diffs = append(diffs, more...)
 	notes := ""
-	if a.Note != "" {
-		notes = "; " + a.Note
+	for _, note := range []string{a.Note, b.Note} {
+		if note != "" {
+			notes += "; " + note
+		}
 	}
 	if len(diffs) == 0 {
 		res.Status, res.Message = task.Verified, fmt.Sprintf("equal: %d rows", a.Rows)

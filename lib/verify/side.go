@@ -105,6 +105,11 @@ func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) 
 
 func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
+	if hidden, err := s.db.HiddenRows(ctx, c, ""); err != nil {
+		return err
+	} else if hidden > 0 {
+		s.remark(fmt.Sprintf("not compared: %d rows beside the batches of the %s's chunk, which no query shows", hidden, s.db.Side))
+	}
 	if !t.Range.Partial {
 		if c.Status&tsdb.StatusCompressed != 0 && c.Compressed != 0 && c.AM != "hypercore" {
 			s.compressed = c
@@ -129,6 +134,14 @@ func (s *side) where(ctx context.Context, cond string, err error) error {
 		_, err = s.db.Exec(ctx, "set local search_path to default")
 	}
 	return err
+}
+
+// remark adds to what the reader of a verdict should know.
+func (s *side) remark(note string) {
+	if s.note != "" {
+		note = s.note + "; " + note
+	}
+	s.note = note
 }
 
 // leave ends the transaction.
