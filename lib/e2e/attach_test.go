@@ -56,7 +56,8 @@ const sameAsNative = `
         from chunk
         union all
         select c.oid, c.relname, c.chunk_id, 'column ' || concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef, atthasmissing, attidentity,
-                   attgenerated, attisdropped, attislocal, attinhcount, attcollation, attstorage, attcompression, coalesce(attstattarget, -1), attacl, attoptions,
+                   attgenerated, attisdropped, attislocal, attinhcount, attcollation, attstorage, attcompression, coalesce(attstattarget, -1), attacl,
+                   (select array_agg(o order by o) from unnest(attoptions) o where o not like 'pg\_attver=%'), -- each chunk's own, PostgreSQL 17.12
                    (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = a.attrelid and adnum = a.attnum))
         from chunk c join pg_attribute a on a.attrelid = c.oid and attnum > 0
         union all

@@ -1333,6 +1333,9 @@ func TestCompressedUUID(t *testing.T) {
 		s.src.Exec(t, rows+compress)
 		const query = "select time_bucket('1 hour', id) as h, count(*) as n, sum(i) as i from m group by 1"
 		s.dst.Exec(t, strings.ReplaceAll(rows, "1, 1000", "500, 2000")+"update m set i = 0;"+compress+"create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as "+query+" with no data")
+		if _, err := s.dst.Conn(t).Exec(t.Context(), "select count(*) from ("+query+") q"); pg.Code(err) == "XX000" { // 2.30-dev
+			t.Skipf("this version cannot group compressed rows by a uuid: %v", err)
+		}
 		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 		s.as = s.dst.Role(t, "bf_owner")
 		s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")

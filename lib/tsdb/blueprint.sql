@@ -22,8 +22,11 @@ select array(
            select format('alter table %s alter column %I set statistics %s', $2::text, attname, attstattarget)
            from pg_attribute where attrelid = h.oid and attnum > 0 and not attisdropped and coalesce(attstattarget, -1) <> -1
            union all
-           select format('alter table %s alter column %I set (%s)', $2::text, attname, (select string_agg(format('%I=%L', option_name, option_value), ', ') from pg_options_to_table(attoptions)))
-           from pg_attribute where attrelid = h.oid and attnum > 0 and not attisdropped and attoptions is not null),
+           -- PostgreSQL 17.12 keeps a version of its own (pg_attver) among a column's options.
+           select format('alter table %s alter column %I set (%s)', $2::text, attname, string_agg(format('%I=%L', option_name, option_value), ', '))
+           from pg_attribute cross join pg_options_to_table(attoptions)
+           where attrelid = h.oid and attnum > 0 and not attisdropped and option_name <> 'pg_attver'
+           group by attname),
        array(
            select case
                       when constraint_oid is not null then format('alter table %s add constraint %I %s', $2::text, $3::text || n, pg_get_constraintdef(constraint_oid))
