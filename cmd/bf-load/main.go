@@ -48,98 +48,127 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return cli.BadUsage(name, stderr, "stdin is a terminal: pipe bf-dump into it")
 	}
 	log := cli.NewLog(name, stderr, f.Common)
-	stop := cli.Signals(log)
-	return load(&f, stream.NewReader(stdin), stdout, log, stop)
+	r := stream.NewReader(stdin)
+	l := &lane{flags: &f, stream: r, log: log, stop: cli.Signals(log), out: log.Beside(stdout), progress: newProgress(log, r)}
+	defer l.close()
+	return l.run()
 }
 
+// lane loads one stream over one connection.
+type lane struct {
+	flags    *flags
+	stream   *stream.Reader
+	log      *cli.Log
+	stop     *cli.Stop
+	out      io.Writer
+	progress *progress
+
+	db     *tsdb.DB // nil before the first header
+	loader *target.Loader
+	status int
+}
+
+// segment is what the stream has next: a task's header, or its end as io.EOF.
 type segment struct {
 	h   *stream.Header
 	err error
 }
 
-func load(f *flags, r *stream.Reader, stdout io.Writer, log *cli.Log, stop *cli.Stop) int {
-	ctx := stop.Context
-	status := cli.OK
-	var db *tsdb.DB
-	var l *target.Loader
-	var total int64
-	stdout = log.Beside(stdout)
-	p := newProgress(log, r)
-	defer p.over()
-	defer func() {
-		if db != nil {
-			db.Close()
-		}
-	}()
+func (l *lane) run() int {
 	for {
-		s, ok := cli.Await(stop, nil, func() segment { h, err := r.Next(); return segment{h, err} })
+		s, ok := cli.Await(l.stop, nil, func() segment { h, err := l.stream.Next(); return segment{h, err} })
 		if !ok {
 			return cli.Stopped
 		}
-		switch {
-		case s.err != io.EOF:
-		case stop.Asked():
-			return cli.Stopped
-		case r.End().Stopped && status == cli.OK:
-			// Nobody else would tell: the status of a pipe is its last command's.
-			log.Error(errors.New("the dump ended before its last task, see its messages"))
-			return cli.Failed
-		default:
-			return status
-		}
 		var abort *stream.AbortError
-		if errors.As(s.err, &abort) {
+		switch {
+		case s.err == io.EOF:
+			return l.end()
+		case errors.As(s.err, &abort):
 			continue // of a task that was skipped or refused
-		}
-		if s.err != nil {
-			log.Error(s.err)
+		case s.err != nil:
+			l.log.Error(s.err)
 			return cli.Failed
 		}
-		if db == nil {
-			// After the first good header: a dump that failed at once costs
-			// the target no connection.
-			var err error
-			if db, err = tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: true}); err == nil {
-				err = queue.Check(ctx, db.Conn)
-			}
-			if err == nil {
-				total, _, err = queue.Count(ctx, db.Conn)
-			}
-			if err != nil {
-				log.Error(err)
-				return cli.Failed
-			}
-			l = target.New(db, f.Force)
-			p.open(ctx, f.Target)
+		// After the first good header: a dump that failed at once costs the
+		// target no connection.
+		if err := l.open(); err != nil {
+			l.log.Error(err)
+			return cli.Failed
 		}
-		p.begin(&s.h.Task)
-		res, err := l.Load(ctx, r, s.h)
-		p.end(&s.h.Task, res)
-		if werr := task.Write(stdout, res); werr != nil {
-			log.Error(fmt.Errorf("write the result record: %w", werr))
-			status = cli.Failed
-		}
-		switch {
-		case err == nil && p.live.Shown() && res.Status == task.Loaded:
-			log.Detail("%s", line(res, total))
-		case err == nil:
-			log.Info("%s", line(res, total))
-		case ctx.Err() != nil:
-			log.Warn("%s: stopped in the middle and rolled back", &s.h.Task)
-			return cli.Stopped
-		default:
-			log.Error(err)
-			status = cli.Failed
-			if db.Lost() || errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd) {
-				return status
-			}
+		if over := l.load(s.h); over {
+			return l.status
 		}
 	}
 }
 
+// end returns the exit status after the last segment.
+func (l *lane) end() int {
+	switch {
+	case l.stop.Asked():
+		return cli.Stopped
+	case l.stream.End().Stopped && l.status == cli.OK:
+		// Nobody else would tell: the status of a pipe is its last command's.
+		l.log.Error(errors.New("the dump ended before its last task, see its messages"))
+		return cli.Failed
+	}
+	return l.status
+}
+
+// open connects to the target, unless that is done.
+func (l *lane) open() (err error) {
+	if l.db != nil {
+		return nil
+	}
+	ctx := l.stop.Context
+	options := pg.Options{Application: name, Log: l.log.Info, Locks: true}
+	if l.db, err = tsdb.Open(ctx, pg.Target, l.flags.Target, options); err != nil {
+		return err
+	}
+	if err := queue.Check(ctx, l.db.Conn); err != nil {
+		return err
+	}
+	l.loader = target.New(l.db, l.flags.Force)
+	return l.progress.open(ctx, l.db.Conn, l.flags.Target)
+}
+
+func (l *lane) close() {
+	if l.db != nil {
+		l.db.Close()
+	}
+	l.progress.over()
+}
+
+// load loads one task and reports it; over means that the lane cannot go on.
+func (l *lane) load(h *stream.Header) (over bool) {
+	ctx := l.stop.Context
+	l.progress.begin(&h.Task)
+	res, err := l.loader.Load(ctx, l.stream, h)
+	l.progress.end(ctx, l.db.Conn, &h.Task, res)
+	if werr := task.Write(l.out, res); werr != nil {
+		l.log.Error(fmt.Errorf("write the result record: %w", werr))
+		l.status = cli.Failed
+	}
+	switch {
+	case err == nil && l.progress.shown() && res.Status == task.Loaded:
+		l.log.Detail("%s %s", l.progress.done(), line(res))
+	case err == nil:
+		l.log.Info("%s %s", l.progress.done(), line(res))
+	case ctx.Err() != nil:
+		l.log.Warn("%s: stopped in the middle and rolled back", &h.Task)
+		l.status = cli.Stopped
+		return true
+	default:
+		l.log.Error(err)
+		l.status = cli.Failed
+		return l.db.Lost() || errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd)
+	}
+	return false
+}
+
 // line is what people see of a task that is over.
-func line(r *task.Result, total int64) string {
-	s := fmt.Sprintf("%d/%d %s %s", r.Task, total, r.Hypertable, r.Chunk.Name)
+func line(r *task.Result) string {
+	s := r.Hypertable.String() + " " + r.Chunk.Name
 	if r.Status != task.Loaded {
 		return s + ": " + r.Message
 	}

@@ -23,11 +23,13 @@ type progress struct {
 	live  *cli.Live
 	meter cli.Meter
 
+	counted time.Time // when count last asked the target
+
 	mu     sync.Mutex
-	course cli.Course
-	chunk  string // in hand
-	expect int64  // bytes that are expected to travel for it
-	before int64  // bytes that had been read before it
+	course cli.Course // of the whole backfill: others may be at it
+	chunk  string     // in hand
+	expect int64      // bytes that are expected to travel for it
+	before int64      // bytes that had been read before it
 
 	watch  sync.WaitGroup // looks whether others are at work
 	cancel context.CancelFunc
@@ -43,9 +45,9 @@ func newProgress(log *cli.Log, r *stream.Reader) *progress {
 }
 
 // open is called once the target is known to be there.
-func (p *progress) open(ctx context.Context, connString string) {
-	if p.live == nil {
-		return
+func (p *progress) open(ctx context.Context, c *pg.Conn, connString string) error {
+	if err := p.count(ctx, c); err != nil || p.live == nil {
+		return err
 	}
 	ctx, p.cancel = context.WithCancel(ctx)
 	p.watch.Add(1)
@@ -58,7 +60,12 @@ func (p *progress) open(ctx context.Context, connString string) {
 			p.live.Show(alone)
 		})
 	}()
+	return nil
 }
+
+// shown reports whether the live line is shown: then a chunk needs no line of
+// its own.
+func (p *progress) shown() bool { return p.live.Shown() }
 
 // look looks how far the backfill is: others may have been at it.
 func (p *progress) look(ctx context.Context, c *pg.Conn) {
@@ -69,6 +76,40 @@ func (p *progress) look(ctx context.Context, c *pg.Conn) {
 	}
 }
 
+// How often the target is asked how far the backfill is, and of how few pending
+// tasks on each time: then asking is cheap, and the last line is exact.
+const (
+	countEvery = time.Second
+	countFew   = 100
+)
+
+// count brings up to date how many tasks there are and how many are done,
+// whoever did them: task numbers say neither.
+func (p *progress) count(ctx context.Context, c *pg.Conn) error {
+	p.mu.Lock()
+	pending := p.course.Chunks - p.course.ChunksDone
+	p.mu.Unlock()
+	if time.Since(p.counted) < countEvery && pending > countFew {
+		return nil
+	}
+	all, pending, err := queue.Count(ctx, c)
+	if err != nil {
+		return err
+	}
+	p.counted = time.Now()
+	p.mu.Lock()
+	p.course.Chunks, p.course.ChunksDone = all, all-pending
+	p.mu.Unlock()
+	return nil
+}
+
+// done says how far the backfill is, for a line about a chunk.
+func (p *progress) done() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return fmt.Sprintf("%d/%d", p.course.ChunksDone, p.course.Chunks)
+}
+
 // begin is called before each chunk.
 func (p *progress) begin(t *task.Task) {
 	p.mu.Lock()
@@ -77,7 +118,7 @@ func (p *progress) begin(t *task.Task) {
 }
 
 // end is called after each chunk.
-func (p *progress) end(t *task.Task, res *task.Result) {
+func (p *progress) end(ctx context.Context, c *pg.Conn, t *task.Task, res *task.Result) {
 	p.mu.Lock()
 	p.chunk, p.expect = "", 0
 	if res.Status == task.Loaded || res.Status == task.Gone {
@@ -87,6 +128,7 @@ func (p *progress) end(t *task.Task, res *task.Result) {
 		p.bytes += res.Bytes
 	}
 	p.mu.Unlock()
+	_ = p.count(ctx, c) // else what is known so far has to do
 }
 
 // over ends the live line; it leaves behind what there is to say of the whole.
@@ -104,6 +146,7 @@ func (p *progress) over() {
 	}
 }
 
+// line is the live line.
 func (p *progress) line() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
