@@ -28,6 +28,9 @@ func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 // Resume ends the window that a bf-caggs was in when it died. ok is false if
 // there was none.
 func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok bool, err error) {
+	if err := r.showAbove(ctx, a); err != nil {
+		return w, false, err
+	}
 	s, err := keeping(ctx, r.db.Conn, *a.View)
 	if err != nil || s == nil {
 		return w, false, err
@@ -39,7 +42,7 @@ func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok
 // Refresh refreshes one window.
 func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) error {
 	if !w.Keep {
-		return patiently(ctx, func() error { return r.db.Refresh(ctx, a, w.Span) })
+		return r.refresh(ctx, a, w.Span)
 	}
 	where, err := r.db.Condition(a.Hypertable, w.Span)
 	if err != nil {
@@ -63,7 +66,7 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 // place of what the refresh has made of it. Whatever dies when, it can be done
 // again.
 func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) error {
-	if err := patiently(ctx, func() error { return r.db.Refresh(ctx, a, w.Span) }); err != nil {
+	if err := r.refresh(ctx, a, w.Span); err != nil {
 		return err
 	}
 	where, err := r.db.Condition(a.Hypertable, w.Span)
@@ -86,9 +89,69 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	return r.db.Wrap(err, "put back rows of %s", a.Label())
 }
 
+// refresh refreshes a span. TimescaleDB moves the watermark to the end of the
+// last row of the materialization hypertable, wherever that is. Rows above the
+// source's watermark (somebody inserted a bucket by hand there, and it was
+// copied) would take it along, and a real-time view would show nothing of the
+// raw rows in between. They are put aside meanwhile.
+func (r *Refresher) refresh(ctx context.Context, a *tsdb.Aggregate, s span) error {
+	if err := r.hideAbove(ctx, a, s.Until); err != nil {
+		return err
+	}
+	err := patiently(ctx, func() error { return r.db.Refresh(ctx, a, s) })
+	return errors.Join(err, r.showAbove(ctx, a))
+}
+
+// hideAbove moves the rows that no refresh up to until can have made to table
+// above: those behind both sides' watermarks.
+func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int64) error {
+	now, err := r.current(ctx, a)
+	if err != nil {
+		return err
+	}
+	until = max(until, r.marks[*a.View], now.Watermark)
+	if _, some, err := r.db.First(ctx, a.Hypertable, until, task.MaxBound); err != nil || !some {
+		return err
+	}
+	where, err := r.db.Condition(a.Hypertable, span{From: until, Until: task.MaxBound})
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("create table %s as select %s from %s where %s", above(a), columns(a), table(a), where)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "delete from "+table(a)+" where "+where)
+		return err
+	})
+	return r.db.Wrap(err, "put aside rows of %s", a.Label())
+}
+
+// showAbove puts back what hideAbove has moved, if it has: the table is there
+// for as long as its rows are missing. Buckets that a refresh of somebody else
+// has made meanwhile stay as that made them.
+func (r *Refresher) showAbove(ctx context.Context, a *tsdb.Aggregate) error {
+	var hidden bool
+	if err := r.db.QueryRow(ctx, "select to_regclass($1) is not null", above(a)).Scan(&hidden); err != nil || !hidden {
+		return r.db.Wrap(err, "look for rows of %s put aside", a.Label())
+	}
+	bucket := pg.Ident(a.Dimensions[0].Column)
+	err := pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, fmt.Sprintf(`insert into %[1]s (%[2]s) select %[2]s from %[3]s o
+            where not exists (select from %[1]s m where m.%[4]s = o.%[4]s)`, table(a), columns(a), above(a), bucket))
+		if err == nil {
+			_, err = tx.Exec(ctx, "drop table "+above(a))
+		}
+		return err
+	})
+	return r.db.Wrap(err, "put back rows of %s", a.Label())
+}
+
 func table(a *tsdb.Aggregate) string { return pg.Ident(a.Name.Schema, a.Name.Name) }
 
 func kept(a *tsdb.Aggregate) string { return pg.Ident("__backfill", fmt.Sprintf("kept_%d", a.ID)) }
+
+func above(a *tsdb.Aggregate) string { return pg.Ident("__backfill", fmt.Sprintf("above_%d", a.ID)) }
 
 func columns(a *tsdb.Aggregate) string {
 	var names []string
@@ -110,14 +173,11 @@ type Mark struct {
 // computed, and without raw data there is none. Only a superuser can move it
 // then.
 func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error) {
-	now, err := r.db.Aggregates(ctx, []*tsdb.Hypertable{a.Hypertable})
+	now, err := r.current(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	if len(now) == 0 {
-		return nil, &pg.Error{Side: r.db.Side, Object: a.Label().String(), Err: errors.New("was dropped meanwhile")}
-	}
-	m := &Mark{Source: r.marks[*a.View], Target: now[0].Watermark}
+	m := &Mark{Source: r.marks[*a.View], Target: now.Watermark}
 	if m.Target >= m.Source {
 		return m, nil
 	}
@@ -130,4 +190,16 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 		m.Hidden = &hidden
 	}
 	return m, err
+}
+
+// current reads an aggregate anew.
+func (r *Refresher) current(ctx context.Context, a *tsdb.Aggregate) (*tsdb.Aggregate, error) {
+	now, err := r.db.Aggregates(ctx, []*tsdb.Hypertable{a.Hypertable})
+	if err == nil && len(now) == 0 {
+		err = &pg.Error{Side: r.db.Side, Object: a.Label().String(), Err: errors.New("was dropped meanwhile")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return now[0], nil
 }

@@ -76,7 +76,9 @@ func keeping(ctx context.Context, c *pg.Conn, view task.Name) (*span, error) {
 // Interrupted lists the aggregates that a bf-caggs has left in the middle of a
 // window, with rows put aside.
 func Interrupted(ctx context.Context, c *pg.Conn) ([]task.Name, error) {
-	rows, err := c.Query(ctx, "select view_schema, view_name from __backfill.aggregate where keeping is not null")
+	rows, err := c.Query(ctx, `select view_schema, view_name from __backfill.aggregate where keeping is not null
+        union select user_view_schema, user_view_name from _timescaledb_catalog.continuous_agg
+        where to_regclass('__backfill.above_' || mat_hypertable_id) is not null`)
 	if err != nil {
 		return nil, c.Wrap(err, "rows put aside")
 	}
