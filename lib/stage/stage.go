@@ -130,6 +130,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	case moot != nil && good == 0:
 		return nil, moot
 	}
+	if err := readable(ctx, src, p.Tasks); err != nil {
+		return nil, err
+	}
 	order(chosen, p.Tasks)
 	for _, a := range aggregates {
 		pa := Aggregate{View: *a.View, Watermark: a.Watermark, Definition: a.Definition}
