@@ -3,17 +3,21 @@
 # make chaos    the fault test for as long as you like: CHAOS_TIME=10m CHAOS_SEED=7
 # make demo     the main job on two throwaway servers
 # make bench    its speed against psql's, on two throwaway servers; see lib/bench
+# make install  commands and manual pages, below PREFIX
 #
-# Neither needs a C compiler, root or a running PostgreSQL. To test on one
+# None of them needs a C compiler, root or a running PostgreSQL. To test on one
 # version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2
 
 PREFIX  = /usr/local
+MANDIR  = $(PREFIX)/share/man
 DESTDIR =
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION)'
-SHELLS   = $(wildcard scripts/*) .ci/run
 TOOLS    = backfill clone-schema
+SHELLS   = $(filter-out %.1,$(wildcard scripts/*)) .ci/run
+# The manual: a page stands beside what it describes.
+MAN      = $(wildcard cmd/*/*.1 scripts/*.1 lib/*/*.5 cmd/*.7)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
@@ -60,6 +64,8 @@ lint:
 	go run $(STATICCHECK) ./...
 	@if command -v shellcheck >/dev/null; then echo shellcheck $(SHELLS); shellcheck $(SHELLS); \
 	else echo "lint: no shellcheck here, scripts not checked"; fi
+	@if command -v mandoc >/dev/null; then echo mandoc -Tlint; mandoc -Tlint -W warning $(MAN); \
+	else echo "lint: no mandoc here, manual pages not checked"; fi
 	@echo govulncheck; out=$$(go run $(GOVULNCHECK) ./... 2>&1) || case "$$out" in \
 	*"fetching vulnerabilities"*) echo "lint: vulnerability database unreachable, not checked" ;; \
 	*) echo "$$out"; exit 1 ;; esac
@@ -68,6 +74,8 @@ install: build
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 bin/bf-* "$(DESTDIR)$(PREFIX)/bin"
 	for s in $(TOOLS); do install -m 755 scripts/$$s "$(DESTDIR)$(PREFIX)/bin/bf-$$s" || exit; done
+	for m in $(MAN); do install -d "$(DESTDIR)$(MANDIR)/man$${m##*.}" && \
+	  install -m 644 $$m "$(DESTDIR)$(MANDIR)/man$${m##*.}" || exit; done
 
 dist:
 	rm -rf dist
@@ -76,6 +84,7 @@ dist:
 	  GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GOBUILD) -o dist/$$name/ ./cmd/...; \
 	  for s in $(TOOLS); do cp scripts/$$s dist/$$name/bf-$$s; done; \
 	  cp LICENSE README.md dist/$$name; \
+	  for m in $(MAN); do mkdir -p dist/$$name/man/man$${m##*.}; cp $$m dist/$$name/man/man$${m##*.}; done; \
 	  tar -C dist -czf dist/$$name.tar.gz $$name; rm -r dist/$$name; \
 	done
 	cd dist && { sha256sum *.tar.gz || shasum -a 256 *.tar.gz; } 2>/dev/null >SHA256SUMS

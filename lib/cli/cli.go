@@ -74,6 +74,7 @@ func Parse(name string, dest interface{ common() Common }, args []string, stdout
 		return false, OK
 	case errors.Is(err, arg.ErrHelp):
 		p.WriteHelp(stdout)
+		fmt.Fprintf(stdout, "\nManual: man %s (overview: man bf)\n", name)
 		return true, OK
 	default:
 		return true, BadUsage(name, stderr, pg.Redact(err.Error()))
