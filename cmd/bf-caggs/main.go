@@ -54,6 +54,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	ctx := stop.Context
 	db, err := tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: true})
 	if err != nil {
+		if ctx.Err() != nil {
+			return cli.Stopped
+		}
 		log.Error(err)
 		return cli.Failed
 	}

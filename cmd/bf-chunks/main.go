@@ -86,6 +86,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 		err = queue.Check(stop.Context, c)
 	}
 	if err != nil {
+		if stop.Context.Err() != nil {
+			return cli.Stopped
+		}
 		log.Error(err)
 		return cli.Failed
 	}

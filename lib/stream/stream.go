@@ -1,60 +1,9 @@
 // Package stream reads and writes the dump format of bf: what bf-dump prints
 // and bf-load reads. It knows nothing of databases.
 //
-// The exit status of the left side of a pipe is invisible to the right, and
-// PostgreSQL accepts a binary COPY that was cut between two rows. So the
-// stream proves its own end: a reader knows from the bytes alone that a task
-// arrived whole, and that the dump came to its proper end.
-//
-// # Format
-//
-// A stream is a sequence of segments, one per task, and an end mark. Streams
-// may be concatenated. Integers are big-endian.
-//
-//	stream  = segment* end
-//	segment = magic frame(H) part* ( frame(T) | frame(X) )
-//	part    = ( frame(D) | frame(d) )* frame(E)
-//	end     = magic frame(Z)
-//	magic   = 89 62 66 0d 0a 1a 0a 01            eight bytes; the last is the version, 1
-//	frame   = type length payload checksum
-//	            type      1 byte, the ASCII letter
-//	            length    4 bytes, of the payload
-//	            payload   length bytes
-//	            checksum  4 bytes
-//
-// The checksum is the CRC-32C (Castagnoli) of everything from the first magic
-// of the stream to the end of this frame's payload, without the checksum
-// fields themselves; it starts anew after an end mark. A frame or a segment
-// that was dropped, repeated, moved or altered is therefore seen at the first
-// checksum that follows, before the payload of that frame is used.
-//
-// The frames:
-//
-//	H  header of the segment, JSON: see Header. At most 4 MiB.
-//	D  data of the current part, 1 byte to 1 MiB.
-//	d  the same, compressed: one independent block of the codec that the
-//	   header names, at most 1 MiB also when decompressed. zstd: a zstd frame
-//	   (RFC 8878, window at most 1 MiB); s2: a block of S2's block format,
-//	   not its stream format. What does not shrink is stored as D.
-//	E  end of a part, JSON: {"rows": N, "bytes": N}; the bytes are those of
-//	   the part's data, decompressed.
-//	T  trailer of the segment, JSON: {"rows": N, "bytes": N}, the sums over
-//	   its parts. It is written only after the source's COPY completed:
-//	   nothing of a segment may be committed before its trailer was verified.
-//	X  abort, JSON: {"message": "...", "sqlstate": "..."}. The source failed
-//	   in the middle of this task: what came of the segment is to be rolled
-//	   back. The next segment stands on its own. It may come in place of any
-//	   frame after H.
-//	Z  end of the stream, JSON: {"tasks": N, "aborted": N, "stopped": BOOL}:
-//	   how many segments the stream has, how many of them ended in X, and
-//	   whether the dump ended before it had done all its tasks.
-//
-// E, T, X and Z are at most 64 KiB. A segment has as many parts as its header
-// lists, in that order; none when its state is "gone". A header of state
-// "chunk" without parts belongs to a dump that failed before it knew them: only
-// X may follow. The data of a part is
-// what PostgreSQL's COPY TO STDOUT sends, in the part's format; frames cut it
-// anywhere. JSON fields that a reader does not know are ignored.
+// The stream proves its own end: a reader knows from the bytes alone that a task
+// arrived whole, and that the dump came to its proper end. The format is
+// specified in bf-stream(5), bf-stream.5 in this directory.
 package stream
 
 import (
@@ -87,13 +36,13 @@ const (
 
 // The types of frames.
 const (
-	frameHeader  = 'H'
+	frameHeader  = 'H' // JSON: Header
 	frameData    = 'D'
-	framePacked  = 'd'
-	framePartEnd = 'E'
-	frameTrailer = 'T'
-	frameAbort   = 'X'
-	frameEnd     = 'Z'
+	framePacked  = 'd' // data, one block of the header's codec
+	framePartEnd = 'E' // JSON: sum
+	frameTrailer = 'T' // JSON: sum; only after the source's COPY completed
+	frameAbort   = 'X' // JSON: AbortError
+	frameEnd     = 'Z' // JSON: End
 )
 
 // limit returns the largest payload of a frame of type t, 0 if there is no
