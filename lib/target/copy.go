@@ -294,18 +294,19 @@ func (l *Loader) rows(ctx context.Context, tx pgx.Tx, r *stream.Reader, relation
 	return stored, bytes, nil
 }
 
-// asUser runs f with the search_path that database and role set: functions of
-// the user (of triggers, constraints, expression indexes, of a dimension) may
-// rely on it.
+// asUser runs f with the search_path and the time zone that database and role
+// set: functions of the user (of triggers, constraints, expression indexes, of a
+// dimension) may rely on them, and calendar chunks that are made by a row are
+// cut in the session's time zone.
 func (l *Loader) asUser(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, "set local search_path to default"); err != nil {
-		return l.db.Wrap(err, "search_path")
+	if _, err := tx.Exec(ctx, "set local search_path to default; set local timezone to default"); err != nil {
+		return l.db.Wrap(err, "search_path and time zone")
 	}
 	if err := f(); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp")
-	return l.db.Wrap(err, "search_path")
+	_, err := tx.Exec(ctx, "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC'")
+	return l.db.Wrap(err, "search_path and time zone")
 }
 
 // analyze gives a relation the statistics that a native chunk has after its

@@ -240,8 +240,12 @@ func isInt(typ string) bool {
 }
 
 // Natural reports whether this is an extent that TimescaleDB itself gives to the
-// chunks of an open dimension: one interval long, at a multiple of it.
+// chunks of an open dimension: one interval long, at a multiple of it. Of
+// calendar chunks any may be: it depends on somebody's time zone.
 func (d *Dimension) Natural(from, until string) bool {
+	if d.Calendar {
+		return true
+	}
 	lo, err := task.Bound(from)
 	if err != nil {
 		return false

@@ -147,10 +147,13 @@ type Dimension struct {
 	Type   string `json:"type"` // of the column
 	// Partitions is the number of hash partitions; 0 for an open (range)
 	// dimension.
-	Partitions int       `json:"partitions,omitempty"`
-	Interval   int64     `json:"interval,string"` // chunk interval in internal units; open dimensions only
-	Func       task.Name `json:"func,omitzero"`   // partitioning function; zero for none
-	RangeType  string    `json:"range_type"`      // what an open dimension ranges over: the function's result type, else Type
+	Partitions int   `json:"partitions,omitempty"`
+	Interval   int64 `json:"interval,string"` // chunk interval in internal units; open dimensions only
+	// Calendar is set where chunks begin and end with days, months or years in
+	// the time zone of the session that makes them. Interval is an estimate then.
+	Calendar  bool      `json:"calendar,omitempty"`
+	Func      task.Name `json:"func,omitzero"` // partitioning function; zero for none
+	RangeType string    `json:"range_type"`    // what an open dimension ranges over: the function's result type, else Type
 }
 
 // Hash reports whether the dimension is closed (hash-partitioned).
@@ -327,7 +330,7 @@ func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
 	}
 	var id int32
 	var d Dimension
-	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Calendar, &d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
 		byID[id].Dimensions = append(byID[id].Dimensions, d)
 		return nil
 	})
