@@ -96,16 +96,17 @@ func Hint(err error) string {
 
 // The conditions that the tools act on.
 const (
-	UndefinedTable    = "42P01"
-	LockNotAvailable  = "55P03"
-	NotSupported      = "0A000"
-	Deadlock          = "40P01"
-	InvalidRegexp     = "2201B"
-	InvalidParameter  = "22023"
-	InsufficientRight = "42501"
-	UniqueViolation   = "23505"
-	Internal          = "XX000"
-	Frozen            = "TS101" // TimescaleDB: the chunk is
+	UndefinedTable         = "42P01"
+	LockNotAvailable       = "55P03"
+	NotSupported           = "0A000"
+	Deadlock               = "40P01"
+	InvalidRegexp          = "2201B"
+	InvalidParameter       = "22023"
+	InsufficientRight      = "42501"
+	UniqueViolation        = "23505"
+	NotInPrerequisiteState = "55000"
+	Internal               = "XX000"
+	Frozen                 = "TS101" // TimescaleDB: the chunk is
 )
 
 // Describe is the one line for people: the server's message, its detail and

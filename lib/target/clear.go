@@ -122,7 +122,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 			case (code == pg.Frozen || code == pg.Internal) && strings.Contains(err.Error(), "frozen"): // of another partition
 				return &pg.Error{Side: pg.Target, Object: "chunk " + name, Err: err, Hint: "unfreeze that chunk for the time of the migration, then run the same again"}
 			case code == pg.Internal: // 2.14 to 2.22, where time is a segment
-				return l.stuck(c, pg.Describe(err), l.decompress(c))
+				return l.stuck(c, pg.Describe(err), l.call("decompress_chunk", c))
 			}
 			if err != nil {
 				return l.db.Wrap(err, "clear %s", name)
@@ -148,7 +148,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 				return l.stuck(c, "it would crash over an index on an expression", "drop index "+index)
 			}
 			// Up to 2.22 batches can be deleted from through the hypertable only.
-			if err := l.takeTurns(ctx, tx, ht, ", or "+l.decompress(c)); err != nil {
+			if err := l.takeTurns(ctx, tx, ht, ", or "+l.call("decompress_chunk", c)); err != nil {
 				return l.db.Wrap(err, "clear %s", ht.Name)
 			}
 			from = pg.Ident(ht.Name.Schema, ht.Name.Name)
@@ -162,10 +162,6 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 func (l *Loader) stuck(c *tsdb.Chunk, why, helps string) error {
 	return &pg.Error{Side: pg.Target, Object: "chunk " + c.Name.String(), Err: fmt.Errorf("TimescaleDB %s cannot delete rows from its batches: %s", l.db.TimescaleDB, why),
 		Hint: helps + " on the target, then run the same again"}
-}
-
-func (l *Loader) decompress(c *tsdb.Chunk) string {
-	return "select " + pg.Ident(l.db.ExtensionSchema, "decompress_chunk") + "(" + pg.Literal(pg.Ident(c.Name.Schema, c.Name.Name)) + ")"
 }
 
 // crashes returns an index on an expression where the server crashes over it when
@@ -235,10 +231,6 @@ func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
 // puts rows beside batches, or takes rows out of them, does that, in a row of the
 // catalog: until our commit, the application's first insert would wait for it.
 func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) error {
-	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert|tsdb.OnDelete)
-	if err != nil {
-		return err
-	}
 	chunks, err := l.chunks(ctx, ht, t)
 	if err != nil {
 		return err
@@ -248,17 +240,47 @@ func (l *Loader) admit(ctx context.Context, ht *tsdb.Hypertable, t *task.Task) e
 		if c.Status&relevant != tsdb.StatusCompressed {
 			continue
 		}
-		err := l.briefly(ctx, func(tx pgx.Tx) error {
-			if len(triggers) > 0 { // they would fire for a row
-				return l.crack(ctx, tx, ht, c)
-			}
-			return l.admitTo(ctx, tx, ht, c)
-		})
-		if err != nil && err != errAdmit && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits
-			return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+		if err := l.admitChunk(ctx, ht, c); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// admitChunk does that for one of them, frozen or not. It may fail without an error:
+// then the chunk is not marked.
+func (l *Loader) admitChunk(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
+	err := l.briefly(ctx, func(tx pgx.Tx) error {
+		if err := l.unfreeze(ctx, tx, c); err != nil {
+			return err
+		}
+		err := l.mark(ctx, tx, ht, c)
+		if err == nil && c.Status&tsdb.StatusFrozen != 0 {
+			err = l.freeze(ctx, tx, c)
+		}
+		return err
+	})
+	if err != nil && err != errAdmit && (pg.Code(err) == "" || l.db.Lost()) { // else somebody waits
+		return l.db.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+	}
+	return nil
+}
+
+// mark marks a compressed chunk as partially compressed: by a row, unless triggers
+// would fire for it, or a key is deferrable, which ON CONFLICT is refused for; else
+// by a batch.
+func (l *Loader) mark(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
+	triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert|tsdb.OnDelete)
+	if err != nil {
+		return err
+	}
+	if len(triggers) == 0 {
+		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { return l.admitTo(ctx, tx, ht, c) })
+		if pg.Code(err) != pg.NotInPrerequisiteState {
+			return err
+		}
+	}
+	return l.crack(ctx, tx, ht, c)
 }
 
 // cut decompresses the batches that the ends of the task's range cut, in a short
@@ -427,6 +449,9 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t 
 		}
 		if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID); err != nil {
 			return nil, l.db.Wrap(err, "clear chunk %s", c.Name)
+		}
+		if err := l.bounded(ctx, ht, c); err != nil {
+			return nil, err
 		}
 		if err = truncate("only " + relation); pg.Code(err) != pg.NotSupported {
 			return c, l.db.Wrap(err, "clear chunk %s", c.Name)

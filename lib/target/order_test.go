@@ -95,6 +95,7 @@ func TestCompressedOrder(t *testing.T) {
 						t.Errorf("%d rows with %s, want 1500", n, letter)
 					}
 				}
+				s.ask(t, "m", "after the copy")
 			})
 		})
 	}

@@ -116,6 +116,9 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 		return &pg.Error{Side: pg.Target, Object: t.String(), Err: &queue.Refusal{Err: err}, Hint: "was the stream written by another version of bf-dump?"}
 	}
 	res.Hidden, res.Message = img.Hidden, notCopied(h, img)
+	if err := l.unbound(ctx, ht, t); err != nil {
+		return err
+	}
 	s := situation{raw: len(h.Parts) == 2, compressed: img.Compressed, partial: t.Range.Partial, whyRows: img.WhyRows, compression: ht.Compressed && l.db.Full}
 	var rel *relation
 	if s.raw {

@@ -204,17 +204,6 @@ func (db *DB) HasSparse() bool { return db.columns["compression_settings.index"]
 // compressed relations are children of one table.
 func (db *DB) PerChunk() bool { return db.columns["compression_settings.relid"] }
 
-// Skips reports whether the server leaves chunks of the hypertable out of
-// queries by ranges of columns that it wrote down when it compressed them
-// (enable_chunk_skipping, 2.16 and newer).
-func (db *DB) Skips(ctx context.Context, h *Hypertable) (skips bool, err error) {
-	err = db.QueryRow(ctx, "select to_regclass('_timescaledb_catalog.chunk_column_stats') is not null").Scan(&skips)
-	if err == nil && skips {
-		err = db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.chunk_column_stats where hypertable_id = $1)", h.ID).Scan(&skips)
-	}
-	return skips, db.Wrap(err, "column ranges of %s", h.Name)
-}
-
 // ChunkSettings returns the settings that a compressed chunk has.
 func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
 	rel := c.OID

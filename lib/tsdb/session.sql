@@ -2,13 +2,15 @@
 -- say; each server has some of them. Compressed rows must be read (transparent
 -- decompression), be found and replaced by what is written (DML decompression),
 -- and what is written as rows must stay rows until we compress it; continuous
--- aggregates must learn of it.
+-- aggregates must learn of it. Chunks that are made where chunk skipping is off
+-- would be left out by every query where it is on.
 select count(set_config(s.name, v.value, false))
 from (values
     ('timescaledb.enable_transparent_decompression', 'on'),
     ('timescaledb.enable_dml_decompression', 'on'),
     ('timescaledb.enable_direct_compress_copy', 'off'),
     ('timescaledb.enable_direct_compress_insert', 'off'),
-    ('timescaledb.skip_cagg_invalidation', 'off')
+    ('timescaledb.skip_cagg_invalidation', 'off'),
+    ('timescaledb.enable_chunk_skipping', 'on')
 ) v(name, value)
 join pg_catalog.pg_settings s on s.name = v.name
