@@ -146,6 +146,9 @@ func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout i
 	if err != nil {
 		return err
 	}
+	for _, l := range p.Loose {
+		log.Warn("target: %s", loose(l))
+	}
 	if err := queue.Create(ctx, dst.Conn); err != nil {
 		return err
 	}

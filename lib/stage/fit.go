@@ -74,6 +74,9 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 				}
 				notes = append(notes, fmt.Sprintf("%s: compressed chunks are copied row by row: %s", s.Label(), why))
 			}
+			if err := p.loose(ctx, dst, s, t, why); err != nil {
+				return nil, err
+			}
 		}
 		if s.View == nil {
 			n, err := beside(ctx, dst, t, p.Tasks)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"bf/lib/task"
 	"bf/lib/tsdb"
@@ -14,7 +15,8 @@ import (
 
 // A plan travels as NDJSON when the two halves of staging run on two machines:
 // a line per hypertable and per continuous aggregate (kinds "hypertable" and
-// "aggregate"), then a task record per chunk.
+// "aggregate"), then a task record per chunk, after a line of kind "compressed" where
+// it is.
 type hypertableLine struct {
 	V          int              `json:"v"`
 	Kind       string           `json:"kind"`
@@ -28,10 +30,21 @@ type aggregateLine struct {
 	Aggregate
 }
 
+// compressedLine goes before the task of a compressed chunk.
+type compressedLine struct {
+	V     int       `json:"v"`
+	Kind  string    `json:"kind"`
+	Chunk task.Name `json:"chunk"`
+	Compressed
+}
+
 const (
+	kindCompressed = "compressed"
 	kindHypertable = "hypertable"
 	kindAggregate  = "aggregate"
 )
+
+var kinds = []string{kindCompressed, kindHypertable, kindAggregate}
 
 // maxPlanLine bounds a line of a plan: a hypertable of 1600 columns takes some
 // hundred kilobytes.
@@ -50,6 +63,11 @@ func (p *Plan) Write(w io.Writer) error {
 		}
 	}
 	for _, t := range p.Tasks {
+		if c, ok := p.Compressed[t.Chunk]; ok {
+			if err := task.Write(w, compressedLine{task.Version, kindCompressed, t.Chunk, c}); err != nil {
+				return err
+			}
+		}
 		if err := task.Write(w, t); err != nil {
 			return err
 		}
@@ -59,7 +77,7 @@ func (p *Plan) Write(w io.Writer) error {
 
 // Read reads a plan that Write wrote.
 func Read(r io.Reader) (*Plan, error) {
-	p := &Plan{}
+	p := &Plan{Compressed: map[task.Name]Compressed{}}
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxPlanLine)
 	known := map[task.Name]bool{}
@@ -82,9 +100,17 @@ func Read(r io.Reader) (*Plan, error) {
 			V    int    `json:"v"`
 			Kind string `json:"kind"`
 		}
-		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && (kind.Kind == kindHypertable || kind.Kind == kindAggregate) {
+		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && slices.Contains(kinds, kind.Kind) {
 			if kind.V != task.Version {
 				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
+			}
+			if kind.Kind == kindCompressed {
+				var c compressedLine
+				if err := json.Unmarshal(b, &c); err != nil {
+					return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
+				}
+				p.Compressed[c.Chunk] = c.Compressed
+				continue
 			}
 			if kind.Kind == kindAggregate {
 				var a aggregateLine

@@ -40,10 +40,19 @@ func (e *BadArgument) Suggest() string { return e.Hint }
 // task per chunk.
 type Plan struct {
 	Source      Server
-	Hypertables []*tsdb.Hypertable // parents before the aggregates on them
-	Aggregates  []Aggregate        // those hypertables that are aggregates, and all that depend on any of them; parents first
-	Tasks       []*task.Task       // hypertables before aggregates, newest chunks first
-	Notes       []string           // what of the source is worth knowing; for people, not part of what is written
+	Hypertables []*tsdb.Hypertable       // parents before the aggregates on them
+	Aggregates  []Aggregate              // those hypertables that are aggregates, and all that depend on any of them; parents first
+	Tasks       []*task.Task             // hypertables before aggregates, newest chunks first
+	Compressed  map[task.Name]Compressed // those of the tasks' chunks that are compressed
+	Loose       []*Loose                 // what Fit finds will be left uncompressed
+	Notes       []string                 // what of the source is worth knowing; for people, not part of what is written
+}
+
+// Compressed is what the target's half of staging must know of a compressed chunk.
+type Compressed struct {
+	tsdb.Sizes
+	ByRows bool `json:"by_rows,omitempty"` // its compressed relation cannot travel, whatever the target
+	Grown  bool `json:"grown,omitempty"`   // it may be that it cannot: a column was added with a default
 }
 
 // Aggregate is what the target must know of a continuous aggregate of the
@@ -80,7 +89,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
 		return nil, err
 	}
-	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen}
+	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen, Compressed: map[task.Name]Compressed{}}
 	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, chosen))
 	if err != nil {
 		return nil, err
@@ -106,6 +115,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		case err == nil:
 			p.Tasks = append(p.Tasks, tasks...)
 			good++
+			if err := p.sizes(ctx, src, byHypertable[h.ID], tasks); err != nil {
+				return nil, err
+			}
 			note, err := hidden(ctx, src, h, byHypertable[h.ID], tasks)
 			if err != nil {
 				return nil, err

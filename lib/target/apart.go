@@ -206,8 +206,9 @@ func (l *Loader) copyApart(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 }
 
 // recompress has the rows that are in the chunk compressed in a twin, and the
-// chunk replaced by that. It returns why the rows stay as they are instead.
-func (l *Loader) recompress(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (why string, err error) {
+// chunk replaced by that. It returns why the rows stay as they are instead, nil if
+// they do not.
+func (l *Loader) recompress(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (misfit *misfitError, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 		tw, err := l.twin(ctx, tx, ht, t, chunk)
 		if err != nil {
@@ -224,11 +225,10 @@ func (l *Loader) recompress(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable,
 		_, err = l.exchange(ctx, tx, ht, t, chunk, tw, rowsCompress)
 		return err
 	})
-	var misfit *misfitError
 	if errors.As(l.misfit(err), &misfit) {
-		return misfit.why, nil
+		return misfit, nil
 	}
-	return "", err
+	return nil, err
 }
 
 // exchange has the rows of the twin compressed and puts what comes of it in the
@@ -241,7 +241,7 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if why, err := l.lossy(ctx, chunk, r); err != nil {
 		return nil, err
 	} else if why != "" {
-		return nil, &misfitError{why: why}
+		return nil, &misfitError{why: why, lossy: true}
 	}
 	var rel string
 	if w == rowsExisting {

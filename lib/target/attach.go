@@ -25,7 +25,7 @@ const attachFrom = 1 << 20
 // the COPY. Building an index over all rows at once costs the target half as
 // much as inserting into it row by row, and frozen rows need no later vacuum.
 func (l *Loader) becomesChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, part *stream.Part) (*tsdb.Blueprint, error) {
-	if part.Bytes < attachFrom || unaligned(ht, t.Slices) != "" {
+	if part.Bytes < attachFrom || ht.Unaligned(t.Slices) != "" {
 		return nil, nil
 	}
 	if c, err := l.db.ChunkOf(ctx, ht, t.Slices); c != nil || err != nil {

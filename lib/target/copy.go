@@ -51,7 +51,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		}
 		into := way
 		if into == rowsCompress {
-			if into = rowsChunk; s.squeezed {
+			if into = rowsChunk; s.squeezed || s.whyRoot != "" {
 				into = rowsRoot
 			}
 		}
@@ -73,8 +73,9 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 			if err != nil {
 				return err
 			}
-			if loose != "" {
-				way, why = into, why+"; left uncompressed: "+loose
+			if loose != nil {
+				way, why = into, why+"; "+leftUncompressed+": "+loose.why
+				s.whyLoose, s.lossy = loose.why, loose.lossy
 			}
 		}
 		if way == rowsChunk && stored > 0 {
@@ -85,17 +86,25 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 				return err
 			}
 		}
-		if res.Message != "" && hidden != "" {
-			hidden = "; " + hidden
-		}
-		res.Message += hidden
+		addMessage(res, hidden)
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
+		if res.LeftUncompressed = s.loose(way, l.db.Full); res.LeftUncompressed != "" && !strings.Contains(why, leftUncompressed) {
+			addMessage(res, leftUncompressed)
+		}
 		return queue.Complete(ctx, l.db.Conn, tx, res)
 	})
 	if err == nil && loaded != "" {
 		l.analyze(ctx, loaded)
 	}
 	return err
+}
+
+// addMessage adds to what the result says.
+func addMessage(res *task.Result, message string) {
+	if res.Message != "" && message != "" {
+		message = "; " + message
+	}
+	res.Message += message
 }
 
 // errStirred is a chunk that was compressed or decompressed since the way was
@@ -175,7 +184,11 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 	if err != nil {
 		return 0, 0, err
 	}
-	into, beside := pg.Ident(chunk.Name.Schema, chunk.Name.Name), newPart(r)
+	into, err := l.relation(ctx, ht, chunk)
+	if err != nil {
+		return 0, 0, err
+	}
+	beside := newPart(r)
 	many, err := l.many(ctx, chunk)
 	if err != nil {
 		return 0, 0, err

@@ -117,7 +117,7 @@ func (l *Loader) gap(ctx context.Context, ht *tsdb.Hypertable, extent []task.Sli
 // row that goes through the hypertable makes one, of the extent that the target
 // likes best.
 func (l *Loader) makeChunk(ctx context.Context, ht *tsdb.Hypertable, want []task.Slice, part *stream.Part, data *partReader) (why string, err error) {
-	if l.db.Full && unaligned(ht, want) == "" {
+	if l.db.Full && ht.Unaligned(want) == "" {
 		if made, err := l.createChunk(ctx, ht, want); made || err != nil {
 			return "", err
 		}

@@ -190,7 +190,7 @@ func (l *Loader) unpark(ctx context.Context, tx pgx.Tx, relation string, part *s
 
 // unheld refuses a compressed chunk for one whose rows other tables reference.
 func (l *Loader) unheld(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, c *tsdb.Chunk) error {
-	key, err := l.referenced(ctx, ht)
+	key, err := l.db.Referenced(ctx, ht)
 	if err != nil {
 		return err
 	}
@@ -199,15 +199,4 @@ func (l *Loader) unheld(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *
 		err = byRows(t, whyMerged)
 	}
 	return err
-}
-
-// referenced returns the columns of a key by which another table references the
-// hypertable; nil if none does.
-func (l *Loader) referenced(ctx context.Context, ht *tsdb.Hypertable) (key []string, err error) {
-	// By their triggers: there is no index on what a constraint references.
-	err = l.db.QueryRow(ctx, `select (
-            select array(select a.attname::text from unnest(c.confkey) k join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k)
-            from pg_trigger g join pg_constraint c on c.oid = g.tgconstraint
-            where g.tgrelid = $1 and c.confrelid = $1 and c.contype = 'f' limit 1)`, ht.OID).Scan(&key)
-	return key, l.db.Wrap(err, "foreign keys to %s", ht.Name)
 }

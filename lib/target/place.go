@@ -19,8 +19,9 @@ import (
 
 // place is where the data of a task goes.
 type place struct {
-	chunk *tsdb.Chunk // nil: through the hypertable's root
-	why   string      // why not into a chunk
+	chunk *tsdb.Chunk // nil: there is none of that extent
+	why   string      // why rows go through the hypertable's root; "" if into the chunk
+	loose task.Loose  // why there is none
 }
 
 // place finds the chunk with the task's extent, or makes it. Where the target
@@ -36,7 +37,7 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 	if c != nil {
 		return l.into(ctx, ht, c)
 	}
-	why := unaligned(ht, t.Slices)
+	why := ht.Unaligned(t.Slices)
 	made, no := false, ""
 	if d := ht.Dimensions[0]; why == "" && l.db.Full && d.Natural(t.Slices[0].From, t.Slices[0].Until) {
 		// As ever: nothing is in the way, and there is no need to look.
@@ -49,7 +50,7 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 		return nil, err
 	}
 	if why != "" {
-		return &place{why: why}, nil
+		return &place{why: why, loose: task.LooseDimensions}, nil
 	}
 	if c, err = l.db.ChunkOf(ctx, ht, t.Slices); err != nil {
 		return nil, err
@@ -60,48 +61,32 @@ func (l *Loader) place(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, p
 	if no == "" {
 		no = whyOther
 	}
-	return &place{why: no}, nil
+	return &place{why: no, loose: task.LooseExtents}, nil
 }
 
 // whyOther says why there is no chunk of the source's extent.
 const whyOther = "the target cuts chunks differently"
 
-// into is a chunk of the target as the place, if rows may be written to it
-// directly.
+// into is a chunk of the target as the place.
 func (l *Loader) into(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (*place, error) {
 	skewed, err := l.db.Skewed(ctx, ht, c)
 	if err != nil {
 		return nil, err
 	}
+	p := &place{chunk: c}
 	if skewed {
-		return &place{why: "the chunk's columns have other numbers than the hypertable's"}, nil
+		p.why = "the chunk's columns have other numbers than the hypertable's"
 	}
-	return &place{chunk: c}, nil
+	return p, nil
 }
 
-// unaligned says why the source's slices must not become a chunk of the target:
-// its dimensions are others, or it hashes into another number of partitions
-// (TimescaleDB up to 2.22 would then create overlapping chunks, or reject
-// inserts later), or it has several dimensions and cuts one of them at other
-// points (2.11 would then cut the neighbours wrongly: their CHECK is narrower
-// than their slices, and inserts of the application fail).
-func unaligned(ht *tsdb.Hypertable, slices []task.Slice) string {
-	if len(ht.Dimensions) != len(slices) {
-		return fmt.Sprintf("the target has %d dimensions, the source %d", len(ht.Dimensions), len(slices))
+// relation is where rows of the chunk are written to: it, or the hypertable.
+func (l *Loader) relation(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) (string, error) {
+	p, err := l.into(ctx, ht, c)
+	if err == nil && p.why != "" {
+		return pg.Ident(ht.Name.Schema, ht.Name.Name), nil
 	}
-	for _, s := range slices {
-		d := ht.Dimension(s.Column)
-		if d == nil {
-			return fmt.Sprintf("the target has no dimension %q", s.Column)
-		}
-		if d.Hash() != s.Hash || d.Hash() && !d.HasPartition(s.From, s.Until) {
-			return fmt.Sprintf("dimension %q is partitioned differently on the target", s.Column)
-		}
-		if len(slices) > 1 && !d.Hash() && !d.Natural(s.From, s.Until) {
-			return fmt.Sprintf("the target cuts dimension %q at other points", s.Column)
-		}
-	}
-	return ""
+	return pg.Ident(c.Name.Schema, c.Name.Name), err
 }
 
 // How long a lock that could hold up the application is waited for at a time

@@ -134,23 +134,17 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		return nil, err
 	}
 	if chunk == nil {
-		if s.unfit = unaligned(ht, t.Slices); s.unfit != "" {
+		if s.unfit = ht.Unaligned(t.Slices); s.unfit != "" {
 			return nil, nil
 		}
 	} else {
-		p, err := l.into(ctx, ht, chunk)
-		if err != nil {
-			return nil, err
-		}
-		if s.unfit = p.why; s.unfit != "" {
-			return nil, nil
-		}
 		if s.unfit, err = l.lossy(ctx, chunk, r); err != nil || s.unfit != "" {
+			s.lossy = s.unfit != ""
 			return nil, err
 		}
 	}
 	var role string
-	if err := l.db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&s.mayBuild, &role); err != nil {
+	if s.mayBuild, role, err = l.db.MayBuild(ctx); err != nil {
 		return nil, err
 	}
 	var misfit *misfitError
@@ -235,8 +229,7 @@ func (l *Loader) lossy(ctx context.Context, chunk *tsdb.Chunk, r *relation) (why
 }
 
 // ensure returns the chunk of the task, which it makes if there is none, within
-// the transaction that is open. A misfitError says that there can be none, or
-// none that takes rows directly.
+// the transaction that is open. A misfitError says that there can be none.
 func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk) (*tsdb.Chunk, error) {
 	if chunk != nil {
 		return chunk, nil
@@ -254,11 +247,7 @@ func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	if chunk == nil {
 		return nil, &misfitError{why: whyOther}
 	}
-	p, err := l.into(ctx, ht, chunk)
-	if err == nil && p.chunk == nil {
-		err = &misfitError{why: p.why}
-	}
-	return chunk, err
+	return chunk, nil
 }
 
 // inChunk runs f briefly with the task's chunk, which it makes if there is none.
@@ -293,6 +282,7 @@ func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task,
 type misfitError struct {
 	why      string
 	settings bool // it might with other settings of the hypertable
+	lossy    bool // NULLs would become a default
 }
 
 func (e *misfitError) Error() string { return e.why }

@@ -172,12 +172,13 @@ func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 	if err != nil {
 		return err
 	}
+	s.noChunk = p.loose
 	if s.chunk, s.whyRoot = p.chunk != nil, p.why; s.chunk && s.compression {
 		if s.squeezed, err = l.loosen(ctx, p.chunk); err != nil {
 			return err
 		}
 	}
-	if s.referenced, err = l.referenced(ctx, ht); err != nil {
+	if s.referenced, err = l.db.Referenced(ctx, ht); err != nil {
 		return err
 	}
 	if s.chunk && s.compression && (s.compressed || s.squeezed) && !s.partial && s.referenced == nil {

@@ -156,6 +156,10 @@ func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 		return err
 	}
 	name, columns := pg.Ident(c.Name.Schema, c.Name.Name), copied(ht)
+	into, err := l.relation(ctx, ht, c)
+	if err != nil {
+		return err
+	}
 	err = l.asUser(ctx, tx, func() error {
 		rows, err := tx.Query(ctx, "select ctid::text, "+s.values()+" from pg_temp.bf_ends")
 		if err != nil {
@@ -174,7 +178,7 @@ func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 			// ON CONFLICT is refused where a key is deferrable.
 			err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 				return tx.QueryRow(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends where ctid = %s::tid returning ctid::text",
-					name, columns, pg.Literal(e.CTID))).Scan(&ctid)
+					into, columns, pg.Literal(e.CTID))).Scan(&ctid)
 			})
 			var tag pgconn.CommandTag
 			switch {
@@ -184,7 +188,7 @@ func (l *Loader) touch(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 				at := sight(s[:1]).where(e.Values[:1])
 				err = tx.QueryRow(ctx, fmt.Sprintf("(select %s from only %s where %s limit 1) union all (select %[1]s from %[2]s where %[3]s limit 1) limit 1", s.values(), name, at), pgx.QueryExecModeExec).Scan(&there)
 				if err == nil {
-					tag, err = tx.Exec(ctx, fmt.Sprintf("with row as (delete from only %s where %s returning %s) insert into %[1]s (%[3]s) overriding system value select %[3]s from row", name, s.where(there), columns))
+					tag, err = tx.Exec(ctx, fmt.Sprintf("with row as (delete from only %s where %s returning %s) insert into %s (%[3]s) overriding system value select %[3]s from row", name, s.where(there), columns, into))
 				}
 				if errors.Is(err, pgx.ErrNoRows) || err == nil && tag.RowsAffected() == 0 {
 					err = errors.New("the row that is in the way is not there")

@@ -33,7 +33,7 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 	if aggregated, err := l.db.Aggregated(ctx, ht); err != nil {
 		return "", err
 	} else if aggregated {
-		if key, err := l.referenced(ctx, ht); err != nil || key != nil {
+		if key, err := l.db.Referenced(ctx, ht); err != nil || key != nil {
 			return "a continuous aggregate would not learn of the rows: TRUNCATE is refused on a table that others reference", err
 		}
 	}

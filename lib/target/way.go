@@ -2,7 +2,10 @@ package target
 
 import (
 	"cmp"
+	"slices"
 	"strings"
+
+	"bf/lib/task"
 )
 
 // way is how the data of a task is written.
@@ -29,18 +32,20 @@ type situation struct {
 	whyRows    string
 
 	// Of the target.
-	chunk       bool     // it has a chunk of that extent
-	whyRoot     string   // why not
-	squeezed    bool     // that chunk is compressed
-	referenced  []string // the key by which other tables reference the hypertable; nil if none does
-	held        bool     // and that chunk has rows of the range
-	compression bool     // the hypertable has compression enabled
-	whyInto     string   // why rows have to get into the chunk before they are compressed apart from it
-	whyLoose    string   // why they cannot be compressed at all without keeping the application out
-	unfit       string   // why the compressed relation does not fit; "" if it does
-	mayBuild    bool     // the role may create the relation
-	whyNot      string   // why not
-	same        bool     // the chunk's own relation has the same columns and settings
+	chunk       bool       // it has a chunk of that extent
+	whyRoot     string     // why rows are not written to it directly
+	noChunk     task.Loose // what is in the way of one
+	squeezed    bool       // that chunk is compressed
+	referenced  []string   // the key by which other tables reference the hypertable; nil if none does
+	held        bool       // and that chunk has rows of the range
+	compression bool       // the hypertable has compression enabled
+	whyInto     string     // why rows have to get into the chunk before they are compressed apart from it
+	whyLoose    string     // why they cannot be compressed at all without keeping the application out
+	lossy       bool       // because they would lose NULLs
+	unfit       string     // why the compressed relation does not fit; "" if it does
+	mayBuild    bool       // the role may create the relation
+	whyNot      string     // why not
+	same        bool       // the chunk's own relation has the same columns and settings
 }
 
 // choose is the decision table. Clearing what the target holds is no part of
@@ -60,15 +65,16 @@ func choose(s situation) (w way, why string) {
 	// It brings rows.
 	case !s.chunk:
 		return rowsRoot, s.whyRoot
-	case s.held && s.squeezed:
+	case s.held && (s.squeezed || s.whyRoot != ""):
 		return rowsRoot, whyMerged
 	case s.held:
 		return rowsChunk, whyMerged
 	case s.partial && s.squeezed:
 		return rowsRoot, whySqueezed // and its other rows stay as they are
-	case s.partial:
-		return rowsChunk, s.whyRows
-	case !s.compression || !s.compressed && !s.squeezed:
+	case s.partial, !s.compression, !s.compressed && !s.squeezed:
+		if s.whyRoot != "" {
+			return rowsRoot, s.whyRoot
+		}
 		return rowsChunk, s.whyRows
 	}
 	// What is compressed on either side is so in the end.
@@ -76,8 +82,10 @@ func choose(s situation) (w way, why string) {
 		why = whySqueezed
 	}
 	switch {
+	case s.referenced != nil && s.whyRoot != "":
+		return rowsRoot, why + whyReferenced
 	case s.referenced != nil:
-		return rowsChunk, why + "; the server compresses no table that others reference"
+		return rowsChunk, why + whyReferenced
 	case s.whyLoose == "" && s.mayBuild && s.whyInto == "":
 		return rowsFresh, why
 	case s.whyLoose == "" && s.mayBuild:
@@ -90,14 +98,33 @@ func choose(s situation) (w way, why string) {
 	}
 	// The target's policy compresses it, later.
 	loose := cmp.Or(s.whyLoose, s.whyNot)
-	if why += "; left uncompressed"; !strings.HasPrefix(why, loose) {
+	if why += "; " + leftUncompressed; !strings.HasPrefix(why, loose) {
 		why += ": " + loose
 	}
-	if s.squeezed {
+	if s.squeezed || s.whyRoot != "" {
 		return rowsRoot, why
 	}
 	return rowsChunk, why
 }
+
+// loose is why what is compressed on the source is not so after that way; the
+// obstacles are those that choose meets.
+func (s *situation) loose(w way, full bool) task.Loose {
+	if !s.compressed || !slices.Contains([]way{rowsChunk, rowsRoot}, w) {
+		return ""
+	}
+	o := task.Obstacles{task.LooseApache: !full, task.LooseDisabled: !s.compression, task.LooseRange: s.partial,
+		task.LooseReferenced: s.held || s.referenced != nil, task.LooseDefault: s.lossy, task.LooseRefused: s.whyLoose != "" && !s.lossy, task.LoosePrivilege: !s.mayBuild}
+	if !s.chunk {
+		o[s.noChunk] = true
+	}
+	return o.First()
+}
+
+const whyReferenced = "; the server compresses no table that others reference"
+
+// leftUncompressed says to people that a result has a reason for that.
+const leftUncompressed = "left uncompressed"
 
 // whySqueezed says why rows do not go into the target's chunk.
 const whySqueezed = "the target's chunk is compressed"

@@ -24,11 +24,15 @@ type Result struct {
 	Status     Status `json:"status"`
 	// Way is how the rows were written (package target); WhyNotRaw says for a
 	// compressed chunk why its compressed relation could not travel as it is.
-	Way       string  `json:"way,omitempty"`
-	WhyNotRaw string  `json:"why_not_raw,omitempty"`
-	Rows      int64   `json:"rows"`
-	Bytes     int64   `json:"bytes"`
-	Seconds   float64 `json:"seconds"`
+	Way       string `json:"way,omitempty"`
+	WhyNotRaw string `json:"why_not_raw,omitempty"`
+	// LeftUncompressed is why rows that are compressed on the source are not so on
+	// the target.
+	LeftUncompressed Loose `json:"left_uncompressed,omitempty"`
+
+	Rows    int64   `json:"rows"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
 	// Hidden is how many rows of the source's chunk no query there shows. They
 	// are not copied; Message says what helps.
 	Hidden  int64  `json:"hidden_rows,omitempty"`

@@ -432,6 +432,17 @@ func (db *DB) Missing(ctx context.Context, rel uint32) ([]string, error) {
 	return names, db.Wrap(err, "columns added later")
 }
 
+// Grown returns those of the relations to which a column was added with a default
+// after they were made.
+func (db *DB) Grown(ctx context.Context, relations []uint32) ([]uint32, error) {
+	rows, err := db.Query(ctx, "select distinct attrelid from pg_attribute where attrelid = any($1) and atthasmissing and not attisdropped", relations)
+	if err != nil {
+		return nil, db.Wrap(err, "columns added later")
+	}
+	grown, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	return grown, db.Wrap(err, "columns added later")
+}
+
 // NullBatches returns the expression that reads a compressed column of this
 // server. 2.19 to 2.21 store a batch without values as a one-byte algorithm
 // that 2.19 and 2.20.0 themselves refuse to receive: there it is read as SQL

@@ -277,6 +277,31 @@ func (d *Dimension) HasPartition(from, until string) bool {
 	return slices.ContainsFunc(d.HashPartitions(), func(s task.Slice) bool { return s.From == from && s.Until == until })
 }
 
+// Unaligned says why the slices of another server's chunk must not become one of
+// this hypertable: its dimensions are others, or it hashes into another number of partitions
+// (TimescaleDB up to 2.22 would then create overlapping chunks, or reject
+// inserts later), or it has several dimensions and cuts one of them at other
+// points (2.11 would then cut the neighbours wrongly: their CHECK is narrower
+// than their slices, and inserts of the application fail).
+func (h *Hypertable) Unaligned(slices []task.Slice) string {
+	if len(h.Dimensions) != len(slices) {
+		return fmt.Sprintf("the target has %d dimensions, the source %d", len(h.Dimensions), len(slices))
+	}
+	for _, s := range slices {
+		d := h.Dimension(s.Column)
+		if d == nil {
+			return fmt.Sprintf("the target has no dimension %q", s.Column)
+		}
+		if d.Hash() != s.Hash || d.Hash() && !d.HasPartition(s.From, s.Until) {
+			return fmt.Sprintf("dimension %q is partitioned differently on the target", s.Column)
+		}
+		if len(slices) > 1 && !d.Hash() && !d.Natural(s.From, s.Until) {
+			return fmt.Sprintf("the target cuts dimension %q at other points", s.Column)
+		}
+	}
+	return ""
+}
+
 // Beginning is the SQL expression of the first value in a slice of an open
 // dimension; "" where a partitioning function hides it, or there is none.
 func (db *DB) Beginning(h *Hypertable, s task.Slice) (string, error) {

@@ -389,6 +389,24 @@ func (db *DB) References(ctx context.Context, h *Hypertable) ([]Reference, error
 	return refs, db.Wrap(err, "foreign keys of %s", h.Name)
 }
 
+// Referenced returns the columns of a key by which another table references the
+// hypertable; nil if none does.
+func (db *DB) Referenced(ctx context.Context, h *Hypertable) (key []string, err error) {
+	// By their triggers: there is no index on what a constraint references.
+	err = db.QueryRow(ctx, `select (
+            select array(select a.attname::text from unnest(c.confkey) k join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k)
+            from pg_trigger g join pg_constraint c on c.oid = g.tgconstraint
+            where g.tgrelid = $1 and c.confrelid = $1 and c.contype = 'f' limit 1)`, h.OID).Scan(&key)
+	return key, db.Wrap(err, "foreign keys to %s", h.Name)
+}
+
+// MayBuild reports whether the role may create relations where the compressed ones
+// of chunks have to be, and who that is, quoted.
+func (db *DB) MayBuild(ctx context.Context) (may bool, role string, err error) {
+	err = db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&may, &role)
+	return may, role, db.Wrap(err, "privileges")
+}
+
 // Columns lists the columns of relations, by OID.
 func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column, error) {
 	rows, err := db.Query(ctx, columnsSQL, oids)
@@ -526,13 +544,13 @@ func (db *DB) Heirs(ctx context.Context, t *task.Task) ([]*Chunk, error) {
 		if err != nil {
 			return nil, err
 		}
-		heirs = append(heirs, slices.DeleteFunc(cs, func(c *Chunk) bool { return c.apart(t.Slices[1:]) })...)
+		heirs = append(heirs, slices.DeleteFunc(cs, func(c *Chunk) bool { return c.Apart(t.Slices[1:]) })...)
 	}
 	return heirs, nil
 }
 
-// apart reports whether no row of the chunk can be in these slices.
-func (c *Chunk) apart(of []task.Slice) bool {
+// Apart reports whether no row of the chunk can be in these slices.
+func (c *Chunk) Apart(of []task.Slice) bool {
 	outside := func(bound, from string) bool {
 		a, err := task.Bound(bound)
 		b, err2 := task.Bound(from)
