@@ -245,7 +245,10 @@ func (r *runner) record() (*job, error) {
 			return r.record()
 		}
 		r.summaries++
-		if err := s.Check(); err != nil {
+		var other *verify.HashError
+		if err := s.Check(); errors.As(err, &other) {
+			return nil, fmt.Errorf("summary on line %d: %w", line, err) // so are those that follow
+		} else if err != nil {
 			return fail(err)
 		}
 		return &job{task: &s.Task, summary: &s}, nil

@@ -198,15 +198,22 @@ func (o Order) Spelled() string {
 // the server. See columns.sql.
 const (
 	HashValue  = "value"  // itself
-	HashScale  = "scale"  // a numeric and its scale: 1.0 is not 1.00
-	HashDims   = "dims"   // an array and its bounds
+	HashFloat  = "float"  // itself and the sign of zero
 	HashText   = "text"   // its cast to text
 	HashRecord = "record" // the text of a record of it: a cast to text may lose something, or be the user's
 )
 
-// KnowsHash reports whether that is one of them.
+// sendFunctions are what else Column.Hash may be: the function whose result is
+// hashed, the one by which a binary COPY sends the type.
+var sendFunctions = []string{"int8send", "numeric_send", "time_send", "timetz_send", "timestamp_send", "timestamptz_send",
+	"interval_send", "pg_lsn_send", "xid8send", "array_send"}
+
+// Sends reports whether that is the name of a function to send a value by.
+func Sends(how string) bool { return slices.Contains(sendFunctions, how) }
+
+// KnowsHash reports whether that is a way to hash a column.
 func KnowsHash(how string) bool {
-	return slices.Contains([]string{HashValue, HashScale, HashDims, HashText, HashRecord}, how)
+	return slices.Contains([]string{HashValue, HashFloat, HashText, HashRecord}, how) || Sends(how)
 }
 
 // Hypertable is a hypertable, or the materialization hypertable behind a

@@ -92,7 +92,7 @@ func (s *side) hashBatches(ctx context.Context, q squeezed) (*Summary, error) {
 		exprs = append(exprs, e)
 	}
 	var batches string
-	if err := s.db.QueryRow(ctx, "select coalesce(sum("+hash(exprs)+"), 0)::text from only "+q.name).Scan(&batches); err != nil {
+	if err := s.db.QueryRow(ctx, "select "+sumOf(exprs)+" from only "+q.name).Scan(&batches); err != nil {
 		return nil, s.db.Wrap(err, "compare %s", q.name)
 	}
 	beside := *s

@@ -19,9 +19,6 @@ func (s *side) columns(of []tsdb.Column) []Column {
 	cols := make([]Column, len(of))
 	for i, c := range of {
 		cols[i] = Column{Name: c.Name, Type: c.Type, How: c.Hash}
-		if c.Hash == tsdb.HashDims && c.Collation != "" && !s.utf8() {
-			cols[i].How = tsdb.HashText // as its elements cannot be converted one by one
-		}
 	}
 	slices.SortFunc(cols, func(a, b Column) int { return cmp.Compare(a.Name, b.Name) })
 	return cols
@@ -134,13 +131,32 @@ func sourceGone(res *task.Result) {
 	res.Status, res.Message = task.Gone, "gone on the source: the chunk was dropped there; nothing to compare with"
 }
 
-// Check refuses a summary that was read from outside and is none.
+// HashError refuses a summary whose hashes are made in another way than here.
+type HashError struct{ Name string }
+
+func (e *HashError) Error() string {
+	made := "a version of bf-verify that did not name its hash"
+	if e.Name != "" {
+		made = fmt.Sprintf("hash %q", e.Name)
+	}
+	return fmt.Sprintf("the summaries were made with %s, this bf-verify has hash %q: they cannot be compared", made, HashName)
+}
+
+// Suggest says what to do next.
+func (e *HashError) Suggest() string {
+	return "make the summaries again: the same version of bf-verify has to run on both sides"
+}
+
+// Check refuses a summary that was read from outside and is none, or is one that
+// cannot be compared with those of this bf-verify: see HashError.
 func (s *Summary) Check() error {
 	switch {
 	case s.Kind != kind:
 		return errors.New(`not a summary of bf-verify --source (no "kind":"summary")`)
 	case s.V != task.Version:
 		return fmt.Errorf("summary version %d: this bf reads version %d", s.V, task.Version)
+	case s.HashName != HashName:
+		return &HashError{s.HashName}
 	case s.Method != Rows && s.Method != Columns:
 		return fmt.Errorf("method %q: this bf knows rows and summary", s.Method)
 	case s.State != StateChunk && s.State != StateGone:

@@ -9,9 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"bf/lib/pg"
 	"bf/lib/task"
-	"bf/lib/tsdb"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -68,14 +66,14 @@ func uniqueKey(ctx context.Context, s *side, cols []Column) (key []int, err erro
 
 // hashedRows is a FROM clause that gives each row's hash r and its key's k.
 func (f *finder) hashedRows(s *side) string {
-	var key, row []string
-	for i, c := range f.cols {
-		row = append(row, s.hashed(c)...)
-		if slices.Contains(f.key, i) {
-			key = append(key, s.hashed(c)...)
-		}
+	return fmt.Sprintf("(select %s as k, %s as r from %s) x", hash(s.hashedRow(f.keyColumns())), hash(s.hashedRow(f.cols)), s.rows)
+}
+
+func (f *finder) keyColumns() (cols []Column) {
+	for _, i := range f.key {
+		cols = append(cols, f.cols[i])
 	}
-	return fmt.Sprintf("(select %s as k, %s as r from %s) x", hash(key), hash(row), s.rows)
+	return cols
 }
 
 func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int, err error) {
@@ -208,21 +206,13 @@ func (f *finder) name(r row) string {
 }
 
 func (f *finder) rows(ctx context.Context, s *side, hashes []int64) (map[int64][]row, error) {
-	var key, texts, each []string
-	for i, c := range f.cols {
-		q := pg.Ident(c.Name)
-		if slices.Contains(f.key, i) {
-			key = append(key, s.hashed(c)...)
-		}
-		t := q + "::text"
-		if c.How == tsdb.HashRecord {
-			t = fmt.Sprintf("case num_nulls(%[1]s) when 0 then row(%[1]s)::text end", q)
-		}
-		texts = append(texts, short("("+t+")"))
+	var texts, each []string
+	for _, c := range f.cols {
+		texts = append(texts, short("("+shown(c)+")"))
 		each = append(each, hash(s.hashed(c))+"::text")
 	}
-	sql := fmt.Sprintf("select k, array[%s]::text[], array[%s]::text[] from (select %s as k, * from %s) x where k = any($1)",
-		strings.Join(texts, ", "), strings.Join(each, ", "), hash(key), s.rows)
+	sql := fmt.Sprintf("select k, texts, hashes from (select %s as k, array[%s]::text[] as texts, array[%s]::text[] as hashes from %s) x where k = any($1)",
+		hash(s.hashedRow(f.keyColumns())), strings.Join(texts, ", "), strings.Join(each, ", "), s.rows)
 	rows, err := s.db.Query(ctx, sql, hashes)
 	if err != nil {
 		return nil, s.db.Wrap(err, "compare %s", s.rows)

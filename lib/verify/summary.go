@@ -21,8 +21,10 @@ type Summary struct {
 	Kind   string    `json:"kind"` // "summary"
 	Task   task.Task `json:"task"`
 	Method Method    `json:"method"`
-	State  string    `json:"state"`
-	Rows   int64     `json:"rows"`
+	// HashName says how Hash, and the hashes of long values, are made.
+	HashName string `json:"hash_name"`
+	State    string `json:"state"`
+	Rows     int64  `json:"rows"`
 	// Hash is the sum of the hashes of all rows; a row is its columns in the
 	// order of Columns.
 	Hash    string   `json:"hash,omitempty"`
@@ -91,16 +93,12 @@ func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, 
 }
 
 func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Summary, error) {
-	out := &Summary{V: task.Version, Kind: kind, State: StateChunk, Note: s.note, Columns: slices.Clone(cols)}
+	out := &Summary{V: task.Version, Kind: kind, HashName: HashName, State: StateChunk, Note: s.note, Columns: slices.Clone(cols)}
 	var b strings.Builder
 	b.WriteString("select count(*)")
 	dest := []any{&out.Rows}
 	if w.hash {
-		var row []string
-		for _, c := range cols {
-			row = append(row, s.hashed(c)...)
-		}
-		b.WriteString(", coalesce(sum(" + hash(row) + "), 0)::text")
+		b.WriteString(", " + sumOf(s.hashedRow(cols)))
 		dest = append(dest, &out.Hash)
 	}
 	values := make([][]*string, len(cols))
@@ -109,7 +107,7 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 		for i, c := range cols {
 			e := s.aggregates(c, sums)
 			if w.hashes {
-				e = append(e, "coalesce(sum("+hash(s.hashed(c))+"), 0)::text")
+				e = append(e, sumOf(s.hashed(c)))
 			}
 			b.WriteString(",\n array[" + strings.Join(e, ", ") + "]")
 			dest = append(dest, &values[i])
@@ -133,47 +131,6 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 		}
 	}
 	return out, nil
-}
-
-// hash is the hash of a row of expressions. A ROW has at most 1664 of them, and
-// one within another has no hash.
-func hash(exprs []string) string {
-	const most = 1600
-	for len(exprs) > most {
-		var parts []string
-		for part := range slices.Chunk(exprs, most) {
-			parts = append(parts, hash(part))
-		}
-		exprs = parts
-	}
-	return "hash_record_extended(row(" + strings.Join(exprs, ", ") + "), 0)"
-}
-
-// hashed is what of a column goes into the hash. Text is hashed in UTF-8,
-// whatever the encoding of the database.
-func (s *side) hashed(c Column) []string {
-	q := pg.Ident(c.Name)
-	text := func(e string) []string {
-		e = "(" + e + `::text collate "C")`
-		if !s.utf8() {
-			e = "convert_to(" + e + ", 'UTF8')"
-		}
-		return []string{e}
-	}
-	switch c.How {
-	case tsdb.HashScale:
-		return []string{q, "scale(" + q + ")"}
-	case tsdb.HashDims:
-		return []string{q, "array_dims(" + q + ")"}
-	case tsdb.HashText:
-		return text(q)
-	case tsdb.HashRecord:
-		return text("row(" + q + ")")
-	}
-	if isText(c.Type) && !s.utf8() {
-		return text(q)
-	}
-	return []string{q}
 }
 
 // plainType is a type without its modifiers: timestamp(3) with time zone and
@@ -216,7 +173,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 		sum = "sum(" + q + ")::text"
 		return minmax("%s::text")
 	case "numeric":
-		sum = "sum(" + q + ")::text"
+		sum = "trim_scale(sum(" + q + "))::text"
 		return minmax("trim_scale(%s)::text")
 	case "real", "double precision":
 		if sums {
@@ -233,11 +190,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 			sum = "sum(" + q + ")::text"
 		}
 	}
-	text := q + "::text"
-	if c.How == tsdb.HashRecord {
-		text = "case num_nulls(" + q + ") when 0 then row(" + q + ")::text end"
-	}
-	text = "(" + text + ` collate "C")`
+	text := "(" + shown(c) + ` collate "C")`
 	least, most := "min("+text+")", "max("+text+")"
 	if !s.utf8() { // the order of the bytes in UTF-8
 		text = "encode(convert_to(" + text + `, 'UTF8'), 'hex') collate "C"`
@@ -246,11 +199,21 @@ func (s *side) aggregates(c Column, sums bool) []string {
 	return []string{count, short(least), short(most), sum}
 }
 
+// shown is the text of a column's value, null for null.
+func shown(c Column) string {
+	q := pg.Ident(c.Name)
+	if c.How == tsdb.HashRecord {
+		return "case num_nulls(" + q + ") when 0 then row(" + q + ")::text end"
+	}
+	return q + "::text"
+}
+
 // short is a value of which only the beginning is shown, with what tells it
 // from others.
 func short(e string) string {
 	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
-        else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || hash_record_extended(row(convert_to(%[1]s, 'UTF8')), 0) || ')' end`, e)
+        else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || %[2]s || ')' end`,
+		e, hash([]string{"convert_to(" + e + ", 'UTF8')"}))
 }
 
 // compare lists what differs between the two summaries, and the largest

@@ -188,7 +188,7 @@ func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
 	from, err := enterSource(ctx, db, t)
 	defer from.leave(ctx)
 	if errors.Is(err, source.ErrGone) {
-		return &Summary{V: task.Version, Kind: kind, Task: *t, Method: m, State: StateGone, Seconds: time.Since(start).Seconds()}, nil
+		return &Summary{V: task.Version, Kind: kind, Task: *t, Method: m, HashName: HashName, State: StateGone, Seconds: time.Since(start).Seconds()}, nil
 	}
 	if err != nil {
 		return nil, db.Wrap(err, "chunk %s", t.Chunk)

@@ -1,0 +1,77 @@
+package verify
+
+import (
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/tsdb"
+)
+
+// HashName names how a summary's hashes are made. Hashes of different names say
+// nothing about each other. Version 1, unnamed, added the rows' hashes without
+// mixing them: it did not see values that were exchanged between rows.
+const HashName = "rows-2"
+
+// seed starts every hash. It is neither 0 nor 1: NULL hashes to 0, floating
+// point zero to the seed and numeric zero to the seed minus 1.
+const seed = 6364136223846793005
+
+// hash is an expression for the 64-bit hash of some expressions. PostgreSQL
+// folds a record's columns as 31·h + hash(column): a sum of such hashes over
+// rows is a sum per column, the same whatever values stand together in a row.
+// So the hash is mixed before anybody adds it up. It is the seed of the mixing
+// function and not its argument, of which only 32 bits would count.
+func hash(exprs []string) string {
+	// A ROW has at most 1664 columns. The hash of the first ones is the seed of
+	// the next ones; true is there because NULLs alone would lose the seed.
+	const most = 1600
+	h := strconv.Itoa(seed)
+	for i := 0; i < len(exprs); i += most {
+		part := exprs[i:min(i+most, len(exprs))]
+		if i > 0 {
+			part = append([]string{"true"}, part...)
+		}
+		h = "hash_record_extended(row(" + strings.Join(part, ", ") + "), " + h + ")"
+	}
+	return "hashint8extended(0, " + h + ")"
+}
+
+// sumOf is an aggregate for a multiset of rows, or of batches, of which each is
+// hashed: whatever their order, it tells two different ones apart, but for a
+// chance of 2⁻⁶⁴.
+func sumOf(exprs []string) string { return "coalesce(sum(" + hash(exprs) + "), 0)::text" }
+
+// hashedRow are the expressions of a row that are hashed.
+func (s *side) hashedRow(cols []Column) (exprs []string) {
+	for _, c := range cols {
+		exprs = append(exprs, s.hashed(c)...)
+	}
+	return exprs
+}
+
+// hashed is what of a column goes into the hash. Text is hashed in UTF-8,
+// whatever the encoding of the database.
+func (s *side) hashed(c Column) []string {
+	q := pg.Ident(c.Name)
+	text := func(e string) []string {
+		e = "(" + e + `::text collate "C")`
+		if !s.utf8() {
+			e = "convert_to(" + e + ", 'UTF8')"
+		}
+		return []string{e}
+	}
+	switch {
+	case c.How == tsdb.HashFloat:
+		return []string{q, "case when " + q + " = 0 then float8send(" + q + ") end"}
+	case c.How == tsdb.HashText:
+		return text(q)
+	case c.How == tsdb.HashRecord:
+		return text("row(" + q + ")")
+	case tsdb.Sends(c.How):
+		return []string{c.How + "(" + q + ")"}
+	case isText(c.Type) && !s.utf8():
+		return text(q)
+	}
+	return []string{q}
+}
