@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,7 +22,7 @@ import (
 const name = "bf-caggs"
 
 type flags struct {
-	Source string `arg:"--source,env:BF_SOURCE" help:"connection string of the source; without it, its watermarks are those of the staging" placeholder:"CONN"`
+	Source string `arg:"--source,env:BF_SOURCE" help:"connection string of the source; without it, its watermarks are those of the staged backfill" placeholder:"CONN"`
 	Target string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
 	Filter string `arg:"-f,--filter" help:"only continuous aggregates (schema.view) that match, case-insensitive" placeholder:"REGEX"`
 	Up     bool   `arg:"-U,--cascade-up" help:"also the continuous aggregates that depend on a match"`
@@ -32,7 +33,8 @@ type flags struct {
 
 func (flags) Description() string {
 	return "Refreshes the continuous aggregates of the target, from where they are materialized to where the source's are, window by window.\n" +
-		"Copied buckets are kept as they are. Run it when the chunks are copied; prints a record per window. Run again, it goes on where it was stopped."
+		"Copied buckets are kept as they are. Run it when the chunks are copied, or for itself: without a staged backfill it refreshes from the target's last refresh on, and creates nothing there.\n" +
+		"Prints a record per window. Run again, it goes on where it was stopped."
 }
 
 func (flags) Epilogue() string {
@@ -100,20 +102,29 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 
 // tool is one run.
 type tool struct {
-	db      *tsdb.DB
-	r       *cagg.Refresher
-	dry     bool
-	log     *cli.Log
-	stop    *cli.Stop
-	out     io.Writer
-	failed  map[int32]bool        // aggregates, by the number of their hypertable
-	planned map[int32][]tsdb.Span // of a dry run
-	windows int
+	db  *tsdb.DB
+	r   *cagg.Refresher
+	dry bool
+	// planless is set where no backfill is staged on the target.
+	planless bool
+	log      *cli.Log
+	stop     *cli.Stop
+	out      io.Writer
+	failed   map[int32]bool        // aggregates, by the number of their hypertable
+	planned  map[int32][]tsdb.Span // of a dry run
+	windows  int
 }
 
 // prepare returns the matching aggregates, parents first.
 func (t *tool) prepare(ctx context.Context, f *flags) ([]*tsdb.Aggregate, error) {
-	if err := queue.Check(ctx, t.db.Conn); err != nil {
+	err := queue.Check(ctx, t.db.Conn)
+	switch planless := errors.Is(err, queue.ErrNone); {
+	case planless && f.Source == "":
+		return nil, &pg.Error{Side: pg.Target, Err: queue.ErrNone,
+			Hint: "give --source: without a staged backfill only the source says how far to refresh"}
+	case planless:
+		t.planless = true
+	case err != nil:
 		return nil, err
 	}
 	all, err := t.db.Hypertables(ctx)
@@ -128,7 +139,11 @@ func (t *tool) prepare(ctx context.Context, f *flags) ([]*tsdb.Aggregate, error)
 	if err != nil {
 		return nil, err
 	}
-	if t.r, err = cagg.NewRefresher(ctx, t.db, all, marks); err != nil {
+	refresher := cagg.NewRefresher
+	if t.planless {
+		refresher = cagg.Planless
+	}
+	if t.r, err = refresher(ctx, t.db, all, marks); err != nil {
 		return nil, err
 	}
 	matching, err := t.db.Aggregates(ctx, chosen)
@@ -163,7 +178,7 @@ func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error)
 	for _, a := range theirs {
 		marks[*a.View] = a.Watermark
 	}
-	if t.dry {
+	if t.dry || t.planless {
 		return marks, nil
 	}
 	return marks, cagg.Remember(ctx, t.db.Conn, marks)

@@ -3,6 +3,7 @@ package cagg
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 
 	"bf/lib/pg"
@@ -19,18 +20,33 @@ type Window struct {
 	Keep bool
 }
 
-// Refresher refreshes aggregates of the target.
+// Refresher refreshes aggregates of the target. Where a backfill is staged, it
+// keeps the buckets that were copied. Where none is (Planless), nothing may be
+// created on the target: there it computes what has changed since the target's
+// last refresh, and leaves buckets alone whose raw rows are gone.
 type Refresher struct {
-	db     *tsdb.DB
-	marks  map[task.Name]int64 // of the source
-	byID   map[int32]*tsdb.Hypertable
-	staged map[task.Name]staged
+	db       *tsdb.DB
+	marks    map[task.Name]int64 // of the source
+	byID     map[int32]*tsdb.Hypertable
+	staged   map[task.Name]staged
+	planless bool
 }
 
-// NewRefresher returns a Refresher for the target, whose hypertables are all.
-// marks are the source's watermarks by view.
+// NewRefresher returns a Refresher for a target with a staged backfill, whose
+// hypertables are all. marks are the source's watermarks by view.
 func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks map[task.Name]int64) (*Refresher, error) {
-	r := &Refresher{db: db, marks: marks, byID: map[int32]*tsdb.Hypertable{}}
+	r, err := Planless(ctx, db, all, marks)
+	if err != nil {
+		return nil, err
+	}
+	r.planless = false
+	r.staged, err = stagedByName(ctx, db.Conn)
+	return r, err
+}
+
+// Planless is NewRefresher for a target without schema __backfill.
+func Planless(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks map[task.Name]int64) (*Refresher, error) {
+	r := &Refresher{db: db, marks: marks, byID: map[int32]*tsdb.Hypertable{}, planless: true}
 	for _, h := range all {
 		r.byID[h.ID] = h
 	}
@@ -39,9 +55,7 @@ func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, mark
 	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 		return nil, db.Wrap(err, "session settings")
 	}
-	var err error
-	r.staged, err = stagedByName(ctx, db.Conn)
-	return r, err
+	return r, nil
 }
 
 // Pending returns how many tasks are pending of the aggregate and of what it
@@ -84,6 +98,9 @@ func (r *Refresher) Plan(ctx context.Context, a *tsdb.Aggregate, more []tsdb.Spa
 		windows, err = r.copied(ctx, s, min(st.until, mark), *st.cut)
 	} else {
 		windows, err = r.computed(ctx, s)
+	}
+	if a.Whole && r.planless {
+		return r.whole(s, windows)
 	}
 	if a.Whole && len(s.logged) > 0 {
 		_, copied := r.staged[*a.View]
@@ -236,13 +253,30 @@ func (r *Refresher) computed(ctx context.Context, s *scene) ([]Window, error) {
 			return nil, err
 		}
 		part := without(clip(todo, task.MinBound, edge), whole)
-		if windows, err = r.keep(ctx, s, part); err != nil {
-			return nil, err
+		if !r.planless { // else it is left alone: there is nowhere to put its rows aside
+			if windows, err = r.keep(ctx, s, part); err != nil {
+				return nil, err
+			}
 		}
 		todo = without(todo, part)
 	}
 	fresh, err := r.cut(ctx, s, todo)
 	return append(windows, fresh...), err
+}
+
+var errWhole = errors.New("only a refresh of everything would be right, and it would delete the buckets whose raw rows are gone")
+
+// whole plans without a staged backfill where only a refresh of everything is
+// right.
+func (r *Refresher) whole(s *scene, windows []Window) ([]Window, error) {
+	if len(windows) == 0 {
+		return nil, nil
+	}
+	if s.ok && s.first < windows[0].Span.From {
+		return nil, &pg.Error{Side: r.db.Side, Object: s.a.Label().String(), Err: errWhole,
+			Hint: "stage a backfill with bf-stage: then bf-caggs keeps them; or update TimescaleDB to 2.12 or later"}
+	}
+	return []Window{{Span: span{From: s.logged[0].From, Until: s.logged[len(s.logged)-1].Until}}}, nil
 }
 
 // A window covers that many chunks of raw data, or one bucket if that is more:

@@ -28,6 +28,9 @@ func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 // Resume ends the window that a bf-caggs was in when it died. ok is false if
 // there was none.
 func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok bool, err error) {
+	if r.planless {
+		return w, false, nil
+	}
 	if err := r.showAbove(ctx, a); err != nil {
 		return w, false, err
 	}
@@ -95,11 +98,14 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 // copied) would take it along, and a real-time view would show nothing of the
 // raw rows in between. They are put aside meanwhile.
 func (r *Refresher) refresh(ctx context.Context, a *tsdb.Aggregate, s span) error {
+	refresh := func() error { return patiently(ctx, func() error { return r.db.Refresh(ctx, a, s) }) }
+	if r.planless {
+		return refresh()
+	}
 	if err := r.hideAbove(ctx, a, s.Until); err != nil {
 		return err
 	}
-	err := patiently(ctx, func() error { return r.db.Refresh(ctx, a, s) })
-	return errors.Join(err, r.showAbove(ctx, a))
+	return errors.Join(refresh(), r.showAbove(ctx, a))
 }
 
 // hideAbove moves the rows that no refresh up to until can have made to table
@@ -181,15 +187,19 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 	if m.Target >= m.Source {
 		return m, nil
 	}
-	if r.db.Superuser && r.Pending(a) == 0 {
+	hidden, any, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
+	if err != nil {
+		return nil, err
+	}
+	// Without a plan nothing says that raw rows will not come yet.
+	if r.db.Superuser && r.Pending(a) == 0 && (any || !r.planless) {
 		m.Moved = true
 		return m, r.db.SetWatermark(ctx, a, m.Source)
 	}
-	hidden, any, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
 	if any && !a.MaterializedOnly {
 		m.Hidden = &hidden
 	}
-	return m, err
+	return m, nil
 }
 
 // current reads an aggregate anew.

@@ -23,10 +23,6 @@ type Choice struct {
 // aggregates on them. The error has the code pg.InvalidRegexp for a filter that
 // is no regular expression.
 func (db *DB) Choose(ctx context.Context, all []*Hypertable, c Choice) ([]*Hypertable, error) {
-	if len(all) == 0 {
-		return nil, &pg.Error{Side: db.Side, Err: fmt.Errorf("database %q has no hypertables", db.Config().Database),
-			Hint: "check the connection string"}
-	}
 	if c.Filter == "" {
 		return pick(all, func(*Hypertable) bool { return true }), nil
 	}
@@ -39,9 +35,12 @@ func (db *DB) Choose(ctx context.Context, all []*Hypertable, c Choice) ([]*Hyper
 		for i, h := range all {
 			labels[i] = h.Label()
 		}
-		return nil, &pg.Error{Side: db.Side,
-			Err:  fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", c.Filter),
-			Hint: "there are: " + task.Patterns(labels)}
+		hint := "there are: " + task.Patterns(labels)
+		if len(all) == 0 {
+			hint = fmt.Sprintf("database %q has no hypertables: check the connection string", db.Config().Database)
+		}
+		return nil, &pg.Error{Side: db.Side, Hint: hint,
+			Err: fmt.Errorf("no hypertable or continuous aggregate matches --filter %q", c.Filter)}
 	}
 	return pick(all, cascade(all, matched, c.Up, c.Down)), nil
 }
