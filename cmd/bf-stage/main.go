@@ -3,21 +3,15 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"regexp"
 	"slices"
 
-	"bf/lib/cagg"
 	"bf/lib/cli"
 	"bf/lib/pg"
-	"bf/lib/queue"
 	"bf/lib/stage"
-	"bf/lib/task"
-	"bf/lib/tsdb"
 )
 
 const name = "bf-stage"
@@ -97,97 +91,4 @@ func negative(args []string) (out []string) {
 		}
 	}
 	return out
-}
-
-func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout io.Writer) error {
-	options := pg.Options{Application: name, Log: log.Info}
-	var p *stage.Plan
-	if f.Source == "" {
-		var err error
-		if p, err = stage.Read(stdin); err != nil {
-			return err
-		}
-	} else {
-		src, err := tsdb.Open(ctx, pg.Source, f.Source, options)
-		if err != nil {
-			return err
-		}
-		defer src.Close()
-		p, err = stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down}, Snapshot: f.Snapshot})
-		if err != nil {
-			return err
-		}
-		for _, n := range p.Notes {
-			log.Warn("source: %s", n)
-		}
-		if err := sourceJobs(ctx, src, p, log); err != nil {
-			return err
-		}
-		beyond, err := cagg.Beyond(ctx, src, p)
-		if err != nil {
-			return err
-		}
-		for _, view := range beyond {
-			log.Warn("source: %s has buckets whose raw data is gone, and is not staged: they will be missing on the target (--cascade-up stages it)", view)
-		}
-		if f.Target == "" {
-			return p.Write(stdout)
-		}
-	}
-	dst, err := tsdb.Open(ctx, pg.Target, f.Target, options)
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
-	notes, err := stage.Fit(ctx, dst, p)
-	for _, n := range notes {
-		log.Info("note: %s", n)
-	}
-	if err != nil {
-		return err
-	}
-	for _, l := range p.Loose {
-		log.Warn("target: %s", loose(l))
-	}
-	if err := queue.Create(ctx, dst.Conn); err != nil {
-		return err
-	}
-	if err := queue.Conflicts(ctx, dst.Conn, p.Source.Origin, p.Tasks); err != nil {
-		return err
-	}
-	// Before there is a task that could be copied: jobs stop changing what is
-	// copied to, and aggregates are primed while their range is still empty.
-	if err := targetJobs(ctx, dst, p, f.Pause, log); err != nil {
-		return err
-	}
-	if err := cagg.Prime(ctx, dst, p, log.Info); err != nil {
-		return err
-	}
-	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks)
-	if err != nil {
-		return err
-	}
-	if n := len(recorded.Retired); n > 0 {
-		first := recorded.Retired[0].String()
-		if n > 1 {
-			first = fmt.Sprintf("%s and %d more", first, n-1)
-		}
-		log.Info("retired, as other chunks have taken over their rows (renamed, merged or split) and are staged instead: %s", first)
-	}
-	var bytes int64
-	for _, t := range recorded.Staged {
-		bytes += t.Bytes
-		if err := task.Write(stdout, t); err != nil {
-			return err
-		}
-	}
-	log.Info("%d of %d chunks newly staged, about %s, of %s", len(recorded.Staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
-	return nil
-}
-
-func hypertables(n int) string {
-	if n == 1 {
-		return "1 hypertable"
-	}
-	return fmt.Sprintf("%d hypertables", n)
 }

@@ -7,53 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"bf/lib/task"
-	"bf/lib/tsdb"
 )
-
-// A plan travels as NDJSON when the two halves of staging run on two machines:
-// a line per hypertable and per continuous aggregate (kinds "hypertable" and
-// "aggregate"), then a task record per chunk, after a line of kind "compressed" where
-// it is.
-type hypertableLine struct {
-	V          int              `json:"v"`
-	Kind       string           `json:"kind"`
-	Source     Server           `json:"source"`
-	Hypertable *tsdb.Hypertable `json:"hypertable"`
-}
-
-type aggregateLine struct {
-	V    int    `json:"v"`
-	Kind string `json:"kind"`
-	Aggregate
-}
-
-// compressedLine goes before the task of a compressed chunk.
-type compressedLine struct {
-	V     int       `json:"v"`
-	Kind  string    `json:"kind"`
-	Chunk task.Name `json:"chunk"`
-	Compressed
-}
-
-const (
-	kindCompressed = "compressed"
-	kindHypertable = "hypertable"
-	kindAggregate  = "aggregate"
-)
-
-var kinds = []string{kindCompressed, kindHypertable, kindAggregate}
 
 // maxPlanLine bounds a line of a plan: a hypertable of 1600 columns takes some
 // hundred kilobytes.
 const maxPlanLine = 4 << 20
 
-// Write writes the plan.
+// Write writes the plan, see wire.go.
 func (p *Plan) Write(w io.Writer) error {
+	if err := task.Write(w, planLine{task.Version, kindPlan, p.Source}); err != nil {
+		return err
+	}
 	for _, h := range p.Hypertables {
-		if err := task.Write(w, hypertableLine{task.Version, kindHypertable, p.Source, h}); err != nil {
+		if err := task.Write(w, toLine(h)); err != nil {
 			return err
 		}
 	}
@@ -75,84 +43,115 @@ func (p *Plan) Write(w io.Writer) error {
 	return nil
 }
 
-// Read reads a plan that Write wrote.
+// Read reads a plan that Write wrote, or several of one source, one after the
+// other.
 func Read(r io.Reader) (*Plan, error) {
-	p := &Plan{Compressed: map[task.Name]Compressed{}}
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 64<<10), maxPlanLine)
-	known := map[task.Name]bool{}
-	// Chunks of two databases have the same names.
-	same := func(origin string) error {
-		if p.Source.Origin == "" {
-			p.Source.Origin = origin
-		}
-		if origin != "" && origin != p.Source.Origin {
-			return errors.New("not a plan: two plans of different source databases")
-		}
-		return nil
-	}
+	pr := &planReader{plan: &Plan{Compressed: map[task.Name]Compressed{}}, known: map[task.Name]bool{}}
 	for line := 1; s.Scan(); line++ {
-		b := bytes.TrimSpace(s.Bytes())
-		if len(b) == 0 {
-			continue
-		}
-		var kind struct {
-			V    int    `json:"v"`
-			Kind string `json:"kind"`
-		}
-		if b[0] == '{' && json.Unmarshal(b, &kind) == nil && slices.Contains(kinds, kind.Kind) {
-			if kind.V != task.Version {
-				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("plan version %d: this bf reads version %d", kind.V, task.Version)}
-			}
-			if kind.Kind == kindCompressed {
-				var c compressedLine
-				if err := json.Unmarshal(b, &c); err != nil {
-					return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
-				}
-				p.Compressed[c.Chunk] = c.Compressed
-				continue
-			}
-			if kind.Kind == kindAggregate {
-				var a aggregateLine
-				if err := json.Unmarshal(b, &a); err != nil || a.View.IsZero() {
-					return nil, &task.BadRecord{Line: line, Err: errors.New("not a plan: aggregate without view or watermark")}
-				}
-				p.Aggregates = append(p.Aggregates, a.Aggregate)
-				continue
-			}
-			var h hypertableLine
-			if err := json.Unmarshal(b, &h); err != nil {
-				return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan: %w", err)}
-			}
-			if h.Hypertable == nil || len(h.Hypertable.Dimensions) == 0 {
-				return nil, &task.BadRecord{Line: line, Err: errors.New("not a plan: hypertable without dimensions")}
-			}
-			if err := same(h.Source.Origin); err != nil {
+		if b := bytes.TrimSpace(s.Bytes()); len(b) > 0 {
+			if err := pr.line(b); err != nil {
 				return nil, &task.BadRecord{Line: line, Err: err}
 			}
-			h.Source.Origin = p.Source.Origin
-			p.Source = h.Source
-			p.Hypertables = append(p.Hypertables, h.Hypertable)
-			known[h.Hypertable.Name] = true
-			continue
 		}
-		t, err := task.Parse(b)
-		if err != nil {
-			return nil, &task.BadRecord{Line: line, Err: err}
-		}
-		if err := same(t.Origin); err != nil {
-			return nil, &task.BadRecord{Line: line, Err: err}
-		}
-		if !known[t.Hypertable] {
-			return nil, &task.BadRecord{Line: line, Err: fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)}
-		}
-		p.Tasks = append(p.Tasks, t)
 	}
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	if len(p.Hypertables) == 0 {
+	if !pr.begun {
 		return nil, errors.New("no plan on stdin: pipe bf-stage --source … into it, or give --source")
 	}
-	return p, nil
+	return pr.plan, nil
+}
+
+// planReader puts a plan together, line by line.
+type planReader struct {
+	plan  *Plan
+	begun bool
+	known map[task.Name]bool // hypertables
+}
+
+func (r *planReader) line(b []byte) error {
+	var head struct {
+		V    int    `json:"v"`
+		Kind string `json:"kind"`
+	}
+	if b[0] != '{' || json.Unmarshal(b, &head) != nil || head.Kind == "" {
+		return r.task(b)
+	}
+	if head.V != task.Version {
+		return fmt.Errorf("plan version %d: this bf reads version %d", head.V, task.Version)
+	}
+	read := map[string]func([]byte) error{
+		kindPlan: r.source, kindHypertable: r.hypertable, kindAggregate: r.aggregate, kindCompressed: r.compressed,
+	}[head.Kind]
+	if read == nil {
+		return r.task(b)
+	}
+	if !r.begun && head.Kind != kindPlan {
+		return errors.New("not a plan: nothing is said of its source")
+	}
+	return read(b)
+}
+
+// source reads the first line. Chunks of two databases have the same names, so
+// all of a plan must be of one.
+func (r *planReader) source(b []byte) error {
+	var l planLine
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fmt.Errorf("not a plan: %w", err)
+	}
+	if r.begun && l.Source.Origin != r.plan.Source.Origin {
+		return errTwoSources
+	}
+	r.begun, r.plan.Source = true, l.Source
+	return nil
+}
+
+var errTwoSources = errors.New("not a plan: two plans of different source databases")
+
+func (r *planReader) hypertable(b []byte) error {
+	var l hypertableLine
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fmt.Errorf("not a plan: %w", err)
+	}
+	if l.Name.IsZero() || len(l.Dimensions) == 0 {
+		return errors.New("not a plan: hypertable without name or dimensions")
+	}
+	r.plan.Hypertables = append(r.plan.Hypertables, l.hypertable())
+	r.known[l.Name] = true
+	return nil
+}
+
+func (r *planReader) aggregate(b []byte) error {
+	var l aggregateLine
+	if err := json.Unmarshal(b, &l); err != nil || l.View.IsZero() {
+		return errors.New("not a plan: aggregate without view or watermark")
+	}
+	r.plan.Aggregates = append(r.plan.Aggregates, l.Aggregate)
+	return nil
+}
+
+func (r *planReader) compressed(b []byte) error {
+	var l compressedLine
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fmt.Errorf("not a plan: %w", err)
+	}
+	r.plan.Compressed[l.Chunk] = l.Compressed
+	return nil
+}
+
+func (r *planReader) task(b []byte) error {
+	t, err := task.Parse(b)
+	switch {
+	case err != nil:
+		return err
+	case !r.begun || !r.known[t.Hypertable]:
+		return fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)
+	case t.Origin != "" && t.Origin != r.plan.Source.Origin:
+		return errTwoSources
+	}
+	r.plan.Tasks = append(r.plan.Tasks, t)
+	return nil
 }

@@ -143,17 +143,17 @@ func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
 
 // Dimension is one dimension of a hypertable.
 type Dimension struct {
-	Column string `json:"column"`
-	Type   string `json:"type"` // of the column
+	Column string
+	Type   string // of the column
 	// Partitions is the number of hash partitions; 0 for an open (range)
 	// dimension.
-	Partitions int   `json:"partitions,omitempty"`
-	Interval   int64 `json:"interval,string"` // chunk interval in internal units; open dimensions only
+	Partitions int
+	Interval   int64 // chunk interval in internal units; open dimensions only
 	// Calendar is set where chunks begin and end with days, months or years in
 	// the time zone of the session that makes them. Interval is an estimate then.
-	Calendar  bool      `json:"calendar,omitempty"`
-	Func      task.Name `json:"func,omitzero"` // partitioning function; zero for none
-	RangeType string    `json:"range_type"`    // what an open dimension ranges over: the function's result type, else Type
+	Calendar  bool
+	Func      task.Name // partitioning function; zero for none
+	RangeType string    // what an open dimension ranges over: the function's result type, else Type
 }
 
 // Hash reports whether the dimension is closed (hash-partitioned).
@@ -161,14 +161,14 @@ func (d *Dimension) Hash() bool { return d.Partitions > 0 }
 
 // Column is one column of a relation.
 type Column struct {
-	Name      string `json:"name"`
-	Type      string `json:"type"` // as format_type() spells it
-	NotNull   bool   `json:"not_null,omitempty"`
-	Generated bool   `json:"generated,omitempty"` // computed by the server, never copied
-	Default   bool   `json:"default,omitempty"`   // has a default or is an identity
-	Collation string `json:"collation,omitempty"`
-	Binary    bool   `json:"binary"` // the type can travel in binary COPY
-	Hash      string `json:"hash"`   // what of it to hash, one of the constants Hash…
+	Name      string
+	Type      string // as format_type() spells it
+	NotNull   bool
+	Generated bool // computed by the server, never copied
+	Default   bool // has a default or is an identity
+	Collation string
+	Binary    bool   // the type can travel in binary COPY
+	Hash      string // what of it to hash, one of the constants Hash…
 	Order
 }
 
@@ -219,19 +219,19 @@ func KnowsHash(how string) bool {
 // Hypertable is a hypertable, or the materialization hypertable behind a
 // continuous aggregate.
 type Hypertable struct {
-	ID         int32       `json:"id"`
-	Name       task.Name   `json:"name"`
-	OID        uint32      `json:"oid"`
-	Dimensions []Dimension `json:"dimensions"` // primary first
-	Columns    []Column    `json:"columns"`
-	Compressed bool        `json:"compressed,omitempty"` // compression is enabled on it
-	Enforced   []string    `json:"enforced,omitempty"`   // what its constraints demand of rows, to be compared
+	ID         int32
+	Name       task.Name
+	OID        uint32
+	Dimensions []Dimension // primary first
+	Columns    []Column
+	Compressed bool     // compression is enabled on it
+	Enforced   []string // what its constraints demand of rows, to be compared
 
 	// Of a continuous aggregate: its user view and the hypertable it
 	// aggregates.
-	View      *task.Name `json:"view,omitempty"`
-	Raw       int32      `json:"raw,omitempty"` // the parent's materialization hypertable in a hierarchy
-	Finalized bool       `json:"finalized"`     // false for a legacy aggregate in partial form
+	View      *task.Name
+	Raw       int32 // the parent's materialization hypertable in a hierarchy
+	Finalized bool  // false for a legacy aggregate in partial form
 }
 
 // Label is the name that users know: the view of a continuous aggregate, else
