@@ -22,12 +22,12 @@ const name = "bf-clean"
 type flags struct {
 	Target string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
 	Force  bool   `arg:"--force" help:"also when tasks are pending"`
-	Jobs   bool   `arg:"--jobs" help:"give back the paused jobs only; the tasks stay"`
+	Jobs   bool   `arg:"--jobs" help:"resume the paused jobs only; the tasks stay"`
 	cli.Common
 }
 
 func (flags) Description() string {
-	return "Gives back the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target when the backfill is done and verified."
+	return "Resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target when the backfill is done and verified."
 }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -25,7 +25,7 @@ type flags struct {
 	Up       bool   `arg:"-U,--cascade-up" help:"also the continuous aggregates that depend on a match"`
 	Down     bool   `arg:"-D,--cascade-down" help:"also what a matching continuous aggregate depends on"`
 	Snapshot string `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
-	Pause    bool   `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean gives them back"`
+	Pause    bool   `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
 	cli.Common
 }
 
