@@ -49,7 +49,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	log := cli.NewLog(name, stderr, f.Common)
 	r := stream.NewReader(stdin)
-	l := &lane{flags: &f, stream: r, log: log, stop: cli.Signals(log), out: log.Beside(stdout), progress: newProgress(log, r)}
+	stop := cli.Signals(log)
+	l := &lane{flags: &f, stream: r, log: log, stop: stop, out: log.Beside(stdout), progress: newProgress(log, r, stop)}
 	defer l.close()
 	return l.run()
 }

@@ -20,6 +20,7 @@ import (
 type progress struct {
 	log   *cli.Log
 	r     *stream.Reader
+	stop  *cli.Stop
 	live  *cli.Live
 	meter cli.Meter
 
@@ -28,6 +29,7 @@ type progress struct {
 	mu     sync.Mutex
 	course cli.Course // of the whole backfill: others may be at it
 	chunk  string     // in hand
+	since  time.Time  // when it began
 	expect int64      // bytes that are expected to travel for it
 	before int64      // bytes that had been read before it
 
@@ -38,9 +40,10 @@ type progress struct {
 	chunks, bytes int64 // loaded by this process
 }
 
-func newProgress(log *cli.Log, r *stream.Reader) *progress {
-	p := &progress{log: log, r: r, began: time.Now()}
+func newProgress(log *cli.Log, r *stream.Reader, stop *cli.Stop) *progress {
+	p := &progress{log: log, r: r, stop: stop, began: time.Now()}
 	p.live = log.Live(p.line)
+	stop.Waiting(p.waitingFor)
 	return p
 }
 
@@ -114,7 +117,8 @@ func (p *progress) done() string {
 func (p *progress) begin(t *task.Task) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.chunk, p.expect, p.before = t.Target().String()+" "+t.Chunk.Name, t.Bytes, p.r.Moved()
+	p.chunk, p.since = t.Target().String()+" "+t.Chunk.Name, time.Now()
+	p.expect, p.before = t.Bytes, p.r.Moved()
 }
 
 // end is called after each chunk.
@@ -148,17 +152,39 @@ func (p *progress) over() {
 
 // line is the live line.
 func (p *progress) line() string {
+	if p.stop.Asked() {
+		if what := p.waitingFor(); what != "" {
+			return "waiting for " + what
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, now := p.course, ""
 	if p.chunk != "" {
 		now = "; " + p.chunk
-		if moved := p.r.Moved() - p.before; p.expect > 0 {
-			// COPY data is not quite as long as the table it came from.
-			moved = min(moved, p.expect*99/100)
+		if moved := p.moved(); p.expect > 0 {
 			c.BytesDone += moved
 			now += fmt.Sprintf(" %d%%", moved*100/p.expect)
 		}
 	}
 	return c.Line(p.meter.Rate(float64(c.BytesDone))) + now
+}
+
+// moved is how much of the chunk in hand has come. COPY data is not quite as
+// long as the table it came from: the rest is for the end.
+func (p *progress) moved() int64 { return min(p.r.Moved()-p.before, p.expect*99/100) }
+
+// waitingFor names the chunk in hand and what is left of it; "" for none.
+func (p *progress) waitingFor() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.chunk == "" || p.expect == 0 {
+		return p.chunk
+	}
+	moved := p.moved()
+	s := fmt.Sprintf("%s: %d%%", p.chunk, moved*100/p.expect)
+	if took := time.Since(p.since).Seconds(); moved > 0 && took > 0 {
+		s += fmt.Sprintf(", about %s left", cli.Duration(float64(p.expect-moved)/float64(moved)*took))
+	}
+	return s
 }

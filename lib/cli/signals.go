@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -14,6 +15,9 @@ import (
 type Stop struct {
 	Context   context.Context
 	requested chan struct{}
+
+	mu      sync.Mutex
+	waiting func() string
 }
 
 // grace is how long an aborted tool may take to tell the server; the server
@@ -32,8 +36,11 @@ func Signals(log *Log) *Stop {
 		}
 	}
 	go func() {
-		<-c
-		log.Detail("stopping after the chunk in hand; once more to roll it back")
+		if sig, what := <-c, s.waitingFor(); sig == os.Interrupt && what != "" {
+			log.Info("waiting for %s; once more rolls it back", what)
+		} else {
+			log.Detail("stopping after the chunk in hand; once more to roll it back")
+		}
 		close(s.requested)
 		<-c
 		cancel()
@@ -41,6 +48,24 @@ func Signals(log *Log) *Stop {
 		os.Exit(Stopped)
 	}()
 	return s
+}
+
+// Waiting has the tool say, at the first ^C, what it waits for: the text that f
+// returns, nothing if that is empty. A TERM comes from a program, bf-backfill for
+// example, which says so for all its lanes.
+func (s *Stop) Waiting(f func() string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = f
+}
+
+func (s *Stop) waitingFor() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting == nil {
+		return ""
+	}
+	return s.waiting()
 }
 
 // Requested is closed when the tool should take no new chunk.
