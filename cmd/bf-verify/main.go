@@ -17,7 +17,7 @@ type flags struct {
 	Target      string   `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
 	All         bool     `arg:"--all" help:"verify every loaded task, also those that are verified"`
 	Parallelism int      `arg:"-p,--parallelism" default:"8" help:"chunks compared at the same time, one connection per side each" placeholder:"N"`
-	Method      string   `arg:"--method" help:"rows (the default): hash every row, exact; or summary: count, min, max and sum of every column" placeholder:"METHOD"`
+	Method      string   `arg:"--method" help:"rows (the default): hash every row; values: the same, but what = calls equal counts as equal (1.0 and 1.00); or summary: count, min, max and sum of every column" placeholder:"METHOD"`
 	Records     []string `arg:"positional" help:"task records, or - to read them from stdin; every loaded, unverified task when there are none" placeholder:"RECORD"`
 	cli.Common
 }
@@ -42,14 +42,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	method := verify.Method(f.Method)
 	if f.Method == "" {
-		method = verify.Rows
+		method = verify.ByRows
 	}
 	fromStdin := len(f.Records) == 1 && f.Records[0] == "-" || f.Source == "" && len(f.Records) == 0
 	switch {
 	case f.Source == "" && f.Target == "":
 		return cli.BadUsage(name, stderr, "--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
-	case method != verify.Rows && method != verify.Columns:
-		return cli.BadUsage(name, stderr, "--method is rows or summary, not %q", f.Method)
+	case !method.Known():
+		return cli.BadUsage(name, stderr, "--method is rows, values or summary, not %q", f.Method)
 	case f.Method != "" && f.Source == "":
 		return cli.BadUsage(name, stderr, "--method is what the summaries were made with: give it with --source")
 	case f.Parallelism < 1 || f.Parallelism > 1000:

@@ -46,6 +46,7 @@ type runner struct {
 	differ, failed, equal int64
 	read                  int64 // rows compared
 	summaries             int64 // written, or read
+	equalByValue          int64 // of those that differ
 	ends                  []verify.End
 
 	live  *cli.Live // shown when stderr is a terminal and no other bf-verify is connected to the target
@@ -423,6 +424,10 @@ func (r *runner) count() string {
 // over ends the run with a line that sums it up, unless there was one task only.
 func (r *runner) over(began time.Time) {
 	r.live.Show(false)
+	if r.equalByValue > 0 {
+		r.log.Warn("%d chunks differ only in values that = calls equal (1.0 and 1.00, 1 mon and 30 days): a compressed chunk may keep one of them for all. "+
+			"--method values accepts that; to have the values as they are, decompress the chunk on the target, keep policies from compressing it, and load it again (bf-load --force)", r.equalByValue)
+	}
 	if n := r.course.ChunksDone; n == 0 && r.failed == 0 && !r.stop.Asked() {
 		r.log.Info("nothing to verify")
 	} else if n > 1 && r.flags.Target != "" {
@@ -453,6 +458,9 @@ func (r *runner) report(j *job, res *task.Result, err error) {
 	say := r.log.Info
 	if len(res.Differences) > 0 {
 		r.differ++
+		if res.EqualByValue {
+			r.equalByValue++
+		}
 		say = r.log.Warn
 	} else if res.Status == task.Verified {
 		r.equal++

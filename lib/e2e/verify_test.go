@@ -352,7 +352,7 @@ func TestVerifyRecords(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"", []string{"--source", p.source, "--target", p.target, "--method", "guess"}, 2, "rows or summary"},
+		{"", []string{"--source", p.source, "--target", p.target, "--method", "guess"}, 2, "rows, values or summary"},
 		{"", []string{"--source", p.source, "--target", p.target, "--parallelism", "0"}, 2, "--parallelism"},
 		{"", []string{"--source", p.source, "--target", p.target, "--all", recs[0]}, 2, "--all"},
 		{"", []string{"--source", p.source}, 2, "no task records"},

@@ -37,6 +37,9 @@ type Result struct {
 	// are not copied; Message says what helps.
 	Hidden  int64  `json:"hidden_rows,omitempty"`
 	Message string `json:"message,omitempty"`
+	// EqualByValue is set when the sides differ only in values that their
+	// types' = calls equal.
+	EqualByValue bool `json:"equal_by_value,omitempty"`
 	// Differences are the first few things that bf-verify found to differ.
 	Differences []Difference `json:"differences,omitempty"`
 }

@@ -1,12 +1,32 @@
 package verify
 
 import (
+	"context"
+	_ "embed"
+	"slices"
 	"strconv"
 	"strings"
 
 	"bf/lib/pg"
 	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
 )
+
+//go:embed equality.sql
+var equalitySQL string
+
+// What of a column to hash with the method ByValue, beside tsdb's: values that
+// the type's = calls equal have to hash alike. See equality.sql.
+const (
+	hashScale     = "scale"     // a numeric without trailing zeros
+	hashJustified = "justified" // an interval in months of 30 days and days of 24 hours
+	hashNumbers   = "numbers"   // itself, and its text with the numbers in it without trailing zeros
+)
+
+func knowsHash(how string) bool {
+	return tsdb.KnowsHash(how) || slices.Contains([]string{hashScale, hashJustified, hashNumbers}, how)
+}
 
 // HashName names how a summary's hashes are made. Hashes of different names say
 // nothing about each other. Version 1, unnamed, added the rows' hashes without
@@ -64,6 +84,12 @@ func (s *side) hashed(c Column) []string {
 	switch {
 	case c.How == tsdb.HashFloat:
 		return []string{q, "case when " + q + " = 0 then float8send(" + q + ") end"}
+	case c.How == hashScale:
+		return []string{"numeric_send(trim_scale(" + q + "))"}
+	case c.How == hashJustified:
+		return []string{"interval_send(justify_interval(" + q + "))"}
+	case c.How == hashNumbers:
+		return append([]string{q}, text(trimmed("row("+q+")::text"))...)
 	case c.How == tsdb.HashText:
 		return text(q)
 	case c.How == tsdb.HashRecord:
@@ -74,4 +100,44 @@ func (s *side) hashed(c Column) []string {
 		return text(q)
 	}
 	return []string{q}
+}
+
+// trimmed is a text whose numbers have no trailing zeros, and no sign of zero.
+func trimmed(text string) string {
+	for _, r := range [][2]string{{`\.0+(?![0-9])`, ""}, {`(\.[0-9]*[1-9])0+(?![0-9])`, `\1`}, {`-0(?![0-9.])`, "0"}} {
+		text = "regexp_replace(" + text + ", '" + r[0] + "', '" + r[1] + "', 'g')"
+	}
+	return "(" + text + ")"
+}
+
+// byEquality are the side's columns, hashed so that values which their type's =
+// calls equal hash alike, as far as such a hash exists.
+func (s *side) byEquality(ctx context.Context, cols []Column) ([]Column, error) {
+	rows, err := s.db.Query(ctx, equalitySQL, s.h.OID)
+	if err != nil {
+		return nil, s.db.Wrap(err, "columns of %s", s.h.Name)
+	}
+	cols = slices.Clone(cols)
+	var name, how string
+	_, err = pgx.ForEachRow(rows, []any{&name, &how}, func() error {
+		if i := slices.IndexFunc(cols, func(c Column) bool { return c.Name == name }); i >= 0 {
+			cols[i].How = how
+		}
+		return nil
+	})
+	return cols, s.db.Wrap(err, "columns of %s", s.h.Name)
+}
+
+// bothByEquality is byEquality for two sides.
+func bothByEquality(ctx context.Context, from, to *side, cols []Column) ([]Column, error) {
+	a, b, err := both(ctx, from, to, func(ctx context.Context, s *side) ([]Column, error) { return s.byEquality(ctx, cols) })
+	if err != nil {
+		return nil, err
+	}
+	for i := range a {
+		if a[i].How != b[i].How { // not the same type
+			a[i].How = cols[i].How
+		}
+	}
+	return a, nil
 }

@@ -255,6 +255,7 @@ func TestSummariesByProperty(t *testing.T) {
 			before.create(d, t, "before")
 			after.create(d, t, "after")
 			x, y := sliced(t, db, "before"), sliced(t, db, "after")
+			equal := sameByEquality(t, db, before)
 			for n := range before.slices {
 				a, b := x[n], y[n]
 				if a == nil || b == nil { // no row is left
@@ -267,6 +268,9 @@ func TestSummariesByProperty(t *testing.T) {
 				}
 				if (a.Hash != b.Hash) != differ {
 					t.Errorf("%s: rows differ: %v, hashes differ: %v\n%s\n%s", kind[n], differ, !differ, a.text, b.text)
+				}
+				if same, ok := equal[n]; ok && same != (a.byValue == b.byValue) {
+					t.Errorf("%s: rows are = to each other: %v, hashes by value are: %v\n%s\n%s", kind[n], same, !same, a.text, b.text)
 				}
 				diffs, _ := compare(&Summary{Rows: a.Rows, Columns: a.Columns}, &Summary{Rows: b.Rows, Columns: b.Columns})
 				if len(diffs) > 0 && !differ {
@@ -286,8 +290,35 @@ func TestSummariesByProperty(t *testing.T) {
 // slice is a summary, and what it is to be judged by.
 type slice struct {
 	Summary
-	text   string      // of all rows, in order
-	values [][]*string // of all rows
+	byValue string      // the hash of the method ByValue
+	text    string      // of all rows, in order
+	values  [][]*string // of all rows
+}
+
+// sameByEquality says of the slices of the two tables, as the server sees it,
+// whether they have the same rows by the = of their types. It says nothing where
+// a type has no =.
+func sameByEquality(t testing.TB, db *tsdb.DB, of *table) map[int]bool {
+	t.Helper()
+	var names []string
+	for i, p := range of.pools {
+		if p.typ == "json" || p.typ == "point" {
+			return nil
+		}
+		names = append(names, fmt.Sprintf("c%d", i))
+	}
+	all := "select slice, array_agg(x.r order by x.r) as rows from (select slice, row(" + strings.Join(names, ", ") + ") as r from public.%s) x group by slice"
+	rows, err := db.Query(context.Background(), fmt.Sprintf("select slice, a.rows = b.rows from ("+all+") a join ("+all+") b using (slice)", "before", "after"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[int]bool{}
+	var n int
+	var same bool
+	if _, err := pgx.ForEachRow(rows, []any{&n, &same}, func() error { m[n] = same; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // sliced returns the summaries of all slices of a table.
@@ -302,8 +333,12 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &side{db: db}
+	s := &side{db: db, h: &tsdb.Hypertable{OID: oid}}
 	cols := s.columns(slices.DeleteFunc(all[oid], func(c tsdb.Column) bool { return c.Name == "slice" }))
+	byValue, err := s.byEquality(ctx, cols)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var names, aggregates, texts []string
 	for _, c := range cols {
 		names = append(names, c.Name)
@@ -311,8 +346,8 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 		texts = append(texts, shown(c))
 	}
 	row := "row(" + pg.Idents(names) + `)::text collate "C"`
-	rows, err := db.Query(ctx, fmt.Sprintf("select slice, count(*), %s, string_agg(%s, E'\\n' order by %s), json_agg(array[%s]), array[%s]::text[] from public.%s group by slice",
-		sumOf(s.hashedRow(cols)), row, row, strings.Join(texts, ", "), strings.Join(aggregates, ", "), name))
+	rows, err := db.Query(ctx, fmt.Sprintf("select slice, count(*), %s, %s, string_agg(%s, E'\\n' order by %s), json_agg(array[%s]), array[%s]::text[] from public.%s group by slice",
+		sumOf(s.hashedRow(cols)), sumOf(s.hashedRow(byValue)), row, row, strings.Join(texts, ", "), strings.Join(aggregates, ", "), name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,8 +355,8 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 	var n int
 	var x slice
 	var values []*string
-	_, err = pgx.ForEachRow(rows, []any{&n, &x.Rows, &x.Hash, &x.text, &x.values, &values}, func() error {
-		y := &slice{x.Summary, x.text, x.values}
+	_, err = pgx.ForEachRow(rows, []any{&n, &x.Rows, &x.Hash, &x.byValue, &x.text, &x.values, &values}, func() error {
+		y := &slice{x.Summary, x.byValue, x.text, x.values}
 		y.Columns = slices.Clone(cols)
 		for i := range y.Columns {
 			v := values[4*i:]

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -53,9 +54,15 @@ func agree(from, to *side) (cols []Column, diffs []task.Difference) {
 
 // follow returns the columns of a summary that was made elsewhere, to be
 // summarized in the same way here, and what already differs.
-func (s *side) follow(a *Summary) (cols []Column, diffs []task.Difference, err error) {
+func (s *side) follow(ctx context.Context, a *Summary) (cols []Column, diffs []task.Difference, err error) {
+	own := s.columns(s.h.Columns)
+	if a.Method == ByValue {
+		if own, err = s.byEquality(ctx, own); err != nil {
+			return nil, nil, err
+		}
+	}
 	mine := map[string]Column{}
-	for _, c := range s.columns(s.h.Columns) {
+	for _, c := range own {
 		mine[c.Name] = c
 	}
 	for _, c := range a.Columns {
@@ -67,7 +74,7 @@ func (s *side) follow(a *Summary) (cols []Column, diffs []task.Difference, err e
 		case o.Type != c.Type:
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
 		}
-		if a.Method == Rows && c.How != o.How && c.How != tsdb.HashText && c.How != tsdb.HashRecord {
+		if a.Method != BySummary && c.How != o.How && c.How != tsdb.HashText && c.How != tsdb.HashRecord {
 			return nil, nil, &pg.Error{Side: pg.Target, Object: fmt.Sprintf("%s, column %q", s.h.Label(), c.Name),
 				Err:  fmt.Errorf("the summary hashes it as %q, which means something else here", c.How),
 				Hint: "make the summary with --method summary, or give --source and --target to one bf-verify"}
@@ -95,7 +102,10 @@ func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, t
 	if len(diffs) == 0 {
 		res.Status, res.Message = task.Verified, fmt.Sprintf("equal: %d rows", a.Rows)
 		switch {
-		case m == Rows:
+		case m == ByValue:
+			res.Message = fmt.Sprintf("equal by value: %d rows", a.Rows)
+			notes += ", hash " + a.Hash
+		case m == ByRows:
 			notes += ", hash " + a.Hash
 		case tolerance > 0:
 			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns; sums of floating point within %.1g", len(b.Columns), tolerance)
@@ -125,6 +135,15 @@ func tell(res *task.Result, rows []task.Difference, atLeast int) {
 		res.Message += fmt.Sprintf("; rows that differ, by their key: at least %d", atLeast)
 	}
 	res.Differences = append(res.Differences, rows[:min(len(rows), mostDifferences)]...)
+}
+
+// tellEqual says of rows that differ that = calls them equal, and why that may be.
+func tellEqual(res *task.Result, to *side) {
+	res.EqualByValue = true
+	res.Message += "; only in values that = calls equal"
+	if to.compressed != nil {
+		res.Message += ": compression on the target keeps one of them for all"
+	}
 }
 
 func sourceGone(res *task.Result) {
@@ -157,11 +176,11 @@ func (s *Summary) Check() error {
 		return fmt.Errorf("summary version %d: this bf reads version %d", s.V, task.Version)
 	case s.HashName != HashName:
 		return &HashError{s.HashName}
-	case s.Method != Rows && s.Method != Columns:
-		return fmt.Errorf("method %q: this bf knows rows and summary", s.Method)
+	case !s.Method.Known():
+		return fmt.Errorf("method %q: this bf knows %s, %s and %s", s.Method, ByRows, ByValue, BySummary)
 	case s.State != StateChunk && s.State != StateGone:
 		return fmt.Errorf("state %q: this bf knows %s and %s", s.State, StateChunk, StateGone)
-	case slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == "" || strings.ContainsRune(c.Name, 0) || !tsdb.KnowsHash(c.How) }):
+	case slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == "" || strings.ContainsRune(c.Name, 0) || !knowsHash(c.How) }):
 		return errors.New("a column without name, or hashed in a way this bf does not know")
 	}
 	return s.Task.Validate()

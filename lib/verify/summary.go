@@ -219,6 +219,9 @@ func short(e string) string {
 // compare lists what differs between the two summaries, and the largest
 // tolerance that was used.
 func compare(a, b *Summary) (diffs []task.Difference, tolerance float64) {
+	if a.Hash != "" && a.Hash == b.Hash && a.Rows == b.Rows {
+		return nil, 0 // whatever the texts of equal values are
+	}
 	say := func(what, column, x, y string) {
 		diffs = append(diffs, task.Difference{What: what, Column: column, Source: x, Target: y})
 	}

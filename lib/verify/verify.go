@@ -6,6 +6,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"bf/lib/pg"
@@ -19,13 +20,19 @@ import (
 type Method string
 
 const (
-	// Rows hashes every row and adds the hashes up: exact, whatever the order
-	// of the rows.
-	Rows Method = "rows"
-	// Columns, "summary" to users, compares the number of rows and count,
-	// min, max and sum of each column.
-	Columns Method = "summary"
+	// ByRows hashes every row and adds the hashes up: it finds any change of the
+	// multiset of rows.
+	ByRows Method = "rows"
+	// ByValue is ByRows for values as their types' = sees them: 1.0 is 1.00.
+	// Compression on the target keeps one of such values for all.
+	ByValue Method = "values"
+	// BySummary compares the number of rows and count, min, max and sum of each
+	// column.
+	BySummary Method = "summary"
 )
+
+// Known reports whether m is one of the methods.
+func (m Method) Known() bool { return m == ByRows || m == ByValue || m == BySummary }
 
 // Pair compares tasks over one connection per side. A half of it has one side
 // only.
@@ -123,20 +130,47 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 		return p.Target.Wrap(err, "%s", t)
 	}
 	cols, diffs := agree(from, to)
+	if p.method == ByValue {
+		if cols, err = bothByEquality(ctx, from, to, cols); err != nil {
+			return err
+		}
+	}
 	a, b, err := p.compare(ctx, from, to, cols)
 	if err != nil {
 		return err
 	}
-	var found []task.Difference
-	atLeast := 0
-	if p.method == Rows && a.Hash != b.Hash && !to.gone {
-		if found, atLeast, err = keys(ctx, from, to, cols); err != nil {
+	judge(res, p.method, a, b, diffs, to)
+	if a.Hash == b.Hash || to.gone {
+		return nil
+	}
+	found, atLeast, err := keys(ctx, from, to, cols)
+	if err != nil {
+		return err
+	}
+	tell(res, found, atLeast)
+	if p.method == ByRows && len(diffs) == 0 && a.Rows == b.Rows {
+		equal, err := equalByValue(ctx, from, to, cols)
+		if err != nil {
 			return err
 		}
+		if equal {
+			tellEqual(res, to)
+		}
 	}
-	judge(res, p.method, a, b, diffs, to)
-	tell(res, found, atLeast)
 	return nil
+}
+
+// equalByValue reports whether rows that differ are the same as the method
+// ByValue sees them.
+func equalByValue(ctx context.Context, from, to *side, cols []Column) (bool, error) {
+	byValue, err := bothByEquality(ctx, from, to, cols)
+	if err != nil || slices.Equal(byValue, cols) {
+		return false, err
+	}
+	a, b, err := both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) {
+		return s.summarize(ctx, byValue, want{hash: true})
+	})
+	return err == nil && a.Hash == b.Hash, err
 }
 
 // compare computes what is compared of the two sides, in the cheapest way that
@@ -146,7 +180,7 @@ func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b
 	summaries := func(w want) (a, b *Summary, err error) {
 		return both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) { return s.summarize(ctx, cols, w) })
 	}
-	if p.method == Columns {
+	if p.method == BySummary {
 		return summaries(want{values: true})
 	}
 	a, b, proven, err := p.batches(ctx, from, to)
@@ -193,8 +227,14 @@ func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
 	if err != nil {
 		return nil, db.Wrap(err, "chunk %s", t.Chunk)
 	}
+	cols := from.columns(from.h.Copied())
+	if m == ByValue {
+		if cols, err = from.byEquality(ctx, cols); err != nil {
+			return nil, err
+		}
+	}
 	// All that a judge may want to show: nobody can come back and ask.
-	s, err := from.summarize(ctx, from.columns(from.h.Copied()), want{hash: m == Rows, values: true})
+	s, err := from.summarize(ctx, cols, want{hash: m != BySummary, values: true})
 	if err != nil {
 		return nil, err
 	}
@@ -217,11 +257,11 @@ func (p *Pair) Judge(ctx context.Context, t *task.Task, a *Summary) (*task.Resul
 		if err != nil {
 			return db.Wrap(err, "%s", t)
 		}
-		cols, diffs, err := to.follow(a)
+		cols, diffs, err := to.follow(ctx, a)
 		if err != nil {
 			return err
 		}
-		b, err := to.summarize(ctx, cols, want{hash: a.Method == Rows, values: true})
+		b, err := to.summarize(ctx, cols, want{hash: a.Method != BySummary, values: true})
 		if err != nil {
 			return err
 		}

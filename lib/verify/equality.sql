@@ -1,0 +1,53 @@
+-- How to hash the columns of a table so that two values which the type's =
+-- calls equal have the same hash; only columns where that is not the same
+-- already. A type is as coarse as the types it is made of. "value" is the type's
+-- own hash function; it ignores the sign of a numeric, so where numbers are all
+-- that may differ, their text without trailing zeros is hashed as well.
+-- Enums hash their OID, other types may have no hash function: these columns,
+-- and all made of them, are left out.
+with recursive part(attnum, typ) as (
+    select a.attnum, a.atttypid
+    from pg_attribute a
+    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
+  union
+    select p.attnum, x.typ
+    from part p
+    join pg_type t on t.oid = p.typ
+    cross join lateral (
+        select t.typbasetype where t.typtype = 'd'
+        union all select t.typelem where t.typelem <> 0 and t.typlen = -1
+        union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
+        union all select r.rngtypid from pg_range r where r.rngmultitypid = t.oid
+        union all select c.atttypid from pg_attribute c
+                  where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)
+), hashable(typ) as (
+    select oc.opcintype
+    from pg_opclass oc
+    join pg_am am on am.oid = oc.opcmethod and am.amname = 'hash'
+    join pg_amproc ap on ap.amprocfamily = oc.opcfamily and ap.amproclefttype = oc.opcintype and ap.amprocnum = 2
+    where oc.opcdefault
+  union
+    values ('varchar'::regtype::oid), ('cidr'::regtype::oid) -- as text and inet
+), traits as (
+    select p.attnum,
+           bool_or(t.typtype = 'e' or t.typtype = 'b' and t.typcategory <> 'A' and t.oid not in (table hashable)) as unfit,
+           bool_or(t.oid in ('numeric'::regtype, 'float4'::regtype, 'float8'::regtype, 'jsonb'::regtype)) as numbers,
+           bool_or(t.oid in ('interval'::regtype, 'bpchar'::regtype)
+                   or t.typtype = 'b' and t.typcategory <> 'A' and t.typnamespace <> 'pg_catalog'::regnamespace) as others
+    from part p
+    join pg_type t on t.oid = p.typ
+    group by 1
+), equality(name, how) as (
+    select a.attname,
+           case when tr.unfit then null
+                when a.atttypid = 'numeric'::regtype then 'scale'
+                when a.atttypid = 'interval'::regtype then 'justified'
+                when a.atttypid in ('float4'::regtype, 'float8'::regtype) or tr.others
+                     or not coalesce(o.collisdeterministic, true) then 'value'
+                when tr.numbers then 'numbers' end
+    from pg_attribute a
+    join traits tr on tr.attnum = a.attnum
+    left join pg_collation o on o.oid = a.attcollation
+    where a.attrelid = $1
+)
+select name, how from equality where how is not null
