@@ -145,6 +145,10 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 			return task.LooseReferenced, !certain, nil
 		}
 	}
+	if !o.mayBuild {
+		certain, err := o.certain(ctx)
+		return task.LoosePrivilege, !certain, err
+	}
 	if own != nil && !o.db.HasSparse() { // ≥ 2.22: a batch without values is no SQL NULL
 		missing, err := o.db.Missing(ctx, own.OID)
 		if err != nil {
@@ -154,11 +158,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 			return task.LooseDefault, true, nil
 		}
 	}
-	if o.mayBuild {
-		return "", false, nil
-	}
-	certain, err := o.certain(ctx)
-	return task.LoosePrivilege, !certain, err
+	return "", false, nil
 }
 
 // there returns the target's chunk of the task's extent, or whether another one is

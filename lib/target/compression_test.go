@@ -556,6 +556,56 @@ func TestCompressedRows(t *testing.T) {
 	}
 }
 
+// TestCompressedNames copies compressed chunks and looks at the names of what bf has
+// made: they are those that the server gives when it compresses the chunks itself, in
+// a new database and where the target has long had chunks, compressed or not, of long
+// and of strange names.
+func TestCompressedNames(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		for _, c := range []struct{ prefix, target string }{
+			{"", ""},
+			{"", "create table z(ts timestamptz not null); select create_hypertable('z', 'ts');" + fill(0, 10) + compress},
+			{"äöü_" + strings.Repeat("long", 8), ""},
+		} {
+			s := both(t, p)
+			with := table
+			if c.prefix != "" {
+				with = strings.Replace(table, "chunk_time_interval", "associated_table_prefix => '"+c.prefix+"', chunk_time_interval", 1)
+			}
+			s.exec(t, with+enable)
+			s.src.Exec(t, fill(0, 500)+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-02-04")+compress)
+			s.dst.Exec(t, c.target)
+			s.as = s.dst.Role(t, "bf_owner")
+			s.dst.Exec(t, "do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$; alter table m owner to bf_owner; grant create on schema _timescaledb_internal to bf_owner")
+			s.stage(t, stage.Options{Until: "2025-01-01"})
+			for _, r := range s.copy(t) {
+				wantWay(t, r, wayRaw, "")
+			}
+			// The numbers are counted on.
+			const names = `select regexp_replace(relname, 'compress_hyper_(\d+)_\d+_chunk', 'compress_hyper_\1_N_chunk') from pg_class
+                where relkind in ('r', 'i') and (relname ~ '^compress_hyper' or relname ~ '_compressed') order by 1`
+			bf := s.dst.Rows(t, names)
+			if !legacy(p) {
+				numbers := s.dst.Rows(t, `select count(*) from _timescaledb_catalog.chunk c where to_jsonb(c)->>'table_name' like 'compress%'
+                    and to_jsonb(c)->>'table_name' <> format('compress_hyper_%s_%s_chunk', hypertable_id, id)`)
+				if numbers[0][0] != "0" {
+					t.Errorf("names with other numbers than the chunks': %v", bf)
+				}
+			}
+			s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c")
+			s.dst.Exec(t, compress)
+			own := s.dst.Rows(t, names)
+			if legacy(p) { // its indexes keep the names they were made with
+				tables := func(r []string) bool { return strings.Contains(r[0], "_dev_") }
+				bf, own = slices.DeleteFunc(bf, tables), slices.DeleteFunc(own, tables)
+			}
+			if len(own) == 0 || !reflect.DeepEqual(bf, own) {
+				t.Errorf("prefix %q: names %v, the server's %v", c.prefix, bf, own)
+			}
+		}
+	})
+}
+
 // noOrphans complains of compressed relations that are no chunk's.
 func noOrphans(t *testing.T, db *testdb.DB) {
 	t.Helper()

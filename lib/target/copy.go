@@ -285,7 +285,10 @@ func (l *Loader) become(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 	if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, r, true) }); err != nil {
 		return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
 	}
-	return l.finish(ctx, tx, ht, chunk, rel)
+	if err := l.finish(ctx, tx, ht, chunk, rel); err != nil {
+		return err
+	}
+	return l.db.NameCompressed(ctx, tx, chunk)
 }
 
 // rows copies the rows of a part into a relation; more are further options of

@@ -1,0 +1,71 @@
+package tsdb
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"bf/lib/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// NameCompressed gives the compressed relation of a chunk, which was attached to it,
+// and its indexes the names that the server's own have: people and their scripts look
+// for compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
+// numbers are known only once it is attached. A name that is taken is left to whoever
+// has it.
+func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
+	native := "select relname || '_compressed' from pg_class where oid = $1"
+	if db.columns["chunk.compressed_chunk_id"] {
+		native = `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
+            where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2) and $1::oid is not null`
+	} else {
+		native += " and $2::int is not null"
+	}
+	c, err := db.Chunk(ctx, c.Name)
+	if err != nil || c == nil || c.Compressed == 0 {
+		return err
+	}
+	var name string
+	if err := tx.QueryRow(ctx, native, c.OID, c.ID).Scan(&name); err != nil {
+		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
+	}
+	name = clip(name, maxName)
+	if err := db.rename(ctx, tx, c.Compressed, "table", name); err != nil || !db.PerChunk() {
+		return err // ≤ 2.13: its indexes are called after their parent's
+	}
+	rows, err := tx.Query(ctx, relationIndexesSQL, c.Compressed)
+	if err != nil {
+		return db.Wrap(err, "indexes of the compressed relation")
+	}
+	columns := map[uint32][]string{}
+	var id uint32
+	var ic IndexColumn
+	if _, err = pgx.ForEachRow(rows, []any{&id, &ic.Column, &ic.Desc, &ic.NullsFirst}, func() error {
+		columns[id] = append(columns[id], ic.Column)
+		return nil
+	}); err != nil {
+		return db.Wrap(err, "indexes of the compressed relation")
+	}
+	for id, cols := range columns {
+		if err := db.rename(ctx, tx, id, "index", objectName(name, strings.Join(cols, "_"), "_idx")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rename renames a relation unless there is one of that name.
+func (db *DB) rename(ctx context.Context, tx pgx.Tx, oid uint32, kind, to string) error {
+	from, err := db.RelationName(ctx, oid)
+	if err != nil {
+		return err
+	}
+	var taken bool
+	if err := tx.QueryRow(ctx, "select exists (select from pg_class c where relname = $2 and relnamespace = (select relnamespace from pg_class where oid = $1))", oid, to).Scan(&taken); err != nil || taken {
+		return db.Wrap(err, "name of %s", from)
+	}
+	_, err = tx.Exec(ctx, fmt.Sprintf("alter %s %s rename to %s", kind, from, pg.Ident(to)))
+	return db.Wrap(err, "rename %s", from)
+}
