@@ -79,7 +79,9 @@ func world(rnd *rand.Rand, version, steps string) (w looseWorld) {
 	w.target = create(space, interval)
 	const key = "alter table m add unique (ts, dev);"
 	referenced := tsdb.AtLeast(version, "2.17") && maybe("referenced", key, &w.both)
-	maybe("key", "alter table m add unique (ts, dev, i);", &w.both)
+	if !referenced { // ≥ 2.28 updates no column of another key in batches
+		maybe("key", "alter table m add unique (ts, dev, i);", &w.both)
+	}
 	for _, c := range []string{"x1", "x2", "x3"} {
 		drop := "alter table m drop " + c + ";"
 		n := rnd.IntN(8)

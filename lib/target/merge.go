@@ -155,6 +155,10 @@ func (l *Loader) merge(ctx context.Context, tx pgx.Tx, r *stream.Reader, m *merg
 		kept += tag.RowsAffected()
 		return err
 	})
+	if pg.Code(err) == pg.NotSupported { // ≥ 2.28: UPDATE of a column of another key, in batches
+		return 0, 0, &pg.Error{Side: pg.Target, Object: "merge into " + m.relation, Err: err,
+			Hint: "decompress the target's chunks of the range, or drop the foreign keys to " + m.table + " for the time of the migration; then run the same again"}
+	}
 	if err != nil {
 		return 0, 0, l.db.Wrap(err, "merge into %s", m.relation)
 	}
