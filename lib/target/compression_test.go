@@ -1010,7 +1010,7 @@ func TestVerifyCompressed(t *testing.T) {
 		wantWay(t, one(t, s.copy(t)), wayRaw, "")
 		check := func(when string, status task.Status, batches bool) {
 			t.Helper()
-			pair, err := verify.Open(context.Background(), s.src.ConnString, s.dst.ConnString, verify.Rows, pg.Options{})
+			pair, err := verify.Open(context.Background(), s.src.ConnString, s.dst.ConnString, verify.ByRows, pg.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -196,7 +196,7 @@ func functions(db *testdb.DB) string {
 func (s *sides) wantVerdict(t *testing.T, says string) {
 	t.Helper()
 	ctx := context.Background()
-	for _, m := range []verify.Method{verify.Rows, verify.Columns} {
+	for _, m := range []verify.Method{verify.ByRows, verify.BySummary} {
 		pair, err := verify.Open(ctx, s.src.ConnString, s.dst.ConnString, m, pg.Options{})
 		if err != nil {
 			t.Fatal(err)
