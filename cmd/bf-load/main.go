@@ -130,6 +130,7 @@ func (l *lane) open() (err error) {
 		return err
 	}
 	l.loader = target.New(l.db, l.flags.Force)
+	l.loader.Stop = l.stop.Requested()
 	return l.progress.open(ctx, l.db.Conn, l.flags.Target)
 }
 
@@ -157,6 +158,10 @@ func (l *lane) load(h *stream.Header) (over bool) {
 		l.log.Info("%s %s", l.progress.done(), line(res))
 	case ctx.Err() != nil:
 		l.log.Warn("%s: stopped in the middle and rolled back", &h.Task)
+		l.status = cli.Stopped
+		return true
+	case errors.Is(err, target.ErrStopped):
+		l.log.Warn("%v", err)
 		l.status = cli.Stopped
 		return true
 	default:

@@ -277,8 +277,5 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 			return nil, err
 		}
 	}
-	if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, r, truncate); err != nil {
-		return nil, err
-	}
-	return chunk, l.become(ctx, tx, ht, chunk, rel, r)
+	return chunk, l.replaceChunk(ctx, tx, end{ht: ht, task: t, chunk: chunk, r: r}, rel, truncate, func(pgx.Tx) error { return nil })
 }

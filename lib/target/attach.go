@@ -104,7 +104,7 @@ func (l *Loader) copyTable(ctx context.Context, r *stream.Reader, ht *tsdb.Hyper
 		}
 		err = tsdb.ErrOvertaken
 		for tries := 0; errors.Is(err, tsdb.ErrOvertaken) && tries < 100; tries++ {
-			err = l.patiently(ctx, tx, func(tx pgx.Tx) (err error) {
+			err = l.atLast(ctx, tx, end{ht: ht}, func(tx pgx.Tx, _ *tsdb.Chunk, _ bool) (err error) {
 				chunk, err = l.db.Attach(ctx, tx, ht, t.Slices, b)
 				return err
 			})

@@ -106,7 +106,7 @@ func (l *Loader) clearChunks(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable
 		if chunks[i].Status == 0 {
 			continue
 		}
-		if err := l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", pg.LockClear, c.ID)); err != nil {
+		if err := l.unhurried(ctx, tx, pg.LockClear, c.ID); err != nil {
 			return l.db.Wrap(err, "clear %s", name)
 		}
 	}
@@ -208,22 +208,11 @@ func (l *Loader) takeTurns(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, 
 	case needed*16 <= room:
 		return nil
 	case needed*4 <= room*3:
-		return l.unhurried(ctx, tx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", pg.LockSweep, ht.ID))
+		return l.unhurried(ctx, tx, pg.LockSweep, ht.ID)
 	default:
 		return &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: fmt.Errorf("the statement needed here would lock every chunk and index: %d locks, and the server has room for %d", needed, room),
 			Hint: fmt.Sprintf("set max_locks_per_transaction = %d on the target and restart it%s; then run the same again", 2*needed/slots+1, instead)}
 	}
-}
-
-// unhurried runs a statement that waits for other lanes alone, however long they
-// copy.
-func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, sql string) error {
-	timeout, err := l.ownLockTimeout(ctx, tx)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, "set local lock_timeout = 0; "+sql+"; set local lock_timeout = "+timeout)
-	return err
 }
 
 // admit marks the compressed chunks in the task's range as partially compressed,

@@ -115,11 +115,14 @@ var errStirred = errors.New("compressed or decompressed a moment ago")
 // restored dump of a schema leaves it, and reports whether it is compressed
 // still. In the transaction of the copy that would lock the application out of
 // the chunk until the commit.
-func (l *Loader) loosen(ctx context.Context, chunk *tsdb.Chunk) (squeezed bool, err error) {
+func (l *Loader) loosen(ctx context.Context, ht *tsdb.Hypertable, chunk *tsdb.Chunk) (squeezed bool, err error) {
 	if squeezed = chunk.Status&tsdb.StatusCompressed != 0; !squeezed || chunk.Status&tsdb.StatusFrozen != 0 {
 		return squeezed, nil
 	}
 	err = l.briefly(ctx, func(tx pgx.Tx) error {
+		if err := l.lockHypertable(ctx, tx, ht, false); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, "lock table only "+pg.Ident(chunk.Name.Schema, chunk.Name.Name)+" in access exclusive mode"); err != nil {
 			return err
 		}
@@ -193,58 +196,93 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 	if err != nil {
 		return 0, 0, err
 	}
+	e := end{ht: ht, task: t, chunk: chunk, r: rr}
 	squeezed := chunk.Status&tsdb.StatusCompressed != 0
-	var more int64
-	var ends []string
 	// To empty a chunk that is compressed, has many rows or is aggregated takes a
 	// lock that keeps the application out: the rows had better have come by then,
 	// and be few.
-	if aggregated || squeezed || many {
-		if stored, more, err = l.park(ctx, tx, r, into, part, beside); err != nil {
-			return 0, 0, err
-		}
-		if err := whole(r); err != nil {
-			return 0, 0, err
-		}
-		if stored > few {
-			if !squeezed && !many {
-				if ends, err = l.spanOf(ctx, tx, ht, rr, rel); err != nil {
-					return 0, 0, err
-				}
-			}
-			why, err := l.untold(ctx, ht)
-			if err != nil {
-				return 0, 0, err
-			}
-			if ends == nil || why != "" {
-				return 0, 0, byRows(t, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", stored))
-			}
-			if err := l.remember(ctx, tx, ht, chunk); err != nil {
-				return 0, 0, err
-			}
-		}
-		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, (aggregated || many) && ends == nil); err != nil {
-			return 0, 0, err
-		}
-		err = l.unpark(ctx, tx, into, part, stored)
-	} else {
-		if chunk, err = l.ready(ctx, tx, ht, t, chunk, rel, rr, false); err != nil {
-			return 0, 0, err
-		}
-		if stored, more, err = l.rows(ctx, tx, r, into, part, beside); err == nil {
-			err = whole(r)
-		}
+	if !aggregated && !squeezed && !many {
+		stored, more, err := l.besideFirst(ctx, tx, r, e, rel, func() (int64, int64, error) {
+			stored, more, err := l.rows(ctx, tx, r, into, part, beside)
+			return stored, more, cmpErr(err, whole(r))
+		})
+		return stored, bytes + more, err
 	}
+	stored, more, err := l.park(ctx, tx, r, into, part, beside)
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := l.become(ctx, tx, ht, chunk, rel, rr); err != nil {
+	if err := whole(r); err != nil {
 		return 0, 0, err
 	}
-	if ends != nil {
-		err = l.touch(ctx, tx, ht, chunk, ends)
+	if stored <= few {
+		return stored, bytes + more, l.replaceChunk(ctx, tx, e, rel, aggregated || many, func(tx pgx.Tx) error {
+			return l.unpark(ctx, tx, into, part, stored)
+		})
 	}
-	return stored, bytes + more, err
+	var ends []string
+	if !squeezed && !many {
+		if ends, err = l.spanOf(ctx, tx, ht, rr, rel); err != nil {
+			return 0, 0, err
+		}
+	}
+	why, err := l.untold(ctx, ht)
+	if err != nil {
+		return 0, 0, err
+	}
+	if ends == nil || why != "" {
+		return 0, 0, byRows(t, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", stored))
+	}
+	if err := l.remember(ctx, tx, ht, chunk); err != nil {
+		return 0, 0, err
+	}
+	if _, _, err := l.besideFirst(ctx, tx, r, e, rel, func() (int64, int64, error) {
+		return 0, 0, l.unpark(ctx, tx, into, part, stored)
+	}); err != nil {
+		return 0, 0, err
+	}
+	return stored, bytes + more, l.touch(ctx, tx, ht, chunk, ends)
+}
+
+// besideFirst makes a filled relation the chunk's when the rows beside it, which
+// fill puts there, have come. The chunk holds few rows, and meanwhile writers of
+// other rows are not kept out of it.
+func (l *Loader) besideFirst(ctx context.Context, tx pgx.Tx, r *stream.Reader, e end, rel string, fill func() (stored, bytes int64, err error)) (stored, bytes int64, err error) {
+	if err := l.ready(ctx, tx, rel, e.r); err != nil {
+		return 0, 0, err
+	}
+	if e.chunk, err = l.empty(ctx, tx, e.ht, e.task, e.chunk, false); err != nil {
+		return 0, 0, err
+	}
+	if stored, bytes, err = fill(); err != nil {
+		return 0, 0, err
+	}
+	e.mode = "share"
+	return stored, bytes, l.atLast(ctx, tx, e, func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error {
+		return l.become(ctx, tx, e, c, rel, alter)
+	})
+}
+
+// replaceChunk makes a filled relation the chunk's in place of all that the chunk
+// holds, and fill puts rows beside it. The chunk is emptied by TRUNCATE if that is
+// what it takes. Nobody writes to the chunk meanwhile.
+func (l *Loader) replaceChunk(ctx context.Context, tx pgx.Tx, e end, rel string, truncate bool, fill func(tx pgx.Tx) error) error {
+	if err := l.ready(ctx, tx, rel, e.r); err != nil {
+		return err
+	}
+	if e.mode = "share row exclusive"; truncate || e.chunk.Status&tsdb.StatusCompressed != 0 {
+		e.mode = "access exclusive"
+	}
+	return l.atLast(ctx, tx, e, func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error {
+		c, err := l.empty(ctx, tx, e.ht, e.task, c, truncate)
+		if err != nil {
+			return err
+		}
+		if err := fill(tx); err != nil {
+			return err
+		}
+		return l.become(ctx, tx, e, c, rel, alter)
+	})
 }
 
 // rawExisting fills the relation that the chunk has.
@@ -268,27 +306,24 @@ func (l *Loader) rawExisting(ctx context.Context, tx pgx.Tx, r *stream.Reader, h
 	return stored, bytes + more, l.tell(ctx, tx, ht, chunk)
 }
 
-// ready sees to it that a filled relation can become the chunk's: indexed, and
-// the chunk without rows, by TRUNCATE if that is what it takes.
-func (l *Loader) ready(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, rel string, r *relation, truncate bool) (*tsdb.Chunk, error) {
+// ready indexes a filled relation, before it becomes the chunk's.
+func (l *Loader) ready(ctx context.Context, tx pgx.Tx, rel string, r *relation) error {
 	if err := l.index(ctx, tx, rel, r); err != nil {
-		return nil, err
-	}
-	if _, err := tx.Exec(ctx, "analyze "+rel); err != nil {
-		return nil, err
-	}
-	return l.empty(ctx, tx, ht, t, chunk, truncate)
-}
-
-// become makes a relation that is ready the chunk's.
-func (l *Loader) become(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation) error {
-	if err := l.patiently(ctx, tx, func(tx pgx.Tx) error { return l.attach(ctx, tx, ht, chunk, rel, r, true) }); err != nil {
-		return l.db.Wrap(err, "attach the compressed relation to chunk %s", chunk.Name)
-	}
-	if err := l.finish(ctx, tx, ht, chunk, rel); err != nil {
 		return err
 	}
-	return l.db.NameCompressed(ctx, tx, chunk)
+	_, err := tx.Exec(ctx, "analyze "+rel)
+	return err
+}
+
+// become makes a relation that is ready that of c, the chunk of e.
+func (l *Loader) become(ctx context.Context, tx pgx.Tx, e end, c *tsdb.Chunk, rel string, alter bool) error {
+	if err := l.attach(ctx, tx, e.ht, c, rel, e.r, alter); err != nil {
+		return l.db.Wrap(err, "attach the compressed relation to chunk %s", c.Name)
+	}
+	if err := l.finish(ctx, tx, e.ht, c, rel); err != nil {
+		return err
+	}
+	return l.db.NameCompressed(ctx, tx, c)
 }
 
 // rows copies the rows of a part into a relation; more are further options of
@@ -357,6 +392,11 @@ func (l *Loader) lock(ctx context.Context, tx pgx.Tx, name task.Name, t *task.Ta
 	})
 	if err != nil {
 		return nil, l.db.Wrap(err, "chunk %s", name)
+	}
+	if l.inBrief {
+		if err := within(ctx, tx, moreWait); err != nil {
+			return nil, err
+		}
 	}
 	c, err := l.db.Chunk(ctx, name)
 	if err != nil {
@@ -427,50 +467,4 @@ func (l *Loader) unfreeze(ctx context.Context, tx pgx.Tx, c *tsdb.Chunk) error {
 	}
 	_, err := tx.Exec(ctx, "select "+l.db.Fn("unfreeze_chunk")+"($1::oid::regclass)", c.OID)
 	return l.db.Wrap(err, "unfreeze chunk %s", c.Name)
-}
-
-// patiently runs f inside of the transaction, with locks that are waited for
-// only briefly, again and again: what was copied so far is not lost over a
-// lock, and nobody queues behind us for long.
-func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
-	timeout, err := l.ownLockTimeout(ctx, tx)
-	if err != nil {
-		return err
-	}
-	return untilLocked(ctx, func() error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
-			return err
-		}
-		err := f(tx)
-		if err == nil {
-			_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+timeout)
-			return err
-		}
-		if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
-			return fmt.Errorf("%v; and then: %w", err, e)
-		}
-		if pg.Code(err) != pg.LockNotAvailable {
-			return err
-		}
-		// Whoever waits for a row of ours, and is in our way, would wait as long as
-		// we do: neither of us waits in one go until the server looks for deadlocks.
-		var awaited bool
-		if e := tx.QueryRow(ctx, "select exists (select from pg_locks where not granted and locktype = 'transactionid' and pg_backend_pid() = any(pg_blocking_pids(pid)))").Scan(&awaited); e != nil {
-			return e
-		}
-		if awaited {
-			return &pg.Error{Side: pg.Target, Err: errors.New("a deadlock: the application waits for a row that is being copied or replaced, and the copy for the application"), Hint: "run the task again"}
-		}
-		return err
-	})
-}
-
-// ownLockTimeout returns the lock_timeout to go back to, quoted: that of the
-// transaction (briefly) or of the session.
-func (l *Loader) ownLockTimeout(ctx context.Context, tx pgx.Tx) (string, error) {
-	if l.lockTimeout != "" {
-		return l.lockTimeout, nil
-	}
-	err := tx.QueryRow(ctx, "select quote_literal(current_setting('lock_timeout'))").Scan(&l.lockTimeout)
-	return l.lockTimeout, err
 }

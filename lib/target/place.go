@@ -4,17 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
-	"math/rand/v2"
-	"time"
 
 	"bf/lib/pg"
 	"bf/lib/stream"
 	"bf/lib/task"
 	"bf/lib/tsdb"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // place is where the data of a task goes.
@@ -87,57 +82,6 @@ func (l *Loader) relation(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chun
 		return pg.Ident(ht.Name.Schema, ht.Name.Name), nil
 	}
 	return pg.Ident(c.Name.Schema, c.Name.Name), err
-}
-
-// How long a lock that could hold up the application is waited for at a time
-// (whoever comes after us in its queue waits as long), and how long it is
-// tried: longer than another lane copies, as a rule.
-const (
-	lockWait = 30 * time.Millisecond
-	patience = 5 * time.Minute
-)
-
-// turn makes lanes wait for each other until the transaction ends: in the queue
-// of a lock of the application there is one of them at most, or whoever comes
-// last would wait for them all.
-func turn(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, 0)", pg.LockTurn))
-	return err
-}
-
-// briefly runs f in a transaction of its own whose locks are waited for only
-// briefly, again and again.
-func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
-	defer func(own string) { l.lockTimeout = own }(l.lockTimeout)
-	l.lockTimeout = fmt.Sprint(lockWait.Milliseconds())
-	return untilLocked(ctx, func() error {
-		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
-			if err := turn(ctx, tx); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, "set local lock_timeout = "+l.lockTimeout); err != nil {
-				return err
-			}
-			return f(tx)
-		})
-	})
-}
-
-// untilLocked runs f again and again until it gets the locks that it needs and
-// nobody is in its way.
-func untilLocked(ctx context.Context, f func() error) error {
-	deadline := time.Now().Add(patience)
-	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := f()
-		if code := pg.Code(err); code != pg.LockNotAvailable && code != pg.Deadlock || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-time.After(pause/2 + rand.N(pause)):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // partReader is the data of one part, with a look at its first row.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -172,13 +171,13 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		s.whyNot = "the role may not create relations in schema _timescaledb_internal" + but + "; this helps: grant create on schema _timescaledb_internal to " + role
 		return chunk, err
 	}
-	kind, err := json.Marshal([]any{ht.ID, r.Columns, r.Indexes, r.Settings})
+	kind, err := kind(ht, r)
 	if err != nil {
 		return nil, err
 	}
-	if l.rehearsed != string(kind) {
+	if l.rehearsed != kind {
 		rehearsal := errors.New("a rehearsal")
-		err = l.inChunk(ctx, ht, t, chunk, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+		err = l.inChunk(ctx, ht, t, chunk, r, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
 			rel, err := l.build(ctx, tx, ht, chunk, r)
 			if err != nil {
 				return err
@@ -199,7 +198,7 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 			return rehearsal
 		})
 		if err == rehearsal {
-			l.rehearsed, err = string(kind), nil
+			l.rehearsed, err = kind, nil
 		}
 	}
 	if err == nil && chunk == nil {
@@ -251,17 +250,13 @@ func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 }
 
 // inChunk runs f briefly with the task's chunk, which it makes if there is none.
-// Then the settings must not be altered: create_chunk has locked the hypertable,
-// and to ask for the stronger lock now would be a deadlock with an application
-// that holds its own and waits for a chunk. Where that is what it takes, all of
-// it is done again with the stronger lock from the beginning.
-func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, f func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error) error {
-	run := func(alter bool) error {
+// Only with alter may f alter the hypertable's settings: then that is locked for it
+// from the beginning (see the order of locks).
+func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation, f func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error) error {
+	return l.altering(ht, r, func(alter bool) error {
 		return l.briefly(ctx, func(tx pgx.Tx) error {
-			if chunk == nil && alter {
-				if _, err := tx.Exec(ctx, "lock table "+pg.Ident(ht.Name.Schema, ht.Name.Name)+" in access exclusive mode"); err != nil {
-					return err
-				}
+			if err := l.lockHypertable(ctx, tx, ht, alter); err != nil {
+				return err
 			}
 			c, err := l.ensure(ctx, ht, t, chunk)
 			if err != nil {
@@ -269,13 +264,7 @@ func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task,
 			}
 			return f(tx, c, alter)
 		})
-	}
-	err := run(chunk != nil)
-	var misfit *misfitError
-	if errors.As(err, &misfit) && misfit.settings {
-		err = run(true)
-	}
-	return err
+	})
 }
 
 // misfitError says why the target does not take the compressed relation.
@@ -308,7 +297,7 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		}
 	}
 	var compressed *tsdb.Chunk
-	err := l.inChunk(ctx, ht, t, chunk, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+	err := l.inChunk(ctx, ht, t, chunk, r, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
 		compressed = chunk
 		return l.withSettings(ctx, tx, ht, chunk, r, alter, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
@@ -419,10 +408,10 @@ func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chu
 
 // withSettings runs f, which makes chunk a compressed one: the server gives it
 // the settings that the hypertable has at this moment. If those are not the
-// settings of r, f is undone and, if it may alter them, run again while the
-// hypertable has them; the hypertable's own are put back at once. That locks the
-// hypertable against everybody until the transaction ends: only the commit may
-// follow.
+// settings of r, f is undone, and the misfitError says so. With alter, f is run
+// while the hypertable has the settings of r; its own are put back at once. That
+// locks the hypertable against everybody until the transaction ends: only the
+// commit may follow.
 func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, r *relation, alter bool, f func(tx pgx.Tx) error) error {
 	check := func(tx pgx.Tx) error {
 		if err := f(tx); err != nil {
@@ -434,13 +423,13 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		}
 		return l.matches(ctx, c, r)
 	}
-	err := pgx.BeginFunc(ctx, tx, check)
-	var misfit *misfitError
-	if !errors.As(err, &misfit) || !l.db.PerChunk() {
-		return err
-	}
 	if !alter {
-		return &misfitError{why: misfit.why, settings: true}
+		err := pgx.BeginFunc(ctx, tx, check)
+		var misfit *misfitError
+		if errors.As(err, &misfit) {
+			misfit.settings = l.db.PerChunk()
+		}
+		return err
 	}
 	own, configured, err := l.ownSettings(ctx, ht)
 	if err != nil {
@@ -452,9 +441,6 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		return l.misfit(err)
 	}
 	return pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
-		if err := turn(ctx, tx); err != nil {
-			return err
-		}
 		want := r.Settings
 		if want.SegmentBy == nil {
 			want.SegmentBy = []string{}

@@ -28,7 +28,13 @@ type Loader struct {
 
 	tried *trial // whether the hypertable's rows can be compressed apart
 
-	lockTimeout string // of the transaction, or (once known) of the session: see ownLockTimeout
+	lockTimeout string // of the session, once known: see ownLockTimeout
+	inBrief     bool   // locks are held that others want: see brief
+	alters      string // the kind of relation for which the settings have to be altered
+
+	// Stop is closed when the lane is asked to stop: then it does not wait for
+	// locks any longer, and Load fails with ErrStopped. nil for never.
+	Stop <-chan struct{}
 }
 
 // New returns a Loader. force loads tasks again that are done.
@@ -55,6 +61,9 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 		res.Status, res.Message = task.Skipped, queue.ErrBusy.Error()
 		_ = queue.PassOver(context.WithoutCancel(ctx), l.db.Conn, t.Task)
 		return res, &pg.Error{Side: pg.Target, Object: t.String(), Err: err, Hint: "if no bf-load runs, one was killed a moment ago: the server is still rolling back"}
+	case errors.Is(err, ErrStopped):
+		res.Status, res.Message = task.Skipped, ErrStopped.Error()
+		return res, l.failure(t, err)
 	}
 	res.Status, res.Rows, res.Bytes, res.Hidden = task.Failed, 0, 0, 0
 	err = l.failure(t, err)
@@ -174,7 +183,7 @@ func (l *Loader) loadRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 	}
 	s.noChunk = p.loose
 	if s.chunk, s.whyRoot = p.chunk != nil, p.why; s.chunk && s.compression {
-		if s.squeezed, err = l.loosen(ctx, p.chunk); err != nil {
+		if s.squeezed, err = l.loosen(ctx, ht, p.chunk); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,278 @@
+package chaos
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bf/lib/pg"
+	"bf/lib/testdb"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed testdata/lock_order.sql
+var lockOrderSQL string
+
+// crowded is a source and a target with a hypertable for each combination of what
+// decides about the way of a chunk and about the locks that it takes.
+type crowded struct {
+	source, target *testdb.DB
+	to             string // connection string of the tools
+	tables         []string
+}
+
+// roles of the tools on the target.
+var roles = []string{"superuser", "owner", "owner who may create"}
+
+// situation is what one of the hypertables is like on both sides.
+type situation struct {
+	aggregate bool   // the target has one on it
+	settings  string // of the target, and how they came
+	held      string // by the target's chunks
+	sends     string // the source
+}
+
+// situations are all there are where one hypertable may (perChunk) have chunks of
+// different settings.
+func situations(perChunk bool) (all []situation) {
+	for _, aggregate := range []bool{false, true} {
+		for _, settings := range []string{"same", "changed", "other"} {
+			for _, held := range []string{"nothing", "rows", "batches"} {
+				for _, sends := range []string{"batches", "batches and rows", "rows"} {
+					if settings == "same" || perChunk && sends != "rows" {
+						all = append(all, situation{aggregate, settings, held, sends})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// make returns the statements that make the hypertable.
+func (s situation) make(name string) (source, target string) {
+	const (
+		create   = "create table {t} (ts timestamptz not null, dev int not null, v float8); select create_hypertable('{t}', 'ts', chunk_time_interval => interval '1 day');"
+		enable   = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
+		plain    = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');"
+		rows     = "insert into {t} select t, d, {v} from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '1 hour') t, generate_series(1, 5) d;"
+		beside   = "insert into {t} select t, 9, 1 from generate_series('2024-01-01 00:30'::timestamptz, '2024-01-03 23:00', '5 hours') t;"
+		compress = "select compress_chunk(c) from show_chunks('{t}') c;"
+		hourly   = `create materialized view {t}_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+			select time_bucket('1 hour', ts) as h, dev, count(*) as n from {t} group by 1, 2 with no data;`
+	)
+	source = create + enable + rows + compress
+	target = create + map[string]string{"same": enable, "changed": enable, "other": plain}[s.settings]
+	if s.held != "nothing" {
+		target += rows
+	}
+	if s.held == "batches" {
+		target += compress
+	}
+	if s.settings == "changed" {
+		source, target = source+plain, target+plain
+	}
+	switch s.sends {
+	case "batches and rows":
+		source += beside
+	case "rows": // that end compressed
+		target += "alter table {t} add check (v < 1e9);"
+	}
+	to := func(v string) *strings.Replacer { return strings.NewReplacer("{t}", name, "{v}", v) }
+	if s.aggregate {
+		return to("1").Replace(source), to("-1").Replace(target + hourly)
+	}
+	return to("1").Replace(source), to("-1").Replace(target)
+}
+
+// most is how many hypertables there are: they are drawn from all.
+const most = 14
+
+func newCrowded(t testing.TB, in testdb.Install, role string) *crowded {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	all := situations(!strings.HasPrefix(in.Version, "2.11."))
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	c := &crowded{source: testdb.New(t, in, "source"), target: testdb.New(t, in, "target")}
+	c.to = c.target.ConnString
+	for i, s := range all[:min(most, len(all))] {
+		name := fmt.Sprintf("t%d", i)
+		t.Logf("%s: %+v", name, s)
+		c.tables = append(c.tables, name)
+		source, target := s.make(name)
+		for _, sql := range strings.SplitAfter(source, ";") {
+			c.source.Exec(t, sql)
+		}
+		for _, sql := range strings.SplitAfter(target, ";") { // an aggregate wants a transaction of its own
+			c.target.Exec(t, sql)
+		}
+	}
+	if role != roles[0] {
+		c.to = c.target.Role(t, "bf_owner")
+		for _, v := range c.target.Rows(t, "select format('%I.%I', view_schema, view_name) from timescaledb_information.continuous_aggregates") {
+			c.target.Exec(t, "alter materialized view "+v[0]+" owner to bf_owner")
+		}
+		c.target.Exec(t, "do $$declare c regclass; begin for c in select format('%I.%I', hypertable_schema, hypertable_name)::regclass from timescaledb_information.hypertables loop execute 'alter table '||c||' owner to bf_owner'; end loop; execute 'grant create on database '||current_database()||' to bf_owner'; end$$")
+		if role == roles[2] {
+			c.target.Exec(t, "grant create on schema _timescaledb_internal to bf_owner")
+		}
+	}
+	return c
+}
+
+// watchLocks looks at pg_locks until ctx is done, and says where the order of locks
+// (lib/target/locks.go) is not kept.
+func watchLocks(ctx context.Context, t testing.TB, d *testdb.DB) map[string]int {
+	conn := d.Conn(t)
+	wrong := map[string]int{}
+	for ctx.Err() == nil {
+		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn), (mostWait / 2).Milliseconds())
+		if err != nil {
+			t.Error(err)
+			return wrong
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Error(err)
+			return wrong
+		}
+		for _, f := range found {
+			wrong[f]++
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return wrong
+}
+
+// TestLanes has eight lanes at all the ways of writing a chunk, with all that decides about
+// their locks, while an application reads and writes. What a lane holds of the
+// application's it holds with the turn, in the order of locks, and does not wait.
+func TestLanes(t *testing.T) {
+	testdb.Path(t)
+	edges, n := few(testdb.Installs(t)), 0
+	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
+		n++
+		for i, role := range roles {
+			if i != n%len(roles) && !slices.Contains(edges, p.Target) {
+				continue // it takes a while: the others have other roles
+			}
+			t.Run(strings.ReplaceAll(role, " ", "-"), func(t *testing.T) { lanes(t, p.Target, role) })
+		}
+	})
+}
+
+func lanes(t *testing.T, in testdb.Install, role string) {
+	c := newCrowded(t, in, role)
+	env := []string{"BF_SOURCE=" + c.source.ConnString, "BF_TARGET=" + c.to}
+	s := start(t, env, "bf-stage --until 2024-02-01")
+	s.wait(t, deadline)
+	if s.status() != 0 {
+		t.Fatal(s.errors())
+	}
+	var statements []string
+	for i, name := range c.tables {
+		if i%3 == 0 {
+			statements = append(statements, "select count(*) + $1 from "+name)
+		} else {
+			statements = append(statements, "insert into "+name+" values ('2024-01-02 12:00'::timestamptz + $1 * interval '1 second', 77, 1)")
+		}
+	}
+	a := newInserts(t, c.target, statements...)
+	idle := a.measure(func() { time.Sleep(300 * time.Millisecond) })
+	ctx, cancel := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	var wrong map[string]int
+	ended.Go(func() { wrong = watchLocks(ctx, t, c.target) })
+	busy := a.measure(func() {
+		const lane = "for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load -q >/dev/null & done; wait;"
+		s := start(t, env, lane+lane) // some come again by rows
+		s.wait(t, deadline)
+	})
+	cancel()
+	ended.Wait()
+	for _, w := range slices.Sorted(maps.Keys(wrong)) {
+		t.Errorf("seen %d times: %s", wrong[w], w)
+	}
+	check(t, in.String()+", "+role, idle, busy)
+	ways := map[string]int{}
+	for _, r := range c.target.Rows(t, "select coalesce(copy_message, ''), worked is not null, count(*) from __backfill.task group by 1, 2") {
+		if r[1] != "t" {
+			t.Errorf("%s chunks are pending: %s", r[2], r[0])
+		}
+		way, _, _ := strings.Cut(r[0], ":")
+		n, _ := strconv.Atoi(r[2])
+		ways[way] += n
+	}
+	t.Logf("%v", ways)
+	for _, name := range c.tables {
+		const sum = "select count(*), sum(hashtextextended(m::text, 0)) from %s m where dev <> 77"
+		want, got := c.source.Rows(t, fmt.Sprintf(sum, name)), c.target.Rows(t, fmt.Sprintf(sum, name))
+		if !slices.Equal(want[0], got[0]) {
+			t.Errorf("%s: %v, on the source %v", name, got, want)
+		}
+	}
+}
+
+// TestLaneWaitsStops: the first TERM ends a lane that waits for a lock, and what it
+// holds is free.
+func TestLaneWaitsStops(t *testing.T) {
+	testdb.Path(t)
+	testdb.EachEdge(t, func(t *testing.T, p testdb.Pair) {
+		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
+		for _, d := range []*testdb.DB{source, target} {
+			d.Exec(t, "create table m (ts timestamptz not null, v int); select create_hypertable('m', 'ts', chunk_time_interval => interval '1 day')")
+		}
+		source.Exec(t, "insert into m select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
+		target.Exec(t, "insert into m values ('2024-01-04', 0)")
+		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
+		s := start(t, env, "bf-stage --until 2024-02-01")
+		s.wait(t, deadline)
+		app := target.Conn(t)
+		for _, sql := range []string{"begin", "lock table m in share update exclusive mode", "lock table only m in share mode"} {
+			if _, err := app.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = start(t, env, "bf-chunks --claim | bf-dump | exec bf-load")
+		const tries = "select count(*) from pg_locks l join pg_stat_activity a using (pid) where a.application_name = 'bf-load' and a.datname = current_database() and not l.granted"
+		within(t, deadline, "the load waits", func() bool {
+			var n int
+			target.Query1(t, &n, tries)
+			return n > 0
+		})
+		for _, ps := range s.processes() {
+			if strings.HasPrefix(ps.name, "bf-") {
+				syscall.Kill(ps.pid, syscall.SIGTERM)
+			}
+		}
+		within(t, 15*time.Second, "the lane has ended", func() bool { return len(s.processes()) == 0 })
+		s.wait(t, deadline)
+		if s.status() != 130 {
+			t.Errorf("status %d\n%s", s.status(), s.errors())
+		}
+		if failed := target.Rows(t, "select priority, copy_message from __backfill.task where failed is not null"); len(failed) > 0 {
+			t.Errorf("a task that was given up counts as failed: %v", failed)
+		}
+		if _, err := app.Exec(t.Context(), "rollback"); err != nil {
+			t.Fatal(err)
+		}
+		s = start(t, env, "bf-chunks --claim | bf-dump | bf-load -q")
+		if s.wait(t, deadline); s.status() != 0 {
+			t.Errorf("status %d\n%s", s.status(), s.errors())
+		}
+		if want, got := source.Rows(t, "select count(*), min(v) from m"), target.Rows(t, "select count(*), min(v) from m"); !slices.Equal(want[0], got[0]) {
+			t.Errorf("%v, on the source %v", got, want)
+		}
+	})
+}
