@@ -255,7 +255,7 @@ var forms = map[string]string{
 	"one lane, zstd":       "bf-chunks | bf-dump --compress zstd | bf-load",
 	"xargs -P3 -n1":        `bf-chunks | xargs -r -P3 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`,
 	"xargs -P3 -n7":        `bf-chunks | xargs -r -P3 -d '\n' -n7 sh -c 'bf-dump "$@" | bf-load' _`,
-	"three claiming lanes": "for i in 1 2 3; do bf-chunks --claim | bf-dump | bf-load & done; wait",
+	"eight claiming lanes": "for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load & done; wait",
 	"through a file":       "bf-chunks --order oldest | head -n 20 | bf-dump > dump; bf-load < dump",
 }
 

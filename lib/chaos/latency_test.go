@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"reflect"
 	"slices"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"bf/lib/pg"
 	"bf/lib/testdb"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // mostWait is how long an application may wait because of us.
@@ -79,11 +83,12 @@ func TestLatency(t *testing.T) {
 			"insert into z values ('2025-01-01', 1, $1::bigint::text)",
 			"insert into z values ('2026-01-01'::timestamptz + $1 * interval '2 hours', 1, 'new chunk')",
 			"insert into device values (1 + $1, 'new')",
+			"select count(*) + $1 from z",
 			"insert into late values ('2024-01-01'::timestamptz + $1 % 6 * interval '12 hours', 1, $1::bigint::text)",
 		)
 		idle := a.measure(func() { time.Sleep(time.Second) })
 		busy := a.measure(func() {
-			s := start(t, env, "for i in 1 2 3; do bf-chunks --claim | bf-dump | bf-load -q & done; wait")
+			s := start(t, env, "for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load -q & done; wait")
 			s.wait(t, deadline)
 			if s.status() != 0 {
 				t.Errorf("lanes: status %d\n%s", s.status(), s.errors())
@@ -267,7 +272,35 @@ func (l latencies) String() string {
 	return "median " + l.all[len(l.all)/2].Round(10*time.Microsecond).String() + ", longest " + l.all[len(l.all)-1].Round(100*time.Microsecond).String()
 }
 
-// measure inserts while f runs.
+//go:embed testdata/lock_order.sql
+var lockOrderSQL string
+
+// order looks at pg_locks until ctx is done, and says where bf-load does not keep the
+// order of locks (lib/target/locks.go).
+func (a *inserts) order(ctx context.Context) {
+	conn, wrong := a.d.Conn(a.t), map[string]int{}
+	for ctx.Err() == nil {
+		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn), (mostWait / 2).Milliseconds())
+		if err != nil {
+			a.t.Error(err)
+			return
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			a.t.Error(err)
+			return
+		}
+		for _, f := range found {
+			wrong[f]++
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	for w, n := range wrong {
+		a.t.Errorf("seen %d times: %s", n, w)
+	}
+}
+
+// measure inserts while f runs, and watches the order of locks.
 func (a *inserts) measure(f func()) (l latencies) {
 	ctx, cancel := context.WithCancel(a.t.Context())
 	app, watch, alone := a.d.Conn(a.t), a.d.Conn(a.t), a.d.Conn(a.t)
@@ -318,6 +351,7 @@ func (a *inserts) measure(f func()) (l latencies) {
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
+	ended.Go(func() { a.order(ctx) })
 	f()
 	cancel()
 	ended.Wait()

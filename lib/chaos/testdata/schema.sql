@@ -1,7 +1,7 @@
 -- The hypertables of both sides. "linked" references a table that the
 -- application writes to, "coarse" has chunks of another length on the target,
--- "packed" is compressed on the source where the edition can, "tight" in part,
--- with a constraint that only the target has: its rows travel. "watched" is
+-- "packed" is compressed on the source where the edition can, with settings that
+-- the hypertable does not have any longer, "tight" in part, with a constraint that only the target has: its rows travel. "watched" is
 -- compressed, too, and has a row trigger, which fires once for each row.
 create table device (id int primary key, name text);
 insert into device select n, 'device ' || n from generate_series(1, 20) n;
