@@ -65,7 +65,11 @@ func (s situation) make(name string) (source, target string) {
 	if s.sends != "plain rows" {
 		source += compress
 	}
-	target = create + map[string]string{"same": enable, "changed": enable, "other": plain}[s.settings]
+	demand := map[string]string{
+		"rows":               "alter table {t} add check (v < 1e9);", // that end compressed
+		"rows for a trigger": "create trigger nothing after insert on {t} for each row execute function nothing();",
+	}
+	target = create + demand[s.sends] + map[string]string{"same": enable, "changed": enable, "other": plain}[s.settings]
 	if s.held != "nothing" {
 		target += rows
 	}
@@ -75,13 +79,8 @@ func (s situation) make(name string) (source, target string) {
 	if s.settings == "changed" {
 		source, target = source+plain, target+plain
 	}
-	switch s.sends {
-	case "batches and rows":
+	if s.sends == "batches and rows" {
 		source += beside
-	case "rows": // that end compressed
-		target += "alter table {t} add check (v < 1e9);"
-	case "rows for a trigger": // that get into the chunk before they are compressed
-		target += "create trigger nothing after insert on {t} for each row execute function nothing();"
 	}
 	to := func(v string) *strings.Replacer { return strings.NewReplacer("{t}", name, "{v}", v) }
 	if s.aggregate {
