@@ -56,26 +56,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stop := cli.Signals(log)
 	cli.WidenPipe(stdout)
 	w := stream.NewWriter(stdout, codec)
-	return dump(&f, w, records(f.Records, stdin), cli.ReaderGone(stdout), log, stop)
-}
-
-// records returns a function that yields the next record: of the arguments, or
-// else of stdin.
-func records(args []string, stdin io.Reader) func() (*task.Task, error) {
-	if len(args) == 0 {
-		return task.NewReader(stdin).Next
+	records := task.NewReader(stdin)
+	if len(f.Records) > 0 {
+		records = task.Arguments(f.Records)
 	}
-	return func() (*task.Task, error) {
-		if len(args) == 0 {
-			return nil, io.EOF
-		}
-		t, err := task.Parse([]byte(args[0]))
-		args = args[1:]
-		if err != nil {
-			return nil, &task.BadRecord{Err: err}
-		}
-		return t, nil
-	}
+	return dump(&f, w, records.Next, cli.ReaderGone(stdout), log, stop)
 }
 
 type read struct {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"bf/lib/cli"
+	"bf/lib/task"
 	"bf/lib/verify"
 )
 
@@ -64,9 +65,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	log := cli.NewLog(name, stderr, f.Common)
 	r := &runner{flags: &f, method: method, fromStdin: fromStdin, stdout: log.Beside(stdout), log: log, stop: cli.Signals(log)}
 	if fromStdin {
-		r.feed = lines(stdin)
+		r.feed = task.NewReader(stdin)
 	} else {
-		r.feed = arguments(f.Records)
+		r.feed = task.Arguments(f.Records)
 	}
 	err := r.run()
 	switch {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +32,7 @@ type job struct {
 type runner struct {
 	flags  *flags
 	method verify.Method
-	feed   func() ([]byte, int, error) // the next record, and the line it stood on
+	feed   *task.Reader
 
 	fromStdin bool // it reads stdin
 	stdout    io.Writer
@@ -224,14 +222,16 @@ func (r *runner) list(ctx context.Context, db *tsdb.DB) (jobs []job, err error) 
 
 // record reads the next record: a task, or a summary on the target's half.
 func (r *runner) record() (*job, error) {
-	b, line, err := r.feed()
-	if err == io.EOF && r.flags.Source == "" && r.fromStdin {
-		err = r.whole()
-	}
-	if err != nil {
+	b, err := r.feed.Record()
+	switch {
+	case err == io.EOF && r.flags.Source == "" && r.fromStdin:
+		return nil, r.whole()
+	case err == io.EOF:
 		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("read records: %w", err)
 	}
-	fail := func(err error) (*job, error) { return nil, &task.BadRecord{Line: line, Err: err} }
+	fail := func(err error) (*job, error) { return nil, r.feed.Bad(err) }
 	if r.flags.Source == "" {
 		var s verify.Summary
 		if err := json.Unmarshal(b, &s); err != nil {
@@ -248,7 +248,7 @@ func (r *runner) record() (*job, error) {
 		r.summaries++
 		var other *verify.HashError
 		if err := s.Check(); errors.As(err, &other) {
-			return nil, fmt.Errorf("summary on line %d: %w", line, err) // so are those that follow
+			return nil, err // so are those that follow
 		} else if err != nil {
 			return fail(err)
 		}
@@ -281,40 +281,6 @@ func (r *runner) whole() error {
 		return errors.New("bf-verify --source was stopped before its last task")
 	}
 	return io.EOF
-}
-
-// lines yields the records of a stream, one per line.
-func lines(in io.Reader) func() ([]byte, int, error) {
-	s := bufio.NewScanner(in)
-	s.Buffer(make([]byte, 0, 64<<10), maxLine)
-	n := 0
-	return func() ([]byte, int, error) {
-		for s.Scan() {
-			n++
-			if len(bytes.TrimSpace(s.Bytes())) > 0 {
-				return s.Bytes(), n, nil
-			}
-		}
-		if err := s.Err(); err != nil {
-			return nil, 0, fmt.Errorf("read records: line %d: %w", n+1, err)
-		}
-		return nil, 0, io.EOF
-	}
-}
-
-// maxLine bounds a summary: 1600 columns of some hundred bytes each.
-const maxLine = 8 << 20
-
-// arguments yields the records of the command line.
-func arguments(args []string) func() ([]byte, int, error) {
-	return func() ([]byte, int, error) {
-		if len(args) == 0 {
-			return nil, 0, io.EOF
-		}
-		b := []byte(args[0])
-		args = args[1:]
-		return b, 0, nil
-	}
 }
 
 // worker compares one chunk at a time over its own connections.

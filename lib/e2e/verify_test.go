@@ -365,7 +365,7 @@ func TestVerifyRecords(t *testing.T) {
 		{recs[0], []string{"--target", p.target, "-"}, 1, "line 1: not a summary"},
 		{`{"v":1,"kind":"summary","method":"rows","state":"chunk"}`, []string{"--target", p.target, "-"}, 1, "did not name its hash"},
 		{`{"v":1,"kind":"summary","method":"summary","hash_name":"rows-9","state":"gone"}`, []string{"--target", p.target, "-"}, 1,
-			`line 1: the summaries were made with hash "rows-9"`},
+			`the summaries were made with hash "rows-9"`},
 		{`{"v":2,"kind":"summary"}`, []string{"--target", p.target, "-"}, 1, "version 2"},
 		{"", []string{"--target", p.target, "-"}, 1, "no summaries on stdin, and no end of them"},
 		{"", []string{"--target", p.target}, 1, "no summaries on stdin, and no end of them"},

@@ -1,8 +1,6 @@
 package stage
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,10 +8,6 @@ import (
 
 	"bf/lib/task"
 )
-
-// maxPlanLine bounds a line of a plan: a hypertable of 1600 columns takes some
-// hundred kilobytes.
-const maxPlanLine = 4 << 20
 
 // Write writes the plan, see wire.go.
 func (p *Plan) Write(w io.Writer) error {
@@ -46,18 +40,19 @@ func (p *Plan) Write(w io.Writer) error {
 // Read reads a plan that Write wrote, or several of one source, one after the
 // other.
 func Read(r io.Reader) (*Plan, error) {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 64<<10), maxPlanLine)
+	lines := task.NewReader(r)
 	pr := &planReader{plan: &Plan{Compressed: map[task.Name]Compressed{}}, known: map[task.Name]bool{}}
-	for line := 1; s.Scan(); line++ {
-		if b := bytes.TrimSpace(s.Bytes()); len(b) > 0 {
-			if err := pr.line(b); err != nil {
-				return nil, &task.BadRecord{Line: line, Err: err}
-			}
+	for {
+		b, err := lines.Record()
+		if err == io.EOF {
+			break
 		}
-	}
-	if err := s.Err(); err != nil {
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
+		if err := pr.line(b); err != nil {
+			return nil, lines.Bad(err)
+		}
 	}
 	if !pr.begun {
 		return nil, errors.New("no plan on stdin: pipe bf-stage --source … into it, or give --source")

@@ -13,8 +13,9 @@ import (
 	"strings"
 )
 
-// MaxLine is the longest record, in bytes, that Reader accepts.
-const MaxLine = 1 << 20
+// MaxLine is the longest record, in bytes, that Reader accepts: a summary or a
+// hypertable of 1600 columns takes some megabytes.
+const MaxLine = 8 << 20
 
 // MinBound and MaxBound are the internal values of an unbounded slice:
 // -infinity and infinity.
@@ -125,42 +126,73 @@ func Parse(line []byte) (*Task, error) {
 	return &t, nil
 }
 
-// Reader reads task records, one per line. Blank lines are ignored.
+// Reader reads records, one per line, or given as arguments. Blank ones are
+// ignored.
 type Reader struct {
-	s    *bufio.Scanner
-	line int
+	next func() ([]byte, error)
+	line int // of the last record, from 1; 0 for an argument
 }
 
-// NewReader returns a Reader on r.
+// NewReader returns a Reader of the lines of r.
 func NewReader(r io.Reader) *Reader {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 8192), MaxLine)
-	return &Reader{s: s}
+	rd := &Reader{}
+	rd.next = func() ([]byte, error) {
+		if s.Scan() {
+			rd.line++
+			return s.Bytes(), nil
+		}
+		switch err := s.Err(); {
+		case errors.Is(err, bufio.ErrTooLong):
+			return nil, fmt.Errorf("line %d: longer than %d bytes", rd.line+1, MaxLine)
+		case err != nil:
+			return nil, err
+		}
+		return nil, io.EOF
+	}
+	return rd
 }
 
-// Next returns the next record, io.EOF after the last. An error on one line
-// names the line; reading may go on after it unless it is an I/O error.
-func (r *Reader) Next() (*Task, error) {
-	for r.s.Scan() {
-		r.line++
-		b := r.s.Bytes()
-		if len(bytes.TrimSpace(b)) == 0 {
-			continue
+// Arguments returns a Reader of the records of a command line.
+func Arguments(records []string) *Reader {
+	return &Reader{next: func() ([]byte, error) {
+		if len(records) == 0 {
+			return nil, io.EOF
 		}
-		t, err := Parse(b)
-		if err != nil {
-			return nil, &BadRecord{Line: r.line, Err: err}
+		b := []byte(records[0])
+		records = records[1:]
+		return b, nil
+	}}
+}
+
+// Record returns the next record as it is, valid until the next call, and
+// io.EOF after the last.
+func (r *Reader) Record() ([]byte, error) {
+	for {
+		b, err := r.next()
+		if b = bytes.TrimSpace(b); err != nil || len(b) > 0 {
+			return b, err
 		}
-		return t, nil
 	}
-	if err := r.s.Err(); err != nil {
-		if errors.Is(err, bufio.ErrTooLong) {
-			return nil, fmt.Errorf("line %d: longer than %d bytes", r.line+1, MaxLine)
-		}
+}
+
+// Next returns the next record, a task, and io.EOF after the last. Reading may
+// go on after a BadRecord, and after no other error.
+func (r *Reader) Next() (*Task, error) {
+	b, err := r.Record()
+	if err != nil {
 		return nil, err
 	}
-	return nil, io.EOF
+	t, err := Parse(b)
+	if err != nil {
+		return nil, r.Bad(err)
+	}
+	return t, nil
 }
+
+// Bad says what is wrong with the last record, and where it stood.
+func (r *Reader) Bad(err error) error { return &BadRecord{Line: r.line, Err: err} }
 
 // BadRecord is a record that could not be read. Line counts from 1, 0 for one
 // that was given as an argument.

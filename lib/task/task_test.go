@@ -205,6 +205,16 @@ func TestReader(t *testing.T) {
 		t.Errorf("a line without end: %v", err)
 	}
 
+	r = Arguments([]string{line, " ", "{", second})
+	for i, want := range []string{"", "task record: not a task record", ""} {
+		if x, err := r.Next(); want == "" && err != nil || want != "" && (x != nil || !strings.HasPrefix(err.Error(), want)) {
+			t.Errorf("argument %d: %v, want %q", i, err, want)
+		}
+	}
+	if _, err := r.Next(); err != io.EOF {
+		t.Errorf("after the last argument: %v", err)
+	}
+
 	broken := errors.New("connection reset")
 	r = NewReader(io.MultiReader(strings.NewReader(line+"\n"), &failing{broken}))
 	if _, err := r.Next(); err != nil {
