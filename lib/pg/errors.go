@@ -138,7 +138,7 @@ func hint(err error) string {
 	case Deadlock, "40001":
 		return "run the task again"
 	case "22021":
-		return "text that is no UTF-8, as a database of the encoding SQL_ASCII may hold, cannot be copied: correct it on the source, then run again"
+		return "text that is not valid in its encoding, as a database of the encoding SQL_ASCII may hold, cannot be copied: correct it on the source, then run again"
 	case InsufficientRight:
 		if p.Routine == "check_enable_rls" || p.Routine == "ExecWithCheckOptions" { // also where lc_messages is not English
 			return "row level security applies to the role: use one with BYPASSRLS, or the owner, unless it is forced on him"

@@ -456,7 +456,7 @@ func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error 
 	_, err := tx.Exec(ctx, `update __backfill.task
         set worked = tstzrange(now(), clock_timestamp(), '[]'), copy_message = $2, failed = null,
             verified = null, verify_message = null, rows = $3, bytes = $4
-        where priority = $1`, r.Task, message(r), r.Rows, r.Bytes)
+        where priority = $1`, r.Task, storable(message(r)), r.Rows, r.Bytes)
 	return c.Wrap(err, "complete task %d", r.Task)
 }
 
@@ -471,18 +471,24 @@ func message(r *task.Result) string {
 	return s + r.Message
 }
 
+// storable is a message as a text column takes it. Servers cut names within
+// characters, and their messages quote them.
+func storable(message string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(message, "\ufffd"), "\x00", "\ufffd")
+}
+
 // Fail leaves the message of a failed attempt on the task, in a transaction of
 // its own after the rollback.
 func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
 	_, err := c.Exec(ctx, `update __backfill.task set attempts = attempts + 1, failed = clock_timestamp(), copy_message = $2
-        where priority = $1 and worked is null`, number, message)
+        where priority = $1 and worked is null`, number, storable(message))
 	return c.Wrap(err, "task %d", number)
 }
 
 // FailRows is Fail for a chunk whose compressed relation the target cannot take:
 // the next record of the task says that its rows have to travel, and why.
 func FailRows(ctx context.Context, c *pg.Conn, number int64, message, why string) error {
-	if _, err := c.Exec(ctx, "update __backfill.task set rows_only = $2 where priority = $1", number, why); err != nil {
+	if _, err := c.Exec(ctx, "update __backfill.task set rows_only = $2 where priority = $1", number, storable(why)); err != nil {
 		return c.Wrap(err, "task %d", number)
 	}
 	return Fail(ctx, c, number, message)
@@ -495,6 +501,6 @@ func Verdict(ctx context.Context, c *pg.Conn, e *Entry, r *task.Result) (stored 
 	tag, err := c.Exec(ctx, `update __backfill.task
         set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second', clock_timestamp(), '[]') end,
             verify_message = $4
-        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds, r.Message, e.Worked)
+        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds, storable(r.Message), e.Worked)
 	return tag.RowsAffected() == 1, c.Wrap(err, "task %d", r.Task)
 }

@@ -41,6 +41,10 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	if img.Relation, img.WhyRows, err = d.db.Relation(ctx, c, h); err != nil || img.WhyRows != "" {
 		return img, err
 	}
+	if column := img.Relation.Broken(); column != "" {
+		img.Relation, img.WhyRows = nil, fmt.Sprintf("the server has cut the name of metadata of column %q within a character, and takes it from no client", column)
+		return img, nil
+	}
 	// A SQL NULL in the compressed relation stands for the default of a column
 	// that was added with one after compression; the target's chunk may be
 	// younger than that and would read NULL.

@@ -161,7 +161,9 @@ func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, tw
 		return nil, "", &misfitError{why: why}
 	}
 	r.kept, r.sparse = r.Columns, r.Sparse(nil)
-	name, err = l.db.RelationName(ctx, c.Compressed)
+	if name, err = l.db.RelationName(ctx, c.Compressed); r.Broken() != "" {
+		r.like = name
+	}
 	return r, name, err
 }
 
@@ -252,11 +254,9 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if err != nil {
 		return nil, err
 	}
-	tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s (%s) select %[2]s from only %s", rel, r.arriving(), from))
-	if err != nil {
-		return nil, l.db.Wrap(err, "copy into %s", rel)
+	if err := l.refill(ctx, tx, rel, r, from); err != nil {
+		return nil, err
 	}
-	r.filled = tag.RowsAffected()
 	// With the hypertable alone, 2.28 would leave the batches behind for good.
 	for _, table := range []string{pg.Ident(tw.chunk.Name.Schema, tw.chunk.Name.Name), tw.table.Name} {
 		if _, err := tx.Exec(ctx, "drop table "+table); err != nil {
@@ -278,4 +278,24 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 		}
 	}
 	return chunk, l.replaceChunk(ctx, tx, end{ht: ht, task: t, chunk: chunk, r: r}, rel, truncate, func(pgx.Tx) error { return nil })
+}
+
+// refill copies the batches of a relation like r into another one with the same
+// columns, whatever their order, without naming them.
+func (l *Loader) refill(ctx context.Context, tx pgx.Tx, rel string, r *relation, from string) error {
+	var oid uint32
+	if err := tx.QueryRow(ctx, "select $1::text::regclass::oid", rel).Scan(&oid); err != nil {
+		return err
+	}
+	into, _, err := l.db.RelationColumns(ctx, oid)
+	if err != nil {
+		return err
+	}
+	var columns []string
+	for _, c := range into {
+		columns = append(columns, r.NumberOf(c.Name))
+	}
+	tag, err := tx.Exec(ctx, fmt.Sprintf("insert into %s select %s from %s", rel, strings.Join(columns, ", "), r.Numbered(from)))
+	r.filled = tag.RowsAffected()
+	return l.db.Wrap(err, "copy into %s", rel)
 }

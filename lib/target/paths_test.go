@@ -109,6 +109,7 @@ func misled(t *testing.T, db *testdb.DB, table string, given ...question) (wrong
 		}
 	}
 	exec("select count(*) from timescaledb_information.hypertables") // which loads the extension
+	exec("select set_config('client_encoding', case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end, false)")
 	exec("select set_config(name, 'on', false) from pg_settings where name = 'timescaledb.enable_chunk_skipping'")
 	exec("create temp table plain as select * from " + table + "; analyze plain")
 	var questions []string

@@ -34,6 +34,7 @@ type relation struct {
 	sparse []tsdb.SparseIndex
 	format string
 	space  string // TABLESPACE clause: that of the chunk
+	like   string // a relation of the server's to copy, where its columns cannot be named; else ""
 	filled int64  // how many batches are in it
 }
 
@@ -178,6 +179,15 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	if l.rehearsed != kind {
 		rehearsal := errors.New("a rehearsal")
 		err = l.inChunk(ctx, ht, t, chunk, r, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+			if r.Broken() != "" { // in a twin's relation alone, then
+				tw, err := l.twin(ctx, tx, ht, t, chunk)
+				if err != nil {
+					return err
+				}
+				if r, _, err = l.squeeze(ctx, tx, ht, tw); err != nil {
+					return err
+				}
+			}
 			rel, err := l.build(ctx, tx, ht, chunk, r)
 			if err != nil {
 				return err
@@ -320,7 +330,19 @@ func (l *Loader) build(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 		r.space = " tablespace " + pg.Ident(*space)
 	}
 	name := "compress" + chunk.Name.Name
-	rel = pg.Ident("_timescaledb_internal", name[:min(len(name), 62-len(xid))]+"_"+xid)
+	rel = pg.Ident("_timescaledb_internal", strings.ToValidUTF8(name[:min(len(name), 62-len(xid))], "")+"_"+xid)
+	sql := r.definition(rel)
+	if r.like != "" {
+		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) with (toast_tuple_target = 128)%s", rel, r.like, r.space)
+	}
+	if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+		return "", l.db.Wrap(err, "create the compressed relation of chunk %s", chunk.Name)
+	}
+	return rel, l.privileges(ctx, tx, ht, rel)
+}
+
+// definition is how the relation is created.
+func (r *relation) definition(rel string) string {
 	var defs, alters []string
 	for _, c := range r.kept {
 		def := pg.Ident(c.Name) + " " + c.Type
@@ -331,12 +353,8 @@ func (l *Loader) build(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chun
 		defs = append(defs, def)
 		alters = append(alters, fmt.Sprintf("alter %s set storage %s, alter %[1]s set statistics %[3]d", pg.Ident(c.Name), c.StorageSQL(), c.Statistics))
 	}
-	sql := fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
+	return fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
 		rel, strings.Join(defs, ", "), r.space, strings.Join(alters, ", "))
-	if _, err := tx.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
-		return "", l.db.Wrap(err, "create the compressed relation of chunk %s", chunk.Name)
-	}
-	return rel, l.privileges(ctx, tx, ht, rel)
 }
 
 // privileges makes a relation belong to those that the hypertable belongs to.
@@ -356,7 +374,7 @@ func (l *Loader) privileges(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable,
 // index makes the indexes of the compressed relation. Up to 2.13 they come with
 // the attachment, from the table that all compressed relations are children of.
 func (l *Loader) index(ctx context.Context, tx pgx.Tx, rel string, r *relation) error {
-	if !l.db.PerChunk() {
+	if !l.db.PerChunk() || r.like != "" {
 		return nil
 	}
 	for _, cols := range r.Indexes {

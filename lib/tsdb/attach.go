@@ -92,7 +92,11 @@ type Blueprint struct {
 // like, which is h or a chunk of it, against changes of its columns.
 func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like task.Name, table, prefix string) (*Blueprint, error) {
 	b := &Blueprint{Name: table, prefix: prefix}
-	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).Scan(&b.Table, &b.Build, &b.names, &b.constraints)
+	var names [][]byte
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).Scan(&b.Table, &b.Build, &names, &b.constraints)
+	for _, n := range names {
+		b.names = append(b.names, string(n))
+	}
 	return b, db.Wrap(err, "look up indexes of %s", h.Name)
 }
 

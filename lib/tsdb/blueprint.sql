@@ -1,7 +1,8 @@
 -- The statements that make a plain table $2 like the hypertable $1 or a chunk of
 -- it, $4 (LIKE brings columns, defaults, checks, storage; a native chunk also has
 -- options and statistics targets), those that build the indexes, and the names
--- of these on the hypertable. Names of indexes are $3 and a number: the schema is
+-- of these on the hypertable, as bytes: in a database of SQL_ASCII the server cuts
+-- them within characters, and does not send that as text. Names of indexes are $3 and a number: the schema is
 -- shared by all lanes.
 with h as (
     select c.*, n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1
@@ -33,6 +34,7 @@ select array(
                       else format('create %sindex %I on %s %s', case when indisunique then 'unique ' else '' end, $3::text || n, $2::text, substr(def, length(prefix) + 1))
                   end
            from ix order by n),
-       array(select coalesce(conname, relname)::text from ix order by n),
+       array(select case when getdatabaseencoding() = 'SQL_ASCII' then convert_to(x.name, 'SQL_ASCII') else textsend(x.name) end
+             from (select n, coalesce(conname, relname)::text as name from ix) x order by n),
        array(select constraint_oid is not null from ix order by n)
 from h

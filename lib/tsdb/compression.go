@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/md5" // of TimescaleDB's names
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -273,7 +272,9 @@ func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationC
 		return nil, "", db.Wrap(err, "columns of the compressed relation")
 	}
 	var c RelationColumn
-	_, err = pgx.ForEachRow(rows, []any{&c.Name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &c.Locale, &c.Version, &encoding}, func() error {
+	var name []byte
+	_, err = pgx.ForEachRow(rows, []any{&name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &c.Locale, &c.Version, &encoding}, func() error {
+		c.Name = string(name)
 		cols = append(cols, c)
 		return nil
 	})
@@ -288,63 +289,16 @@ func (db *DB) relationIndexes(ctx context.Context, oid uint32) ([][]IndexColumn,
 	var all [][]IndexColumn
 	var id, last uint32
 	var c IndexColumn
-	_, err = pgx.ForEachRow(rows, []any{&id, &c.Column, &c.Desc, &c.NullsFirst}, func() error {
+	var name []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &name, &c.Desc, &c.NullsFirst}, func() error {
 		if id != last {
 			all, last = append(all, nil), id
 		}
+		c.Column = string(name)
 		all[len(all)-1] = append(all[len(all)-1], c)
 		return nil
 	})
 	return all, db.Wrap(err, "indexes of the compressed relation")
-}
-
-// attribute finds out what each metadata column holds: by its name, which is
-// the only thing that says so on servers before 2.22, and for bloom filters
-// over several columns by the settings.
-func (db *DB) attribute(ctx context.Context, r *Relation, h *Hypertable) (why string, err error) {
-	var prefix string
-	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").Scan(&prefix); err != nil {
-		return "", db.Wrap(err, "probe")
-	}
-	names := map[string]*SparseIndex{}
-	for _, c := range h.Columns {
-		for _, kind := range []struct{ name, kind string }{
-			{"min", MinMax}, {"max", MinMax}, {"first", FirstLast}, {"last", FirstLast}, {"bloom1", Bloom}, {"bloomh", Bloom}} {
-			k := kind.kind
-			if k == Bloom && kind.name != prefix {
-				k = stale
-			}
-			names[metaName(kind.name, c.Name)] = &SparseIndex{k, []string{c.Name}}
-		}
-	}
-	sparse, err := r.Settings.Sparse(false)
-	if err != nil {
-		return err.Error(), nil
-	}
-	for _, s := range sparse {
-		if s.Kind == Bloom && len(s.Columns) > 1 {
-			names[metaName(prefix, s.Columns...)] = &s
-		}
-	}
-	for i, o := range r.Settings.OrderBy {
-		for _, m := range []string{"min_", "max_"} {
-			names[metaPrefix+m+strconv.Itoa(i+1)] = &SparseIndex{MinMax, []string{o}}
-		}
-	}
-	for i := range r.Columns {
-		c := &r.Columns[i]
-		if !strings.HasPrefix(c.Name, metaPrefix) || c.Name == metaPrefix+"count" || c.Name == metaPrefix+"sequence_num" {
-			continue
-		}
-		c.Index = names[c.Name]
-		if c.Index == nil && c.Type == BloomType {
-			c.Index = &SparseIndex{Kind: stale} // of several columns, by an older hash
-		}
-		if c.Index == nil {
-			return fmt.Sprintf("metadata column %q of the compressed relation is not known to this bf", c.Name), nil
-		}
-	}
-	return "", nil
 }
 
 // Droppable reports whether the column only speeds queries up and does so by a
@@ -361,17 +315,6 @@ func (c *RelationColumn) ranges() bool {
 
 // Stale reports whether the version that has the column no longer uses it.
 func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind == stale }
-
-// metaName is the name of a metadata column of the second generation. A long
-// one, or one of several columns, is told apart by a hash.
-func metaName(kind string, columns ...string) string {
-	name := strings.Join(columns, "_")
-	if len(name) > 39 || len(columns) > 1 {
-		sum := md5.Sum([]byte(strings.Join(columns, "\x00")))
-		name = fmt.Sprintf("%x_%s", sum[:2], name[:min(39, len(name))])
-	}
-	return metaPrefix + "v2_" + kind + "_" + name
-}
 
 // count counts the rows in the batches and finds the columns with SQL NULLs;
 // neither decompresses anything.

@@ -17,7 +17,7 @@ func TestMetaName(t *testing.T) {
 		{"max", []string{strings.Repeat("x", 39)}, "_ts_meta_v2_max_" + strings.Repeat("x", 39)},
 		{"max", []string{strings.Repeat("x", 40)}, "_ts_meta_v2_max_2e5a_" + strings.Repeat("x", 39)},
 	} {
-		if got := metaName(c.kind, c.columns...); got != c.want {
+		if got := metaName(c.kind, false, strings.Clone, c.columns...); got != c.want {
 			t.Errorf("metaName(%s, %v) = %s, want %s", c.kind, c.columns, got, c.want)
 		}
 	}

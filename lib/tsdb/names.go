@@ -41,9 +41,10 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 	}
 	columns := map[uint32][]string{}
 	var id uint32
+	var column []byte
 	var ic IndexColumn
-	if _, err = pgx.ForEachRow(rows, []any{&id, &ic.Column, &ic.Desc, &ic.NullsFirst}, func() error {
-		columns[id] = append(columns[id], ic.Column)
+	if _, err = pgx.ForEachRow(rows, []any{&id, &column, &ic.Desc, &ic.NullsFirst}, func() error {
+		columns[id] = append(columns[id], string(column))
 		return nil
 	}); err != nil {
 		return db.Wrap(err, "indexes of the compressed relation")
@@ -56,8 +57,13 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 	return nil
 }
 
-// rename renames a relation unless there is one of that name.
+// rename renames a relation unless there is one of that name, or its own cannot be
+// told: in a database of SQL_ASCII the server cuts names within characters.
 func (db *DB) rename(ctx context.Context, tx pgx.Tx, oid uint32, kind, to string) error {
+	var broken bool
+	if err := db.QueryRow(ctx, "select getdatabaseencoding() = 'SQL_ASCII' and relname ~ '[^ -~]' from pg_class where oid = $1", oid).Scan(&broken); err != nil || broken {
+		return db.Wrap(err, "name of relation %d", oid)
+	}
 	from, err := db.RelationName(ctx, oid)
 	if err != nil {
 		return err

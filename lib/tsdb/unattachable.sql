@@ -33,6 +33,9 @@ select case
            when exists (select from pg_constraint where contype = 'f' and h.oid in (conrelid, confrelid)) then 'foreign keys'
            when exists (select from pg_constraint where conrelid = h.oid and (contype = 'x' or contype = 'c' and (connoinherit or not convalidated))) then 'constraints that a table cannot copy'
            when exists (select from ix where not indisvalid or not starts_with(def, prefix) and not of_constraint) then 'an index that a table cannot copy'
+           -- The names of a chunk's are made of these, and cut within a character.
+           when exists (select from ix join pg_class c on c.oid = ix.indexrelid where c.relname ~ '[^ -~]'
+                        and (getdatabaseencoding() = 'SQL_ASCII' or of_constraint and octet_length(c.relname::text) > 50)) then 'an index whose name could not be given to that of a chunk'
            -- The check of the rows crashes the server over a null (2.29).
            when exists (select from _timescaledb_catalog.dimension d join pg_attribute a on a.attrelid = h.oid and a.attname = d.column_name
                         where d.hypertable_id = h.hypertable and not a.attnotnull) then 'a dimension may be null'

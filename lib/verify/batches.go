@@ -84,15 +84,16 @@ func (s *side) squeezed(ctx context.Context) (q squeezed, err error) {
 func (s *side) hashBatches(ctx context.Context, q squeezed) (*Summary, error) {
 	var exprs []string
 	for _, c := range exact(q.r) {
-		e := pg.Ident(c.Name) + `::text collate "C"`
+		column := q.r.NumberOf(c.Name) // names may be such as the server does not take
+		e := column + `::text collate "C"`
 		if c.Type == tsdb.CompressedData {
 			// A batch without values: SQL NULL up to 2.18, then one byte.
-			e = "nullif(" + tsdb.Sent(c.Name) + `, '\x06')`
+			e = "nullif(" + tsdb.Sent(column) + `, '\x06')`
 		}
 		exprs = append(exprs, e)
 	}
 	var batches string
-	if err := s.db.QueryRow(ctx, "select "+sumOf(exprs)+" from only "+q.name).Scan(&batches); err != nil {
+	if err := s.db.QueryRow(ctx, "select "+sumOf(exprs)+" from "+q.r.Numbered(q.name)).Scan(&batches); err != nil {
 		return nil, s.db.Wrap(err, "compare %s", q.name)
 	}
 	beside := *s
