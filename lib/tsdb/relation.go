@@ -1,15 +1,12 @@
 package tsdb
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"bf/lib/pg"
@@ -22,8 +19,6 @@ var (
 	relationWithoutOrder string
 	//go:embed relation_indexes.sql
 	relationIndexesSQL string
-	//go:embed settings_legacy.sql
-	settingsLegacySQL string
 )
 
 var relationSQL = withOrder(relationWithoutOrder)
@@ -73,20 +68,6 @@ type RelationColumn struct {
 	Index *SparseIndex `json:"index,omitempty"`
 }
 
-// SparseIndex is what a metadata column knows of the columns of its batch.
-type SparseIndex struct {
-	Kind    string   `json:"kind"` // minmax, firstlast, bloom, or stale for a bloom filter of an older hash
-	Columns []string `json:"columns"`
-}
-
-// The kinds of sparse indexes, as TimescaleDB spells them.
-const (
-	MinMax    = "minmax"
-	FirstLast = "firstlast"
-	Bloom     = "bloom"
-	stale     = "stale"
-)
-
 // IndexColumn is one column of a btree.
 type IndexColumn struct {
 	Column     string `json:"column"`
@@ -102,144 +83,6 @@ const BloomType = "_timescaledb_internal.bloom1"
 
 // metaPrefix begins the names of metadata columns.
 const metaPrefix = "_ts_meta_"
-
-// Settings are the compression settings of a hypertable or of a chunk.
-type Settings struct {
-	SegmentBy  []string        `json:"segment_by"`
-	OrderBy    []string        `json:"order_by"`
-	Desc       []bool          `json:"desc"`
-	NullsFirst []bool          `json:"nulls_first"`
-	Index      json.RawMessage `json:"index,omitempty"` // sparse indexes, 2.22 and newer
-}
-
-// SameLayout reports whether two settings segment and order rows alike.
-func (s *Settings) SameLayout(o *Settings) bool {
-	return slices.Equal(s.SegmentBy, o.SegmentBy) && slices.Equal(s.OrderBy, o.OrderBy) &&
-		slices.Equal(s.Desc, o.Desc) && slices.Equal(s.NullsFirst, o.NullsFirst)
-}
-
-// Same reports whether two settings are the same to the byte.
-func (s *Settings) Same(o *Settings) bool {
-	return s.SameLayout(o) && bytes.Equal(s.Index, o.Index) &&
-		(s.SegmentBy == nil) == (o.SegmentBy == nil) && (s.OrderBy == nil) == (o.OrderBy == nil)
-}
-
-// indexEntry is an element of Settings.Index. Source says who asked for the
-// index: config is the user.
-type indexEntry struct {
-	Type   string  `json:"type"`
-	Column oneOrMo `json:"column"`
-	Source string  `json:"source"`
-}
-
-// oneOrMo is a JSON string or an array of them.
-type oneOrMo []string
-
-func (c *oneOrMo) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '[' {
-		return json.Unmarshal(b, (*[]string)(c))
-	}
-	*c = make([]string, 1)
-	return json.Unmarshal(b, &(*c)[0])
-}
-
-// Sparse returns the sparse indexes of the settings; configured those alone
-// that the user asked for.
-func (s *Settings) Sparse(configured bool) ([]SparseIndex, error) {
-	if len(s.Index) == 0 {
-		return nil, nil
-	}
-	var entries []indexEntry
-	if err := json.Unmarshal(s.Index, &entries); err != nil {
-		return nil, fmt.Errorf("sparse indexes of the compression settings: %w", err)
-	}
-	var out []SparseIndex
-	for _, e := range entries {
-		if !configured || e.Source == "config" {
-			out = append(out, SparseIndex{e.Type, e.Column})
-		}
-	}
-	return out, nil
-}
-
-// Sparse returns the sparse indexes that the relation has columns for, without
-// those of the given columns.
-func (r *Relation) Sparse(without map[string]bool) (out []SparseIndex) {
-	for _, c := range r.Columns {
-		if c.Index != nil && !without[c.Name] && !slices.ContainsFunc(out, c.Index.equal) {
-			out = append(out, *c.Index)
-		}
-	}
-	return out
-}
-
-func (i *SparseIndex) equal(o SparseIndex) bool {
-	return i.Kind == o.Kind && slices.Equal(i.Columns, o.Columns)
-}
-
-// explicit leaves out what another index implies: firstlast has minmax, and
-// settings may name that as well or not.
-func explicit(sparse []SparseIndex) []SparseIndex {
-	return slices.DeleteFunc(slices.Clone(sparse), func(i SparseIndex) bool {
-		return i.Kind == MinMax && slices.ContainsFunc(sparse, (&SparseIndex{FirstLast, i.Columns}).equal)
-	})
-}
-
-// SameSparse reports whether two sets of sparse indexes are equal.
-func SameSparse(a, b []SparseIndex) bool {
-	a, b = explicit(a), explicit(b)
-	contains := func(set []SparseIndex) func(SparseIndex) bool {
-		return func(x SparseIndex) bool { return !slices.ContainsFunc(set, x.equal) }
-	}
-	return !slices.ContainsFunc(a, contains(b)) && !slices.ContainsFunc(b, contains(a))
-}
-
-// HasSparse reports whether the settings of this server name sparse indexes
-// (2.22 and newer). Older servers look metadata columns up by name.
-func (db *DB) HasSparse() bool { return db.columns["compression_settings.index"] }
-
-// PerChunk reports whether chunks keep the settings they were compressed with
-// (2.14 and newer). Before, the hypertable's hold for all of its chunks, and
-// compressed relations are children of one table.
-func (db *DB) PerChunk() bool { return db.columns["compression_settings.relid"] }
-
-// ChunkSettings returns the settings that a compressed chunk has.
-func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
-	rel := c.OID
-	if !db.columns["compression_settings.compress_relid"] {
-		rel = c.Compressed
-	}
-	return db.settings(ctx, rel, c.Hypertable)
-}
-
-// HypertableSettings returns the settings for chunks to be compressed; nil for
-// none.
-func (db *DB) HypertableSettings(ctx context.Context, h *Hypertable) (*Settings, error) {
-	return db.settings(ctx, h.OID, h.ID)
-}
-
-func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Settings, error) {
-	sql, arg := settingsLegacySQL, any(hypertable)
-	if db.PerChunk() {
-		index := "null"
-		if db.HasSparse() {
-			index = "index::text"
-		}
-		sql = "select segmentby::text[], orderby::text[], orderby_desc, orderby_nullsfirst, " + index +
-			" from _timescaledb_catalog.compression_settings where relid = $1::oid"
-		arg = rel
-	}
-	var s Settings
-	var index *string
-	err := db.QueryRow(ctx, sql, arg).Scan(&s.SegmentBy, &s.OrderBy, &s.Desc, &s.NullsFirst, &index)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if index != nil {
-		s.Index = json.RawMessage(*index)
-	}
-	return &s, db.Wrap(err, "compression settings")
-}
 
 // Relation describes the compressed relation of a chunk. why says what in it
 // is not understood; then it must not travel as it is.
@@ -364,28 +207,6 @@ func (db *DB) RelationName(ctx context.Context, oid uint32) (string, error) {
 	return pg.Ident(schema, name), db.Wrap(err, "name of relation %d", oid)
 }
 
-// Missing returns the columns of a relation that were added with a default
-// after it was made: for them a value that is not there means the default.
-func (db *DB) Missing(ctx context.Context, rel uint32) ([]string, error) {
-	rows, err := db.Query(ctx, "select attname::text from pg_attribute where attrelid = $1 and atthasmissing and not attisdropped order by 1", rel)
-	if err != nil {
-		return nil, db.Wrap(err, "columns added later")
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return names, db.Wrap(err, "columns added later")
-}
-
-// Grown returns those of the relations to which a column was added with a default
-// after they were made.
-func (db *DB) Grown(ctx context.Context, relations []uint32) ([]uint32, error) {
-	rows, err := db.Query(ctx, "select distinct attrelid from pg_attribute where attrelid = any($1) and atthasmissing and not attisdropped", relations)
-	if err != nil {
-		return nil, db.Wrap(err, "columns added later")
-	}
-	grown, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
-	return grown, db.Wrap(err, "columns added later")
-}
-
 // NullBatches returns the expression that reads a compressed column of this
 // server. 2.19 to 2.21 store a batch without values as a one-byte algorithm
 // that 2.19 and 2.20.0 themselves refuse to receive: there it is read as SQL
@@ -403,56 +224,6 @@ func (db *DB) NullBatches(column string) string {
 // as. The function is in this schema on every version.
 func Sent(column string) string {
 	return "_timescaledb_functions.compressed_data_send(" + pg.Ident(column) + ")"
-}
-
-// AtLeast reports whether one version of TimescaleDB is another or newer. A
-// version that is not understood is older than any.
-func AtLeast(version, other string) bool {
-	a, b := numbers(version), numbers(other)
-	return slices.Compare(a[:], b[:]) >= 0
-}
-
-func numbers(version string) (n [3]int) {
-	version, _, _ = strings.Cut(version, "-")
-	for i, s := range strings.SplitN(version, ".", 3) {
-		n[i], _ = strconv.Atoi(s)
-	}
-	return n
-}
-
-// SettingsSQL is the option list that gives a hypertable these settings. On
-// servers that keep a list of sparse indexes it is given as well, unless it is
-// empty: an empty list corrupts the settings (seen on 2.28 to 2.30).
-func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
-	var order []string
-	for i, c := range s.OrderBy {
-		o := pg.Ident(c) + " asc"
-		if s.Desc[i] {
-			o = pg.Ident(c) + " desc"
-		}
-		if s.NullsFirst[i] {
-			o += " nulls first"
-		} else {
-			o += " nulls last"
-		}
-		order = append(order, o)
-	}
-	sql := "timescaledb.compress"
-	if s.SegmentBy != nil || !db.HasSparse() {
-		// From 2.22 on "no segments" and "not said" are two things.
-		sql += ", timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
-	}
-	if len(order) > 0 {
-		sql += ", timescaledb.compress_orderby = " + pg.Literal(strings.Join(order, ", "))
-	}
-	if db.HasSparse() && len(sparse) > 0 {
-		var list []string
-		for _, i := range explicit(sparse) {
-			list = append(list, i.Kind+"("+pg.Idents(i.Columns)+")")
-		}
-		sql += ", timescaledb.compress_index = " + pg.Literal(strings.Join(list, ","))
-	}
-	return sql
 }
 
 // Valid reports what in a relation's description is out of order.

@@ -1,0 +1,213 @@
+package tsdb
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed chunks.sql
+var chunksSQL string
+
+// The bits of a chunk's status.
+const (
+	StatusCompressed = 1
+	StatusUnordered  = 2
+	StatusFrozen     = 4
+	StatusPartial    = 8
+)
+
+// Chunk is a chunk and its state.
+type Chunk struct {
+	ID         int32
+	Hypertable int32 // id of its hypertable
+	Name       task.Name
+	OID        uint32
+	Status     int32
+	Slices     []task.Slice // primary dimension first; Hash is not set
+	Rows       int64        // the planner's estimate
+	Bytes      int64        // of the relations that travel, without indexes
+	Compressed uint32       // OID of the compressed relation, 0 for none
+	// Rewritten is set when the chunk was rewritten (compressed, truncated)
+	// after the snapshot that this was read in was taken: a COPY in it would
+	// read nothing.
+	Rewritten bool
+	AM        string // access method
+}
+
+// Chunks lists the chunks of hypertables.
+func (db *DB) Chunks(ctx context.Context, hypertables ...int32) ([]*Chunk, error) {
+	return db.queryChunks(ctx, "c.hypertable_id = any($1)", hypertables)
+}
+
+// Chunk returns the chunk of that name, nil if there is none.
+func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
+	cs, err := db.queryChunks(ctx, "{named}", name.Schema, name.Name)
+	if err != nil || len(cs) == 0 {
+		return nil, err
+	}
+	return cs[0], nil
+}
+
+// ChunkOf returns the chunk of the hypertable that has exactly these slices,
+// nil if there is none.
+func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*Chunk, error) {
+	// The array is computed first, by index: a join lets the planner walk all
+	// chunks of the hypertable.
+	cs, err := db.queryChunks(ctx, `c.id = any(array(
+            select cc.chunk_id
+            from _timescaledb_catalog.dimension_slice ds
+            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
+            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
+              and ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint))`,
+		h.ID, want[0].Column, want[0].From, want[0].Until)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range cs {
+		if c.SameSlices(want) {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// ChunksIn lists the chunks of the hypertable that may hold rows of the range,
+// oldest first.
+func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chunk, error) {
+	cs, err := db.queryChunks(ctx, `c.id = any(array(
+            select cc.chunk_id
+            from _timescaledb_catalog.dimension_slice ds
+            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
+            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
+              and ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint))`,
+		h.ID, r.Column, r.From, r.Until)
+	slices.SortFunc(cs, func(a, b *Chunk) int { return cmp.Compare(a.ID, b.ID) })
+	return cs, err
+}
+
+// Heirs lists the chunks of the task's hypertable that may hold rows of the
+// task. When the hypertable is not found under its name, it is one that gives
+// its chunks such names as the task's: a chunk's name begins with a prefix that
+// has the hypertable's number and survives a renaming.
+func (db *DB) Heirs(ctx context.Context, t *task.Task) ([]*Chunk, error) {
+	var hs []*Hypertable
+	h, err := db.HypertableFor(ctx, t.Hypertable, t.View)
+	if h != nil {
+		hs = append(hs, h)
+	} else if err == nil {
+		hs, err = db.queryHypertables(ctx, "starts_with($1, h.associated_table_prefix || '_')", t.Chunk.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var heirs []*Chunk
+	for _, h := range hs {
+		r := t.Range
+		r.Column = h.Dimensions[0].Column
+		cs, err := db.ChunksIn(ctx, h, r)
+		if err != nil {
+			return nil, err
+		}
+		heirs = append(heirs, slices.DeleteFunc(cs, func(c *Chunk) bool { return c.Apart(t.Slices[1:]) })...)
+	}
+	return heirs, nil
+}
+
+// Apart reports whether no row of the chunk can be in these slices.
+func (c *Chunk) Apart(of []task.Slice) bool {
+	outside := func(bound, from string) bool {
+		a, err := task.Bound(bound)
+		b, err2 := task.Bound(from)
+		return err == nil && err2 == nil && a <= b
+	}
+	for _, a := range of {
+		for _, b := range c.Slices {
+			if a.Column == b.Column && (outside(a.Until, b.From) || outside(b.Until, a.From)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {
+	sql := db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1))
+	rows, err := db.Query(ctx, db.chunks.Replace(sql), args...)
+	if err != nil {
+		return nil, db.Wrap(err, "list chunks")
+	}
+	cs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Chunk, error) {
+		var c Chunk
+		var cols []string
+		var from, until []int64
+		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until, &c.Rows, &c.Bytes, &c.Compressed, &c.Rewritten, &c.AM)
+		for i := range cols {
+			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]), Until: task.FormatBound(until[i])})
+		}
+		return &c, err
+	})
+	return cs, db.Wrap(err, "list chunks")
+}
+
+// SameSlices reports whether a chunk has the extent that a record says; the
+// other dimensions may have been added in another order.
+func (c *Chunk) SameSlices(want []task.Slice) bool {
+	if len(c.Slices) != len(want) {
+		return false
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(c.Slices, func(s task.Slice) bool {
+			return s.Column == w.Column && s.From == w.From && s.Until == w.Until
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Skewed reports whether a column of a dimension has another number in the chunk
+// than in the hypertable: a column was dropped before the chunk was made.
+// TimescaleDB (2.28 and 2.29 at least) then checks the wrong column, or none
+// that exists, when rows are written to the chunk directly.
+func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool, err error) {
+	columns := make([]string, len(h.Dimensions))
+	for i, d := range h.Dimensions {
+		columns[i] = d.Column
+	}
+	err = db.QueryRow(ctx, `select exists (
+            select from pg_attribute p join pg_attribute c on c.attrelid = $2 and c.attname = p.attname
+            where p.attrelid = $1 and p.attname = any($3) and p.attnum <> c.attnum)`, h.OID, c.OID, columns).Scan(&skewed)
+	return skewed, db.Wrap(err, "columns of chunk %s", c.Name)
+}
+
+// CreateChunk makes an empty chunk with these slices and returns its name;
+// created is false when it was there already. Run it in a transaction of its
+// own: it locks the hypertable against other chunk creation until commit. The
+// Apache edition refuses it.
+func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice) (name task.Name, created bool, err error) {
+	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).
+		Scan(&name.Schema, &name.Name, &created)
+	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+}
+
+// slicesJSON is how create_chunk wants to hear of slices.
+func slicesJSON(slices []task.Slice) string {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, s := range slices {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%s:[%s,%s]", jsonString(s.Column), s.From, s.Until)
+	}
+	b.WriteByte('}')
+	return b.String()
+}

@@ -1,0 +1,118 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed columns.sql
+	columnsWithoutOrder string
+	//go:embed order.sql
+	orderSQL string
+)
+
+// withOrder puts order.sql into a query of columns a.
+func withOrder(sql string) string { return strings.Replace(sql, "{order}", orderSQL, 1) }
+
+var columnsSQL = withOrder(columnsWithoutOrder)
+
+// Column is one column of a relation.
+type Column struct {
+	Name      string
+	Type      string // as format_type() spells it
+	NotNull   bool
+	Generated bool // computed by the server, never copied
+	Default   bool // has a default or is an identity
+	Collation string
+	Binary    bool   // the type can travel in binary COPY
+	Hash      string // what of it to hash, one of the constants Hash…
+	Order
+}
+
+// Order is what decides how the values of a column are sorted; zero where that
+// is the same everywhere. See order.sql.
+type Order struct {
+	Locale  string `json:"locale,omitempty"`
+	Version string `json:"locale_version,omitempty"` // of the library, where one is recorded
+}
+
+// Same reports whether two columns sort their values alike. Another version of
+// the library may sort otherwise: that counts where something relies on the
+// order, not where it would only be in the way of every move to another host.
+func (o Order) Same(other Order, reliedOn bool) bool {
+	return o.Locale == other.Locale && (!reliedOn || o.Version == other.Version || o.Version == "" || other.Version == "")
+}
+
+// Spelled is what a message says of it.
+func (o Order) Spelled() string {
+	if o.Version == "" {
+		return o.Locale
+	}
+	return o.Locale + " (version " + o.Version + ")"
+}
+
+// What of a column to hash so that equal hashes mean the same value, whatever
+// the server. See columns.sql.
+const (
+	HashValue  = "value"  // itself
+	HashFloat  = "float"  // itself and the sign of zero
+	HashText   = "text"   // its cast to text
+	HashRecord = "record" // the text of a record of it: a cast to text may lose something, or be the user's
+)
+
+// sendFunctions are what else Column.Hash may be: the function whose result is
+// hashed, the one by which a binary COPY sends the type.
+var sendFunctions = []string{"int8send", "numeric_send", "time_send", "timetz_send", "timestamp_send", "timestamptz_send",
+
+	"interval_send", "pg_lsn_send", "xid8send", "array_send"}
+
+// Sends reports whether that is the name of a function to send a value by.
+func Sends(how string) bool { return slices.Contains(sendFunctions, how) }
+
+// KnowsHash reports whether that is a way to hash a column.
+func KnowsHash(how string) bool {
+	return slices.Contains([]string{HashValue, HashFloat, HashText, HashRecord}, how) || Sends(how)
+}
+
+// Columns lists the columns of relations, by OID.
+func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column, error) {
+	rows, err := db.Query(ctx, columnsSQL, oids)
+	if err != nil {
+		return nil, db.Wrap(err, "list columns")
+	}
+	m := map[uint32][]Column{}
+	var oid uint32
+	var c Column
+	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Locale, &c.Version, &c.Binary, &c.Hash}, func() error {
+		m[oid] = append(m[oid], c)
+		return nil
+	})
+	return m, db.Wrap(err, "list columns")
+}
+
+// Missing returns the columns of a relation that were added with a default
+// after it was made: for them a value that is not there means the default.
+func (db *DB) Missing(ctx context.Context, rel uint32) ([]string, error) {
+	rows, err := db.Query(ctx, "select attname::text from pg_attribute where attrelid = $1 and atthasmissing and not attisdropped order by 1", rel)
+	if err != nil {
+		return nil, db.Wrap(err, "columns added later")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return names, db.Wrap(err, "columns added later")
+}
+
+// Grown returns those of the relations to which a column was added with a default
+// after they were made.
+func (db *DB) Grown(ctx context.Context, relations []uint32) ([]uint32, error) {
+	rows, err := db.Query(ctx, "select distinct attrelid from pg_attribute where attrelid = any($1) and atthasmissing and not attisdropped", relations)
+	if err != nil {
+		return nil, db.Wrap(err, "columns added later")
+	}
+	grown, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	return grown, db.Wrap(err, "columns added later")
+}

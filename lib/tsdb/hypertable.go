@@ -1,0 +1,197 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"slices"
+	"strings"
+
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed hypertables.sql
+	hypertablesSQL string
+	//go:embed dimensions.sql
+	dimensionsSQL string
+	//go:embed enforced.sql
+	enforcedSQL string
+	//go:embed fingerprint.sql
+	fingerprintSQL string
+)
+
+// Dimension is one dimension of a hypertable.
+type Dimension struct {
+	Column string
+	Type   string // of the column
+	// Partitions is the number of hash partitions; 0 for an open (range)
+	// dimension.
+	Partitions int
+	Interval   int64 // chunk interval in internal units; open dimensions only
+	// Calendar is set where chunks begin and end with days, months or years in
+	// the time zone of the session that makes them. Interval is an estimate then.
+	Calendar  bool
+	Func      task.Name // partitioning function; zero for none
+	RangeType string    // what an open dimension ranges over: the function's result type, else Type
+}
+
+// Hash reports whether the dimension is closed (hash-partitioned).
+func (d *Dimension) Hash() bool { return d.Partitions > 0 }
+
+// Hypertable is a hypertable, or the materialization hypertable behind a
+// continuous aggregate.
+type Hypertable struct {
+	ID         int32
+	Name       task.Name
+	OID        uint32
+	Dimensions []Dimension // primary first
+	Columns    []Column
+	Compressed bool     // compression is enabled on it
+	Enforced   []string // what its constraints demand of rows, to be compared
+
+	// Of a continuous aggregate: its user view and the hypertable it
+	// aggregates.
+	View      *task.Name
+	Raw       int32 // the parent's materialization hypertable in a hierarchy
+	Finalized bool  // false for a legacy aggregate in partial form
+}
+
+// Label is the name that users know: the view of a continuous aggregate, else
+// the hypertable.
+func (h *Hypertable) Label() task.Name {
+	if h.View != nil {
+		return *h.View
+	}
+	return h.Name
+}
+
+// Copied returns the columns that are copied: all but the generated ones.
+func (h *Hypertable) Copied() []Column {
+	return slices.DeleteFunc(slices.Clone(h.Columns), func(c Column) bool { return c.Generated })
+}
+
+// Hypertables lists all hypertables of the database with their dimensions and
+// columns.
+func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
+	return db.queryHypertables(ctx, "true")
+}
+
+// Hypertable returns the hypertable of that id, nil if there is none.
+func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
+	return db.hypertable(ctx, "h.id = $1", id)
+}
+
+// HypertableFor returns the hypertable of that name, or the one behind the
+// continuous aggregate of that view; nil if there is none.
+func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
+	if view != nil {
+		return db.hypertable(ctx, "h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg where user_view_schema = $1 and user_view_name = $2)", view.Schema, view.Name)
+	}
+	return db.hypertable(ctx, "h.schema_name = $1 and h.table_name = $2 and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)", name.Schema, name.Name)
+}
+
+// known is a hypertable as it was read, and the fingerprint it had then.
+type known struct {
+	h           *Hypertable
+	fingerprint string
+}
+
+// hypertable reads one hypertable, unless it is known and nothing about it has
+// changed: a lane that copies thousands of chunks reads columns and dimensions
+// once, and still sees an ALTER TABLE between two chunks.
+func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hypertable, error) {
+	var id int32
+	var fingerprint string
+	err := db.QueryRow(ctx, strings.Replace(fingerprintSQL, "{which}", which, 1), args...).Scan(&id, &fingerprint)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, db.Wrap(err, "look up a hypertable")
+	}
+	if k := db.known[id]; k.h != nil && k.fingerprint == fingerprint {
+		return k.h, nil
+	}
+	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
+	if err != nil || len(hs) == 0 {
+		return nil, err
+	}
+	db.known[id] = known{hs[0], fingerprint}
+	return hs[0], nil
+}
+
+func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) ([]*Hypertable, error) {
+	rows, err := db.Query(ctx, strings.Replace(hypertablesSQL, "{which}", which, 1), args...)
+	if err != nil {
+		return nil, db.Wrap(err, "list hypertables")
+	}
+	hs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Hypertable, error) {
+		var h Hypertable
+		var vs, vn *string
+		var raw *int32
+		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &h.Finalized, &h.Compressed)
+		if vs != nil {
+			h.View = &task.Name{Schema: *vs, Name: *vn}
+			h.Raw = *raw
+		}
+		return &h, err
+	})
+	if err != nil {
+		return nil, db.Wrap(err, "list hypertables")
+	}
+	return hs, db.describe(ctx, hs)
+}
+
+// describe fills in dimensions and columns.
+func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
+	ids, oids := make([]int32, len(hs)), make([]uint32, len(hs))
+	byID, byOID := map[int32]*Hypertable{}, map[uint32]*Hypertable{}
+	for i, h := range hs {
+		ids[i], oids[i] = h.ID, h.OID
+		byID[h.ID], byOID[h.OID] = h, h
+	}
+	rows, err := db.Query(ctx, dimensionsSQL, ids)
+	if err != nil {
+		return db.Wrap(err, "list dimensions")
+	}
+	var id int32
+	var d Dimension
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Calendar, &d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
+		byID[id].Dimensions = append(byID[id].Dimensions, d)
+		return nil
+	})
+	if err != nil {
+		return db.Wrap(err, "list dimensions")
+	}
+	cols, err := db.Columns(ctx, oids...)
+	if err != nil {
+		return err
+	}
+	for oid, c := range cols {
+		byOID[oid].Columns = c
+	}
+	if rows, err = db.Query(ctx, enforcedSQL, oids); err != nil {
+		return db.Wrap(err, "list constraints")
+	}
+	var oid uint32
+	var demand string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &demand}, func() error {
+		byOID[oid].Enforced = append(byOID[oid].Enforced, demand)
+		return nil
+	})
+	return db.Wrap(err, "list constraints")
+}
+
+// Stricter returns what the hypertable demands of its rows and has does not:
+// only its own server would find that a row does not comply. "" for nothing.
+func (h *Hypertable) Stricter(has []string) string {
+	for _, e := range h.Enforced {
+		if !slices.Contains(has, e) {
+			return e
+		}
+	}
+	return ""
+}

@@ -1,0 +1,142 @@
+// Package tsdb is everything that bf knows about TimescaleDB: its catalogs,
+// editions and versions, behind plain types. It is the only place where a
+// version shows.
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bf/lib/pg"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed probe.sql
+	probeSQL string
+	//go:embed session.sql
+	sessionSQL string
+)
+
+// DB is a connection to a database with TimescaleDB and what was found out
+// about it.
+type DB struct {
+	*pg.Conn
+	Postgres    int    // server_version_num
+	TimescaleDB string // version of the extension in this database
+	// Full is false for the Apache edition (license apache), which refuses
+	// create_chunk and knows no compression and no continuous aggregates.
+	Full      bool
+	Superuser bool
+	// Identity names the database across servers (its OID and when the server
+	// started, which tells a clone from its original): two connections with
+	// one identity see the same data.
+	Identity string
+	// Origin names the database for as long as it lives, a hot standby and
+	// what it is promoted to included (system identifier and OID).
+	Origin string
+	// LSN is the end of its log, or how far a standby had replayed it, when it
+	// was probed.
+	LSN     string
+	Standby bool // it is a hot standby
+	// Functions is the schema of TimescaleDB's internal functions,
+	// ExtensionSchema that of its public ones.
+	Functions       string
+	ExtensionSchema string
+
+	columns map[string]bool // "relation.column" of the catalogs that changed over time
+	known   map[int32]known // hypertables seen by this connection
+	chunks  *strings.Replacer
+
+	attaches *bool // what Attaches has found out
+}
+
+// Open connects to one side and probes it. It fails on a database without
+// TimescaleDB.
+func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*DB, error) {
+	conn, err := pg.Connect(ctx, side, connString, o)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{Conn: conn}
+	if err := db.probe(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *DB) probe(ctx context.Context) error {
+	var license string
+	var columns []string
+	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: errors.New("the timescaledb extension is not installed"),
+			Hint: "check the database name; on a new target run: create extension timescaledb"}
+	}
+	if err != nil {
+		return db.Wrap(err, "probe")
+	}
+	// Its settings are known once the extension's library is loaded, which the
+	// probe itself may have done.
+	if _, err := db.Exec(ctx, sessionSQL); err != nil {
+		return db.Wrap(err, "session settings")
+	}
+	if license == "" {
+		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.license', true), '')").Scan(&license); err != nil {
+			return db.Wrap(err, "probe")
+		}
+	}
+	db.Full = license == "timescale"
+	db.columns, db.known = map[string]bool{}, map[int32]known{}
+	for _, c := range columns {
+		db.columns[c] = true
+	}
+
+	class := "join lateral (select * from pg_class where relname = c.table_name and relnamespace = (select oid from pg_namespace where nspname = c.schema_name) offset 0) cl on true"
+	named := "c.schema_name = $1 and c.table_name = $2"
+	if db.columns["chunk.relid"] {
+		class = "join lateral (select * from pg_class where oid = c.relid offset 0) cl on true"
+		named = "c.relid = to_regclass(format('%I.%I', $1::text, $2::text))"
+	}
+	compressed := "left join lateral (select to_regclass(format('%I.%I', zc.schema_name, zc.table_name)) as relid from _timescaledb_catalog.chunk zc where zc.id = c.compressed_chunk_id) z on true"
+	if db.columns["compression_settings.compress_relid"] {
+		compressed = "left join lateral (select cs.compress_relid as relid from _timescaledb_catalog.compression_settings cs where cs.relid = cl.oid) z on true"
+	}
+	dropped := ""
+	if db.columns["chunk.dropped"] {
+		dropped = "and not c.dropped"
+	}
+	db.chunks = strings.NewReplacer("{class}", class, "{compressed}", compressed, "{dropped}", dropped, "{named}", named)
+	return nil
+}
+
+// Fn returns the quoted name of an internal function of TimescaleDB.
+func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
+
+// MayBuild reports whether the role may create relations where the compressed ones
+// of chunks have to be, and who that is, quoted.
+func (db *DB) MayBuild(ctx context.Context) (may bool, role string, err error) {
+	err = db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&may, &role)
+	return may, role, db.Wrap(err, "privileges")
+}
+
+// AtLeast reports whether one version of TimescaleDB is another or newer. A
+// version that is not understood is older than any.
+func AtLeast(version, other string) bool {
+	a, b := numbers(version), numbers(other)
+	return slices.Compare(a[:], b[:]) >= 0
+}
+
+func numbers(version string) (n [3]int) {
+	version, _, _ = strings.Cut(version, "-")
+	for i, s := range strings.SplitN(version, ".", 3) {
+		n[i], _ = strconv.Atoi(s)
+	}
+	return n
+}
