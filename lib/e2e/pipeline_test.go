@@ -8,7 +8,7 @@ import (
 	"bf/lib/testdb"
 )
 
-// pipelines are those of the README, as written; each is run on fresh tasks.
+// pipelines are those of bf(7) and more; each is run on fresh tasks.
 var pipelines = []struct{ name, needs, line string }{
 	{"xargs -n1", "xargs", `bf-chunks --target "$TARGET" | xargs -r -P8 -d '\n' -n1 sh -c 'bf-dump --source "$SOURCE" "$1" | bf-load --target "$TARGET"' _`},
 	{"one lane", "", `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`},

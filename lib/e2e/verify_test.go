@@ -587,7 +587,7 @@ func TestProgress(t *testing.T) {
 		if last := ls[len(ls)-1]; !regexp.MustCompile(`^\d\d:\d\d:\d\d 8/8 chunks, (\S+)/(\S+) kB, \S+ .B/s; 0 failed, 2 verified, 1 unequal; 0 at work$`).MatchString(last) {
 			t.Errorf("the last line is %q", last)
 		}
-		// The statement of the README.
+		// The statement of bf-records(5).
 		if got := p.dst.Rows(t, "select count(*), count(worked), count(verified) from __backfill.task"); strings.Join(got[0], " ") != "8 8 2" {
 			t.Errorf("by SQL: %v", got)
 		}
