@@ -53,7 +53,7 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 		if err != nil {
 			return nil, err
 		}
-		if s.Compressed {
+		if s.CompressionEnabled {
 			settings, err := dst.HypertableSettings(ctx, t)
 			if err != nil {
 				return nil, err
@@ -139,7 +139,7 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) str
 		return "the target is the Apache edition"
 	case !tsdb.AtLeast(dst.TimescaleDB, p.Source.TimescaleDB):
 		return fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", dst.TimescaleDB, p.Source.TimescaleDB)
-	case !t.Compressed:
+	case !t.CompressionEnabled:
 		return "compression is not enabled on the target"
 	case len(s.Dimensions) != len(t.Dimensions):
 		return "the dimensions differ"

@@ -82,7 +82,7 @@ type outlook struct {
 // travel.
 func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows string) (o *outlook, err error) {
 	o = &outlook{db: dst, t: t, byRows: byRows != "" || slices.ContainsFunc(s.Copied(), func(c tsdb.Column) bool { return !c.Binary })}
-	if !dst.Full || !t.Compressed {
+	if !dst.Full || !t.CompressionEnabled {
 		return o, nil
 	}
 	key, err := dst.Referenced(ctx, t)
@@ -125,7 +125,7 @@ func (o *outlook) certain(ctx context.Context) (bool, error) {
 // of returns why the task's chunk, which is compressed on the source, will be left
 // uncompressed; maybe if it depends.
 func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.Loose, maybe bool, err error) {
-	found := task.Obstacles{task.LooseApache: !o.db.Full, task.LooseDisabled: !o.t.Compressed,
+	found := task.Obstacles{task.LooseApache: !o.db.Full, task.LooseDisabled: !o.t.CompressionEnabled,
 		task.LooseDimensions: o.t.Unaligned(t.Slices) != "", task.LooseRange: t.Range.Partial}
 	if found.First() == task.LooseApache || found.First() == task.LooseDisabled || found.First() == task.LooseDimensions {
 		return found.First(), false, nil

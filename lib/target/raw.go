@@ -56,7 +56,7 @@ func (l *Loader) fit(ctx context.Context, ht *tsdb.Hypertable, h *stream.Header,
 		return nil, "", errors.New("the stream brings a compressed relation and does not describe it")
 	case !l.db.Full:
 		return nil, "the target is the Apache edition", nil
-	case !ht.Compressed:
+	case !ht.CompressionEnabled:
 		return nil, "compression is not enabled on the target", nil
 	case !tsdb.AtLeast(l.db.TimescaleDB, h.Source.TimescaleDB):
 		return nil, fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", l.db.TimescaleDB, h.Source.TimescaleDB), nil

@@ -128,7 +128,7 @@ func (l *Loader) load(ctx context.Context, r *stream.Reader, h *stream.Header, r
 	if err := l.unbound(ctx, ht, t); err != nil {
 		return err
 	}
-	s := situation{raw: len(h.Parts) == 2, compressed: img.Compressed, partial: t.Range.Partial, whyRows: img.WhyRows, compression: ht.Compressed && l.db.Full}
+	s := situation{raw: len(h.Parts) == 2, compressed: img.Compressed, partial: t.Range.Partial, whyRows: img.WhyRows, compression: ht.CompressionEnabled && l.db.Full}
 	var rel *relation
 	if s.raw {
 		if rel, s.unfit, err = l.fit(ctx, ht, h, img); err != nil {

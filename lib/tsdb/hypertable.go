@@ -44,13 +44,13 @@ func (d *Dimension) Hash() bool { return d.Partitions > 0 }
 // Hypertable is a hypertable, or the materialization hypertable behind a
 // continuous aggregate.
 type Hypertable struct {
-	ID         int32
-	Name       task.Name
-	OID        uint32
-	Dimensions []Dimension // primary first
-	Columns    []Column
-	Compressed bool     // compression is enabled on it
-	Enforced   []string // what its constraints demand of rows, to be compared
+	ID                 int32
+	Name               task.Name
+	OID                uint32
+	Dimensions         []Dimension // primary first
+	Columns            []Column
+	CompressionEnabled bool     // its chunks may be compressed
+	Enforced           []string // what its constraints demand of rows, to be compared
 
 	// Of a continuous aggregate: its user view and the hypertable it
 	// aggregates.
@@ -132,7 +132,7 @@ func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) (
 		var h Hypertable
 		var vs, vn *string
 		var raw *int32
-		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &h.Finalized, &h.Compressed)
+		err := r.Scan(&h.ID, &h.Name.Schema, &h.Name.Name, &h.OID, &vs, &vn, &raw, &h.Finalized, &h.CompressionEnabled)
 		if vs != nil {
 			h.View = &task.Name{Schema: *vs, Name: *vn}
 			h.Raw = *raw
