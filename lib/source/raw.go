@@ -19,7 +19,7 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	if !img.Compressed {
 		return img, nil
 	}
-	if c.Compressed == 0 {
+	if c.RelationOID == 0 {
 		return nil, rewritten(t)
 	}
 	var err error
@@ -107,25 +107,25 @@ func whyRows(c *tsdb.Chunk, t *task.Task) string {
 func (d *Dumper) unreadable(ctx context.Context, c *tsdb.Chunk) (why string, err error) {
 	var may bool
 	var role string
-	if err := d.db.QueryRow(ctx, "select has_table_privilege($1::oid, 'select'), quote_ident(current_user)", c.Compressed).Scan(&may, &role); err != nil || may {
+	if err := d.db.QueryRow(ctx, "select has_table_privilege($1::oid, 'select'), quote_ident(current_user)", c.RelationOID).Scan(&may, &role); err != nil || may {
 		return "", err
 	}
-	rel, err := d.db.RelationName(ctx, c.Compressed)
+	rel, err := d.db.RelationName(ctx, c.RelationOID)
 	return fmt.Sprintf("the source's role may not read the compressed relation; this helps: grant select on %s to %s", rel, role), err
 }
 
 // batches describes the COPY of the compressed relation.
 func (d *Dumper) batches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relation) (string, stream.Part, error) {
 	part := stream.Part{Relation: stream.Compressed, Format: stream.Binary, Bytes: c.Bytes}
-	cols, err := d.db.Columns(ctx, c.Compressed)
+	cols, err := d.db.Columns(ctx, c.RelationOID)
 	if err != nil {
 		return "", part, err
 	}
-	rel, err := d.db.RelationName(ctx, c.Compressed)
+	rel, err := d.db.RelationName(ctx, c.RelationOID)
 	if err != nil {
 		return "", part, err
 	}
-	for _, col := range cols[c.Compressed] {
+	for _, col := range cols[c.RelationOID] {
 		if !col.Binary {
 			part.Format = stream.Text
 		}

@@ -85,7 +85,7 @@ func toLine(h *tsdb.Hypertable) hypertableLine {
 }
 
 func (l hypertableLine) hypertable() *tsdb.Hypertable {
-	h := &tsdb.Hypertable{Name: l.Name, View: l.View, Compressed: l.Compression, Enforced: l.Enforced}
+	h := &tsdb.Hypertable{Name: l.Name, View: l.View, CompressionEnabled: l.Compression, Enforced: l.Enforced}
 	for _, d := range l.Dimensions {
 		h.Dimensions = append(h.Dimensions, tsdb.Dimension(d))
 	}

@@ -161,7 +161,7 @@ func (l *Loader) squeeze(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, tw
 		return nil, "", &misfitError{why: why}
 	}
 	r.kept, r.sparse = r.Columns, r.Sparse(nil)
-	if name, err = l.db.RelationName(ctx, c.Compressed); r.Broken() != "" {
+	if name, err = l.db.RelationName(ctx, c.RelationOID); r.Broken() != "" {
 		r.like = name
 	}
 	return r, name, err

@@ -420,7 +420,7 @@ func (l *Loader) emptied(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t 
 		if c, err = l.lock(ctx, tx, c.Name, t, "access exclusive"); err != nil {
 			return nil, err
 		}
-		batches, err := l.db.RelationName(ctx, c.Compressed)
+		batches, err := l.db.RelationName(ctx, c.RelationOID)
 		if err != nil {
 			return nil, err
 		}
@@ -477,7 +477,7 @@ func (l *Loader) existing(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 	if err := l.unfreeze(ctx, tx, c); err != nil {
 		return "", err
 	}
-	if rel, err = l.db.RelationName(ctx, c.Compressed); err != nil {
+	if rel, err = l.db.RelationName(ctx, c.RelationOID); err != nil {
 		return "", err
 	}
 	if aggregated, err := l.db.Aggregated(ctx, ht); err != nil {

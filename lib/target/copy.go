@@ -133,7 +133,7 @@ func (l *Loader) loosen(ctx context.Context, ht *tsdb.Hypertable, chunk *tsdb.Ch
 		if squeezed = c.Status&tsdb.StatusCompressed != 0; !squeezed || c.Status&tsdb.StatusFrozen != 0 {
 			return nil
 		}
-		batches, err := l.db.RelationName(ctx, c.Compressed)
+		batches, err := l.db.RelationName(ctx, c.RelationOID)
 		if err != nil {
 			return err
 		}

@@ -519,10 +519,10 @@ func (l *Loader) misfit(err error) error {
 // matches reports by a misfitError whether a compressed chunk's relation and
 // settings are those of r.
 func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error {
-	if c == nil || c.Compressed == 0 {
+	if c == nil || c.RelationOID == 0 {
 		return &misfitError{why: "the target's chunk has no compressed relation"}
 	}
-	have, _, err := l.db.RelationColumns(ctx, c.Compressed)
+	have, _, err := l.db.RelationColumns(ctx, c.RelationOID)
 	if err != nil {
 		return err
 	}

@@ -120,8 +120,8 @@ func (l *Loader) skipped(c *tsdb.Chunk) error {
 func (l *Loader) vacant(ctx context.Context, c *tsdb.Chunk) (bool, error) {
 	name := pg.Ident(c.Name.Schema, c.Name.Name)
 	some := "exists (select from only " + name + ")"
-	if c.Compressed != 0 {
-		batches, err := l.db.RelationName(ctx, c.Compressed)
+	if c.RelationOID != 0 {
+		batches, err := l.db.RelationName(ctx, c.RelationOID)
 		if err != nil {
 			return false, err
 		}

@@ -26,15 +26,15 @@ const (
 
 // Chunk is a chunk and its state.
 type Chunk struct {
-	ID         int32
-	Hypertable int32 // id of its hypertable
-	Name       task.Name
-	OID        uint32
-	Status     int32
-	Slices     []task.Slice // primary dimension first; Hash is not set
-	Rows       int64        // the planner's estimate
-	Bytes      int64        // of the relations that travel, without indexes
-	Compressed uint32       // OID of the compressed relation, 0 for none
+	ID          int32
+	Hypertable  int32 // id of its hypertable
+	Name        task.Name
+	OID         uint32
+	Status      int32
+	Slices      []task.Slice // primary dimension first; Hash is not set
+	Rows        int64        // the planner's estimate
+	Bytes       int64        // of the relations that travel, without indexes
+	RelationOID uint32       // of its compressed relation, 0 for none
 	// Rewritten is set when the chunk was rewritten (compressed, truncated)
 	// after the snapshot that this was read in was taken: a COPY in it would
 	// read nothing.
@@ -148,7 +148,7 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 		var c Chunk
 		var cols []string
 		var from, until []int64
-		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until, &c.Rows, &c.Bytes, &c.Compressed, &c.Rewritten, &c.AM)
+		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until, &c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
 		for i := range cols {
 			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]), Until: task.FormatBound(until[i])})
 		}

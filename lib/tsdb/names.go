@@ -24,7 +24,7 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 		native += " and $2::int is not null"
 	}
 	c, err := db.Chunk(ctx, c.Name)
-	if err != nil || c == nil || c.Compressed == 0 {
+	if err != nil || c == nil || c.RelationOID == 0 {
 		return err
 	}
 	var name string
@@ -32,10 +32,10 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
 	}
 	name = clip(name, maxName)
-	if err := db.rename(ctx, tx, c.Compressed, "table", name); err != nil || !db.PerChunk() {
+	if err := db.rename(ctx, tx, c.RelationOID, "table", name); err != nil || !db.PerChunk() {
 		return err // ≤ 2.13: its indexes are called after their parent's
 	}
-	rows, err := tx.Query(ctx, relationIndexesSQL, c.Compressed)
+	rows, err := tx.Query(ctx, relationIndexesSQL, c.RelationOID)
 	if err != nil {
 		return db.Wrap(err, "indexes of the compressed relation")
 	}

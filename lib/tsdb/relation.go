@@ -95,10 +95,10 @@ func (db *DB) Relation(ctx context.Context, c *Chunk, h *Hypertable) (r *Relatio
 		return nil, "the chunk has no compression settings", nil
 	}
 	r = &Relation{Settings: *s, Enforced: h.Enforced}
-	if r.Columns, r.Encoding, err = db.RelationColumns(ctx, c.Compressed); err != nil {
+	if r.Columns, r.Encoding, err = db.RelationColumns(ctx, c.RelationOID); err != nil {
 		return nil, "", err
 	}
-	if r.Indexes, err = db.relationIndexes(ctx, c.Compressed); err != nil {
+	if r.Indexes, err = db.relationIndexes(ctx, c.RelationOID); err != nil {
 		return nil, "", err
 	}
 	if why, err = db.attribute(ctx, r, h); err != nil || why != "" {
@@ -168,7 +168,7 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 			columns = append(columns, col.Name)
 		}
 	}
-	if r.Rows, r.Nulls, err = db.Batches(ctx, c.Compressed, columns, func(column string) string {
+	if r.Rows, r.Nulls, err = db.Batches(ctx, c.RelationOID, columns, func(column string) string {
 		if slices.Contains(r.Settings.SegmentBy, column) {
 			return pg.Ident(column) // a value, not a batch of them
 		}

@@ -51,7 +51,7 @@ func (db *DB) HasSparse() bool { return db.columns["compression_settings.index"]
 func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
 	rel := c.OID
 	if !db.columns["compression_settings.compress_relid"] {
-		rel = c.Compressed
+		rel = c.RelationOID
 	}
 	return db.settings(ctx, rel, c.Hypertable)
 }

@@ -74,7 +74,7 @@ func (s *side) squeezed(ctx context.Context) (q squeezed, err error) {
 			return q, nil
 		}
 	}
-	q.name, err = s.db.RelationName(ctx, c.Compressed)
+	q.name, err = s.db.RelationName(ctx, c.RelationOID)
 	q.trusted = true
 	return q, err
 }

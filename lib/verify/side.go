@@ -111,7 +111,7 @@ func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 		s.remark(fmt.Sprintf("not compared: %d rows beside the batches of the %s's chunk, which no query shows", hidden, s.db.Side))
 	}
 	if !t.Range.Partial {
-		if c.Status&tsdb.StatusCompressed != 0 && c.Compressed != 0 && c.AM != "hypercore" {
+		if c.Status&tsdb.StatusCompressed != 0 && c.RelationOID != 0 && c.AM != "hypercore" {
 			s.compressed = c
 		}
 		return nil
