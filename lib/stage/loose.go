@@ -149,7 +149,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 		certain, err := o.certain(ctx)
 		return task.LoosePrivilege, !certain, err
 	}
-	if own != nil && !o.db.HasSparse() { // ≥ 2.22: a batch without values is no SQL NULL
+	if own != nil && !o.db.ListsSparseIndexes() { // ≥ 2.22: a batch without values is no SQL NULL
 		missing, err := o.db.Missing(ctx, own.OID)
 		if err != nil {
 			return "", false, err

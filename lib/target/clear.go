@@ -167,7 +167,7 @@ func (l *Loader) stuck(c *tsdb.Chunk, why, helps string) error {
 // crashes returns an index on an expression where the server crashes over it when
 // it decompresses rows (2.11; decompress_chunk does so, too), and "" elsewhere.
 func (l *Loader) crashes(ctx context.Context, ht *tsdb.Hypertable) (index string, err error) {
-	if l.db.PerChunk() {
+	if l.db.SettingsPerChunk() {
 		return "", nil
 	}
 	err = l.db.QueryRow(ctx, "select coalesce((select indexrelid::regclass::text from pg_index where indrelid = $1 and indexprs is not null limit 1), '')", ht.OID).Scan(&index)

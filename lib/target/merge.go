@@ -31,7 +31,7 @@ func (l *Loader) replace(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *t
 	if relation, err = l.clear(ctx, tx, ht, t, p, w); err != nil {
 		return "", 0, 0, err
 	}
-	if w == rowsRoot && !l.db.PerChunk() {
+	if w == rowsRoot && !l.db.SettingsPerChunk() {
 		// 2.11 crashes when COPY puts rows beside batches that unique keys are
 		// looked for in, and row triggers fire. INSERT does not.
 		triggers, err := l.db.RowTriggers(ctx, ht, tsdb.OnInsert)

@@ -374,7 +374,7 @@ func (l *Loader) privileges(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable,
 // index makes the indexes of the compressed relation. Up to 2.13 they come with
 // the attachment, from the table that all compressed relations are children of.
 func (l *Loader) index(ctx context.Context, tx pgx.Tx, rel string, r *relation) error {
-	if !l.db.PerChunk() || r.like != "" {
+	if !l.db.SettingsPerChunk() || r.like != "" {
 		return nil
 	}
 	for _, cols := range r.Indexes {
@@ -401,7 +401,7 @@ func (l *Loader) index(ctx context.Context, tx pgx.Tx, rel string, r *relation) 
 // attach makes rel the compressed relation of the chunk, which has none, with
 // the settings that it was compressed with; see withSettings.
 func (l *Loader) attach(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, chunk *tsdb.Chunk, rel string, r *relation, alter bool) error {
-	if !l.db.PerChunk() {
+	if !l.db.SettingsPerChunk() {
 		var parent string
 		if err := tx.QueryRow(ctx, `select format('%I.%I', p.schema_name, p.table_name) from _timescaledb_catalog.hypertable h
             join _timescaledb_catalog.hypertable p on p.id = h.compressed_hypertable_id where h.id = $1`, ht.ID).Scan(&parent); err != nil {
@@ -445,7 +445,7 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		err := pgx.BeginFunc(ctx, tx, check)
 		var misfit *misfitError
 		if errors.As(err, &misfit) {
-			misfit.settings = l.db.PerChunk()
+			misfit.settings = l.db.SettingsPerChunk()
 		}
 		return err
 	}
@@ -469,12 +469,12 @@ func (l *Loader) withSettings(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertabl
 		if err := check(tx); err != nil {
 			return err
 		}
-		if l.db.HasSparse() {
+		if l.db.ListsSparseIndexes() {
 			if err := exec(tx, "alter table "+table+" reset (timescaledb.compress_index)"); err != nil {
 				return err
 			}
 		}
-		if own.OrderBy == nil || own.SegmentBy == nil && l.db.HasSparse() {
+		if own.OrderBy == nil || own.SegmentBy == nil && l.db.ListsSparseIndexes() {
 			if err := exec(tx, "alter table "+table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)"); err != nil {
 				return err
 			}
@@ -536,7 +536,7 @@ func (l *Loader) matches(ctx context.Context, c *tsdb.Chunk, r *relation) error 
 	if s == nil || !s.SameLayout(&r.Settings) {
 		return &misfitError{why: "the target's chunk has other compression settings"}
 	}
-	if l.db.HasSparse() {
+	if l.db.ListsSparseIndexes() {
 		sparse, err := s.Sparse(false)
 		if err != nil {
 			return &misfitError{why: err.Error()}

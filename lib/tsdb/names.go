@@ -32,7 +32,7 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
 	}
 	name = clip(name, maxName)
-	if err := db.rename(ctx, tx, c.RelationOID, "table", name); err != nil || !db.PerChunk() {
+	if err := db.rename(ctx, tx, c.RelationOID, "table", name); err != nil || !db.SettingsPerChunk() {
 		return err // ≤ 2.13: its indexes are called after their parent's
 	}
 	rows, err := tx.Query(ctx, relationIndexesSQL, c.RelationOID)

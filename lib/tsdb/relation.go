@@ -214,7 +214,7 @@ func (db *DB) RelationName(ctx context.Context, oid uint32) (string, error) {
 // receive the byte, and nothing older is ever sent their data as it is.
 func (db *DB) NullBatches(column string) string {
 	q := pg.Ident(column)
-	if !db.columns["compression_settings.compress_relid"] || db.HasSparse() {
+	if !db.columns["compression_settings.compress_relid"] || db.ListsSparseIndexes() {
 		return q
 	}
 	return fmt.Sprintf(`case when pg_column_size(%s) > 16 or %s <> '\x06' then %[1]s end`, q, Sent(column))

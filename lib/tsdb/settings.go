@@ -38,14 +38,14 @@ func (s *Settings) Same(o *Settings) bool {
 		(s.SegmentBy == nil) == (o.SegmentBy == nil) && (s.OrderBy == nil) == (o.OrderBy == nil)
 }
 
-// PerChunk reports whether chunks keep the settings they were compressed with
+// SettingsPerChunk reports whether chunks keep the settings they were compressed with
 // (2.14 and newer). Before, the hypertable's hold for all of its chunks, and
 // compressed relations are children of one table.
-func (db *DB) PerChunk() bool { return db.columns["compression_settings.relid"] }
+func (db *DB) SettingsPerChunk() bool { return db.columns["compression_settings.relid"] }
 
-// HasSparse reports whether the settings of this server name sparse indexes
+// ListsSparseIndexes reports whether the settings of this server name sparse indexes
 // (2.22 and newer). Older servers look metadata columns up by name.
-func (db *DB) HasSparse() bool { return db.columns["compression_settings.index"] }
+func (db *DB) ListsSparseIndexes() bool { return db.columns["compression_settings.index"] }
 
 // ChunkSettings returns the settings that a compressed chunk has.
 func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
@@ -64,9 +64,9 @@ func (db *DB) HypertableSettings(ctx context.Context, h *Hypertable) (*Settings,
 
 func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Settings, error) {
 	sql, arg := settingsLegacySQL, any(hypertable)
-	if db.PerChunk() {
+	if db.SettingsPerChunk() {
 		index := "null"
-		if db.HasSparse() {
+		if db.ListsSparseIndexes() {
 			index = "index::text"
 		}
 		sql = "select segmentby::text[], orderby::text[], orderby_desc, orderby_nullsfirst, " + index +
@@ -103,14 +103,14 @@ func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
 		order = append(order, o)
 	}
 	sql := "timescaledb.compress"
-	if s.SegmentBy != nil || !db.HasSparse() {
+	if s.SegmentBy != nil || !db.ListsSparseIndexes() {
 		// From 2.22 on "no segments" and "not said" are two things.
 		sql += ", timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
 	}
 	if len(order) > 0 {
 		sql += ", timescaledb.compress_orderby = " + pg.Literal(strings.Join(order, ", "))
 	}
-	if db.HasSparse() && len(sparse) > 0 {
+	if db.ListsSparseIndexes() && len(sparse) > 0 {
 		var list []string
 		for _, i := range explicit(sparse) {
 			list = append(list, i.Kind+"("+pg.Idents(i.Columns)+")")

@@ -65,7 +65,7 @@ func (s *side) squeezed(ctx context.Context) (q squeezed, err error) {
 	if err != nil || slices.ContainsFunc(missing, func(m string) bool { return slices.Contains(q.r.Nulls, m) }) {
 		return q, err
 	}
-	if s.db.HasSparse() {
+	if s.db.ListsSparseIndexes() {
 		stale := map[string]bool{}
 		for _, col := range q.r.Columns {
 			stale[col.Name] = col.Stale()
