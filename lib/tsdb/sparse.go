@@ -23,15 +23,15 @@ const (
 // indexEntry is an element of Settings.Index. Source says who asked for the
 // index: config is the user.
 type indexEntry struct {
-	Type   string  `json:"type"`
-	Column oneOrMo `json:"column"`
-	Source string  `json:"source"`
+	Type   string       `json:"type"`
+	Column stringOrList `json:"column"`
+	Source string       `json:"source"`
 }
 
-// oneOrMo is a JSON string or an array of them.
-type oneOrMo []string
+// stringOrList is a JSON string or an array of them.
+type stringOrList []string
 
-func (c *oneOrMo) UnmarshalJSON(b []byte) error {
+func (c *stringOrList) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] == '[' {
 		return json.Unmarshal(b, (*[]string)(c))
 	}
