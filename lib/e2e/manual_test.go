@@ -546,7 +546,7 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// TestMap looks for the files and functions that lib/README.md names.
+// TestMap looks for the files and names that lib/README.md names.
 func TestMap(t *testing.T) {
 	b, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -559,7 +559,7 @@ func TestMap(t *testing.T) {
 		}
 	}
 	// By package and by type: queue.Claim, Loader.Load.
-	functions := map[string]bool{}
+	known := map[string]bool{}
 	paths, _ := filepath.Glob("../*/*.go")
 	for _, path := range paths {
 		b, err := os.ReadFile(path)
@@ -571,7 +571,10 @@ func TestMap(t *testing.T) {
 			if of == "" {
 				of = filepath.Base(filepath.Dir(path))
 			}
-			functions[of+"."+m[2]] = true
+			known[of+"."+m[2]] = true
+		}
+		for _, m := range regexp.MustCompile(`(?m)^(?:type |var |const |\t)(\w+)`).FindAllStringSubmatch(string(b), -1) {
+			known[filepath.Base(filepath.Dir(path))+"."+m[1]] = true // types and constants
 		}
 	}
 	n := 0
@@ -579,11 +582,11 @@ func TestMap(t *testing.T) {
 		if m[1] == "__backfill" {
 			continue
 		}
-		if n++; !functions[m[1]+"."+m[2]] {
-			t.Errorf("lib/README.md: there is no function %s.%s", m[1], m[2])
+		if n++; !known[m[1]+"."+m[2]] {
+			t.Errorf("lib/README.md: there is no %s.%s", m[1], m[2])
 		}
 	}
 	if n < 20 {
-		t.Errorf("%d functions: an expression is out of date", n)
+		t.Errorf("%d names: an expression is out of date", n)
 	}
 }
