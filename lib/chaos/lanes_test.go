@@ -238,3 +238,71 @@ func TestLaneWaitsStops(t *testing.T) {
 		}
 	})
 }
+
+// TestTinyChunks copies chunks of a few rows, all of which need the same short
+// locks, by one lane and by four: those share the work, and are no slower.
+func TestTinyChunks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	testdb.Path(t)
+	full := slices.DeleteFunc(slices.Clone(testdb.Installs(t)), func(in testdb.Install) bool { return !in.Full })
+	if len(full) == 0 {
+		t.Skip("no full edition of TimescaleDB here: nothing is compressed")
+	}
+	for _, in := range few(full) {
+		t.Run(in.String(), func(t *testing.T) { tinyChunks(t, in) })
+	}
+}
+
+func tinyChunks(t *testing.T, in testdb.Install) {
+	source, target := testdb.New(t, in, "source"), testdb.New(t, in, "target")
+	const (
+		create = "create table %[1]s (ts timestamptz not null, dev int not null); select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '1 hour');"
+		enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
+		other  = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');"
+		rows   = "insert into %[1]s select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-06 03:40', '20 minutes') t;"
+		pack   = "select compress_chunk(c) from show_chunks('%[1]s') c;"
+	)
+	counts := []int{1, 4} // lanes
+	kinds := []struct{ source, target string }{{rows, ""}, {enable + rows + pack, enable}, {enable + rows + pack, other}}
+	if strings.HasPrefix(in.Version, "2.11.") {
+		kinds = kinds[:2] // it has no settings per chunk: the third would come again as rows
+	}
+	for i, kind := range kinds {
+		for _, lanes := range counts {
+			name := fmt.Sprintf("t%d%d", i, lanes)
+			source.Exec(t, fmt.Sprintf(create+kind.source, name))
+			target.Exec(t, fmt.Sprintf(create+kind.target, name))
+		}
+	}
+	env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
+	s := start(t, env, "bf-stage -q --until 2024-02-01 >/dev/null")
+	s.wait(t, deadline)
+	took := map[int]time.Duration{}
+	shares := make([]int, 4)
+	for i := range kinds {
+		for _, lanes := range counts {
+			began := time.Now()
+			s := start(t, env, fmt.Sprintf(`for i in $(seq 0 %d); do
+				bf-chunks --claim --filter '^public\.t%d%d$' | bf-dump | bf-load -q | sed -u "s/^/$i /" & done; wait`, lanes-1, i, lanes))
+			s.wait(t, deadline)
+			took[lanes] += time.Since(began)
+			for line := range strings.Lines(s.output()) {
+				if n, err := strconv.Atoi(line[:1]); err == nil && lanes > 1 {
+					shares[n]++
+				}
+			}
+		}
+	}
+	t.Logf("one lane %v, four lanes %v, which shared %v", took[1].Round(time.Millisecond), took[4].Round(time.Millisecond), shares)
+	if n := target.Rows(t, "select count(*) from __backfill.task where worked is null"); n[0][0] != "0" {
+		t.Errorf("%s tasks are pending", n[0][0])
+	}
+	if slices.Max(shares) > 2*slices.Min(shares) {
+		t.Errorf("lanes share unevenly: %v", shares)
+	}
+	if took[4] > took[1]*5/4 { // a machine has its moods
+		t.Errorf("four lanes take %v for what one does in %v", took[4], took[1])
+	}
+}

@@ -71,6 +71,9 @@ func (l *Loader) unboundChunk(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.
 // compressed, which no range is valid after, and decompresses it again.
 func (l *Loader) throughCompression(ctx context.Context, ht *tsdb.Hypertable, c *tsdb.Chunk) error {
 	return l.briefly(ctx, func(tx pgx.Tx) error {
+		if err := l.lockHypertable(ctx, tx, ht, false); err != nil {
+			return err
+		}
 		name := pg.Ident(c.Name.Schema, c.Name.Name)
 		if _, err := tx.Exec(ctx, "lock table only "+name+" in access exclusive mode"); err != nil {
 			return l.db.Wrap(err, "%s", name)
