@@ -76,6 +76,8 @@ type outlook struct {
 	mayBuild   bool
 	role       string
 	chunks     []*tsdb.Chunk // of t
+	settled    func(task.Slice) bool
+	policy     *tsdb.Job // that compresses chunks of t
 }
 
 // look finds these things out. byRows says why the compressed relations of s cannot
@@ -94,6 +96,16 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 		return nil, err
 	}
 	if o.mayBuild, o.role, err = dst.MayBuild(ctx); err != nil {
+		return nil, err
+	}
+	jobs, err := dst.Jobs(ctx, []*tsdb.Hypertable{t})
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(jobs, func(j *tsdb.Job) bool { return j.Kind == tsdb.Compression }); i >= 0 {
+		o.policy = jobs[i]
+	}
+	if o.settled, err = dst.Settled(ctx, t); err != nil {
 		return nil, err
 	}
 	o.chunks, err = dst.Chunks(ctx, t.ID)
@@ -131,8 +143,12 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 		return found.First(), false, nil
 	}
 	own, other := o.there(t)
-	if found[task.LooseExtents] = own == nil && other; found.First() != "" {
-		return found.First(), false, nil
+	found[task.LooseExtents] = own == nil && other
+	// What the copy leaves is compressed where nobody is at the chunk and no policy
+	// would do it.
+	settled := o.settled(t.Slices[0]) && o.db.PerChunk()
+	if why := found.First(); why != "" {
+		return why, why == task.LooseRange && settled, nil
 	}
 	if o.referenced {
 		held := false
@@ -147,7 +163,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 	}
 	if !o.mayBuild {
 		certain, err := o.certain(ctx)
-		return task.LoosePrivilege, !certain, err
+		return task.LoosePrivilege, !certain || settled, err
 	}
 	if own != nil && !o.db.ListsSparseIndexes() { // ≥ 2.22: a batch without values is no SQL NULL
 		missing, err := o.db.Missing(ctx, own.OID)
@@ -182,6 +198,9 @@ func (o *outlook) there(t *task.Task) (own *tsdb.Chunk, other bool) {
 // helps is what the user can do about it.
 func (o *outlook) helps(why task.Loose) string {
 	table := pg.Ident(o.t.Name.Schema, o.t.Name.Name)
+	if o.policy != nil && (why == task.LooseRange || why == task.LooseDefault || why == task.LooseRefused) {
+		return fmt.Sprintf("%s compresses them later", o.policy)
+	}
 	later := fmt.Sprintf("compress them after the copy: a policy, or select %s(c, true) from %s(%s) c", pg.Ident(o.db.ExtensionSchema, "compress_chunk"), pg.Ident(o.db.ExtensionSchema, "show_chunks"), pg.Literal(table))
 	switch why {
 	case task.LooseApache:

@@ -81,6 +81,19 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		if way == rowsChunk && stored > 0 {
 			loaded = relation
 		}
+		if left := s.loose(way, l.db.Full); p.chunk != nil && (left == task.LooseRange || left == task.LoosePrivilege) {
+			done, note, err := l.quietly(ctx, tx, ht, t, p.chunk)
+			if err != nil {
+				return err
+			}
+			if done {
+				way, loaded = rowsCompress, ""
+				why, _, _ = strings.Cut(why, "; "+leftUncompressed)
+			}
+			if note != "" {
+				addMessage(res, leftUncompressed+": "+note)
+			}
+		}
 		if frozen && p.chunk != nil {
 			if err := l.freeze(ctx, tx, p.chunk); err != nil {
 				return err
@@ -88,7 +101,7 @@ func (l *Loader) copyRows(ctx context.Context, r *stream.Reader, ht *tsdb.Hypert
 		}
 		addMessage(res, hidden)
 		res.Status, res.Rows, res.Bytes, res.Way, res.WhyNotRaw = task.Loaded, stored, bytes, string(way), why
-		if res.LeftUncompressed = s.loose(way, l.db.Full); res.LeftUncompressed != "" && !strings.Contains(why, leftUncompressed) {
+		if res.LeftUncompressed = s.loose(way, l.db.Full); res.LeftUncompressed != "" && !strings.Contains(why+res.Message, leftUncompressed) {
 			addMessage(res, leftUncompressed)
 		}
 		return queue.Complete(ctx, l.db.Conn, tx, res)
