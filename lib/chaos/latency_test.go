@@ -280,7 +280,7 @@ var lockOrderSQL string
 func (a *inserts) order(ctx context.Context) {
 	conn, wrong := a.d.Conn(a.t), map[string]int{}
 	for ctx.Err() == nil {
-		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn), (mostWait / 2).Milliseconds())
+		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn), (mostWait / 2).Milliseconds(), int64(pg.LockQuiet))
 		if err != nil {
 			a.t.Error(err)
 			return

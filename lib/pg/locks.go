@@ -21,4 +21,7 @@ const (
 	// LockAggregate: a bf-caggs is at an aggregate. The number of its
 	// materialization hypertable.
 	LockAggregate
+	// LockQuiet: the server compresses a chunk, and is canceled as soon as anybody
+	// waits for it. The chunk's number.
+	LockQuiet
 )

@@ -35,7 +35,9 @@ import (
 //     RESET, SHARE UPDATE EXCLUSIVE on every chunk.
 //
 // 2 to 5 are taken by briefly, in a transaction of their own, or by atLast, at the
-// end of a copy, and by nothing else. Both wait for moments only, and when one of
+// end of a copy, and by nothing else but quietly: that compresses a chunk for as long
+// as it takes, with pg.LockQuiet in the place of the turn, waits for each lock once,
+// and gives everything back as soon as anybody waits for it. The two wait for moments only, and when one of
 // the locks is not to be had, give back all of them from 2 on before they try
 // again: to wait with the chunk locked for the hypertable would be a deadlock with
 // a reader who has the hypertable and waits for the chunk, and one that the server

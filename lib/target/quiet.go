@@ -41,7 +41,8 @@ func (l *Loader) quietly(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t 
 	}
 	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 		return l.db.Unattended(ctx, func() error {
-			if _, err := tx.Exec(ctx, fmt.Sprintf("set constraints all immediate; set local lock_timeout = %d", lockWait.Milliseconds())); err != nil {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("set constraints all immediate; set local lock_timeout = %d; select pg_advisory_xact_lock(%d, %d)",
+				lockWait.Milliseconds(), pg.LockQuiet, chunk.ID)); err != nil {
 				return err
 			}
 			if _, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass, true)", chunk.OID); err != nil {

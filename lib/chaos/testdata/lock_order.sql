@@ -1,5 +1,6 @@
 -- Where bf-load does not keep the order of locks, a line each. $1: class of the
--- turn's advisory lock; $2: milliseconds that may be waited with a strong lock.
+-- turn's advisory lock; $2: milliseconds that may be waited with a strong lock; $3:
+-- class of the lock of those that hold them as long as nobody waits.
 --
 -- Strong is what keeps readers, writers or new chunks out of a hypertable (rank 3)
 -- or readers and writers out of a chunk, or its compressed relation (rank 4).
@@ -11,7 +12,7 @@ with loads as (
     select i.inhrelid as oid from pg_inherits i join hypertables h on i.inhparent = h.oid
 ), locks as materialized (
     select l.*, (now_ms - extract(epoch from l.waitstart) * 1000)::int as waited, loads.query,
-           case when l.locktype = 'advisory' and l.classid = $1 then 2
+           case when l.locktype = 'advisory' and l.classid in ($1, $3) then 2
                 when l.relation in (select oid from hypertables) then 3
                 when l.relation in (select oid from chunks) then 4
                 else 5 end as rank
