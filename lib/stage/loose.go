@@ -146,7 +146,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 	found[task.LooseExtents] = own == nil && other
 	// What the copy leaves is compressed where nobody is at the chunk and no policy
 	// would do it.
-	settled := o.settled(t.Slices[0]) && o.db.PerChunk()
+	settled := o.settled(t.Slices[0]) && o.db.SettingsPerChunk()
 	if why := found.First(); why != "" {
 		return why, why == task.LooseRange && settled, nil
 	}

@@ -25,7 +25,7 @@ func (l *Loader) quietly(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t 
 	if settled, err := l.db.Settled(ctx, ht); err != nil || !settled(t.Slices[0]) {
 		return false, "", err
 	}
-	if !l.db.PerChunk() { // ≤ 2.13 compresses no chunk again that is partially compressed
+	if !l.db.SettingsPerChunk() { // ≤ 2.13 compresses no chunk again that is partially compressed
 		return false, "", nil
 	}
 	missing, err := l.db.Missing(ctx, chunk.OID)
