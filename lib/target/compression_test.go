@@ -1020,8 +1020,8 @@ func TestVerifyCompressed(t *testing.T) {
 				t.Fatal(err)
 			}
 			r, err := pair.Verify(context.Background(), tk)
-			if err != nil || r.Status != status || strings.Contains(r.Message, "/") != batches {
-				t.Errorf("%s: %s, %q, %v", when, r.Status, r.Message, err)
+			if err != nil || r.Status != status || strings.Contains(r.Hash, "/") != batches {
+				t.Errorf("%s: %s, %q, hash %q, %v", when, r.Status, r.Message, r.Hash, err)
 			}
 		}
 		check("after the copy", task.Verified, true)

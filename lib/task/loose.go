@@ -12,7 +12,7 @@ const (
 	LooseDimensions Loose = "other dimensions"  // or partitions: there can be no chunk like the source's
 	LooseExtents    Loose = "other chunks"      // of other extents are where the source's would be
 	LooseRange      Loose = "part of the chunk" // is all that is staged of it
-	LooseReferenced Loose = "referenced"        // by other tables: the server compresses no such chunk, and rows have to be merged
+	LooseReferenced Loose = "referenced"        // by other tables: it cannot be compressed, and rows are merged
 	LooseDefault    Loose = "default"           // that the target's chunk has for a column would take the place of NULLs
 	LooseRefused    Loose = "refused"           // by the target's server
 	LoosePrivilege  Loose = "missing privilege" // to create relations in TimescaleDB's schema
@@ -24,7 +24,8 @@ type Obstacles map[Loose]bool
 // First is the one that counts, "" for none: what would be in the way next is not
 // looked for.
 func (o Obstacles) First() Loose {
-	for _, l := range []Loose{LooseApache, LooseDisabled, LooseDimensions, LooseExtents, LooseRange, LooseReferenced, LooseDefault, LooseRefused, LoosePrivilege} {
+	for _, l := range []Loose{LooseApache, LooseDisabled, LooseDimensions, LooseExtents, LooseRange, LooseReferenced,
+		LooseDefault, LooseRefused, LoosePrivilege} {
 		if o[l] {
 			return l
 		}

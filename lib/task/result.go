@@ -22,8 +22,8 @@ type Result struct {
 	Hypertable Name   `json:"hypertable"`
 	Chunk      Name   `json:"chunk"`
 	Status     Status `json:"status"`
-	// Way is how the rows were written (package target); WhyNotRaw says for a
-	// compressed chunk why its compressed relation could not travel as it is.
+	// Way is how the rows were written (package target). WhyNotRaw is why the
+	// compressed relation of a compressed chunk was not copied as it is.
 	Way       string `json:"way,omitempty"`
 	WhyNotRaw string `json:"why_not_raw,omitempty"`
 	// LeftUncompressed is why rows that are compressed on the source are not so on
@@ -37,6 +37,8 @@ type Result struct {
 	// are not copied; Message says what helps.
 	Hidden  int64  `json:"hidden_rows,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Hash is the hash of all rows, set when both sides have the same.
+	Hash string `json:"hash,omitempty"`
 	// EqualByValue is set when the sides differ only in values that their
 	// types' = calls equal.
 	EqualByValue bool `json:"equal_by_value,omitempty"`
@@ -56,7 +58,7 @@ type Difference struct {
 	Target string `json:"target"`
 }
 
-// String says it to people.
+// String is the difference in a message.
 func (d Difference) String() string {
 	var where string
 	switch {

@@ -121,21 +121,20 @@ type Task struct {
 	// Slices has one entry per dimension, the primary dimension first.
 	Slices []Slice `json:"slices"`
 	Range  Range   `json:"range"`
-	// Origin is the database it was staged from (system identifier and OID): a
-	// dump pointed at another one must not take its chunks for dropped.
+	// Origin is the database that the task was staged from (system identifier and
+	// OID). A dump from another one would not find the chunk and call it dropped.
 	Origin string `json:"origin,omitempty"`
-	// LSN is how far that database's log had come then: a standby that has not
-	// replayed it may lack the chunk without its having been dropped.
+	// LSN is that database's WAL position when the task was staged. A standby that
+	// has not replayed it may lack the chunk, which is not dropped for that.
 	LSN string `json:"lsn,omitempty"`
 	// Snapshot is an exported snapshot of the source to read in; empty for a
 	// new one per chunk.
 	Snapshot string `json:"snapshot,omitempty"`
-	// RowsOnly says why a compressed chunk must travel as rows whatever its
-	// state, by what was known of the target when it was staged; empty when
-	// its compressed relation may travel as it is.
+	// RowsOnly is what about the target, when the task was staged, makes the rows of
+	// a compressed chunk be copied; empty if its compressed relation may be.
 	RowsOnly string `json:"rows_only,omitempty"`
-	// Bytes is about what travels (compressed relations as they are), Rows an
-	// estimate; both are for ordering and progress only.
+	// Bytes and Rows are estimates of what is copied (of a compressed chunk the
+	// compressed relation), for ordering and progress only.
 	Bytes int64 `json:"bytes,omitempty"`
 	Rows  int64 `json:"rows,omitempty"`
 
@@ -162,7 +161,7 @@ func (t *Task) String() string {
 }
 
 // SameWork reports whether two records ask for the same rows of the same chunk
-// to go to the same place; it says in words what differs first.
+// to go to the same place. If not, it returns the first difference in words.
 func (t *Task) SameWork(o *Task) (string, bool) {
 	switch {
 	case t.Chunk != o.Chunk:
@@ -174,7 +173,8 @@ func (t *Task) SameWork(o *Task) (string, bool) {
 	case t.View != nil && *t.View != *o.View:
 		return fmt.Sprintf("continuous aggregate is %s, staged as %s", t.View, o.View), false
 	case t.Range.Column != o.Range.Column || t.Range.From != o.Range.From || t.Range.Until != o.Range.Until:
-		return fmt.Sprintf("row range is [%s, %s), staged as [%s, %s)", t.Range.From, t.Range.Until, o.Range.From, o.Range.Until), false
+		return fmt.Sprintf("row range is [%s, %s), staged as [%s, %s)",
+			t.Range.From, t.Range.Until, o.Range.From, o.Range.Until), false
 	case t.Range.Partial != o.Range.Partial:
 		return fmt.Sprintf("row range is partial: %t, staged as %t", t.Range.Partial, o.Range.Partial), false
 	case len(t.Slices) != len(o.Slices):
@@ -182,7 +182,8 @@ func (t *Task) SameWork(o *Task) (string, bool) {
 	}
 	for i, s := range t.Slices {
 		if s != o.Slices[i] {
-			return fmt.Sprintf("slice of dimension %q is [%s, %s), staged as [%s, %s)", s.Column, s.From, s.Until, o.Slices[i].From, o.Slices[i].Until), false
+			return fmt.Sprintf("slice of dimension %q is [%s, %s), staged as [%s, %s)",
+				s.Column, s.From, s.Until, o.Slices[i].From, o.Slices[i].Until), false
 		}
 	}
 	return "", true
@@ -206,7 +207,8 @@ func (t *Task) Validate() error {
 	if t.View != nil && (t.View.Schema == "" || t.View.Name == "") {
 		return errors.New("view without schema and name")
 	}
-	names := []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, t.Target().Schema, t.Target().Name}
+	to := t.Target()
+	names := []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, to.Schema, to.Name}
 	for _, s := range t.Slices {
 		names = append(names, s.Column)
 	}

@@ -61,13 +61,14 @@ func (o Order) Spelled() string {
 const (
 	HashValue  = "value"  // itself
 	HashFloat  = "float"  // itself and the sign of zero
+	HashBigint = "bigint" // itself and its upper half
 	HashText   = "text"   // its cast to text
 	HashRecord = "record" // the text of a record of it: a cast to text may lose something, or be the user's
 )
 
 // sendFunctions are what else Column.Hash may be: the function whose result is
 // hashed, the one by which a binary COPY sends the type.
-var sendFunctions = []string{"int8send", "numeric_send", "time_send", "timetz_send", "timestamp_send", "timestamptz_send",
+var sendFunctions = []string{"numeric_send", "time_send", "timetz_send", "timestamp_send", "timestamptz_send",
 
 	"interval_send", "pg_lsn_send", "xid8send", "array_send"}
 
@@ -76,7 +77,7 @@ func Sends(how string) bool { return slices.Contains(sendFunctions, how) }
 
 // KnowsHash reports whether that is a way to hash a column.
 func KnowsHash(how string) bool {
-	return slices.Contains([]string{HashValue, HashFloat, HashText, HashRecord}, how) || Sends(how)
+	return slices.Contains([]string{HashValue, HashFloat, HashBigint, HashText, HashRecord}, how) || Sends(how)
 }
 
 // Columns lists the columns of relations, by OID.

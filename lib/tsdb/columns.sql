@@ -12,8 +12,8 @@
 -- are one interval, arrays forget their bounds, floats the sign of zero; an
 -- enum hashes its OID, which differs between databases. So a type is hashed by
 -- its own function only if that tells all its values apart; floats with the
--- sign of zero; other built-in types by the bytes that binary COPY sends, or by
--- their text. Nondeterministic collations compare by ICU's sort keys, which
+-- sign of zero, bigint with its upper half; other built-in types by the bytes
+-- that binary COPY sends, or by their text. Nondeterministic collations compare by ICU's sort keys, which
 -- change with its version.
 with recursive part(attrelid, attnum, typ) as (
     select a.attrelid, a.attnum, a.atttypid
@@ -50,6 +50,7 @@ select a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
        case when coalesce(not o.deterministic, false) then 'text'
             when t.oid in (table exact) or t.oid = 'bpchar'::regtype and a.atttypmod >= 0 then 'value'
             when t.oid in (table float) then 'float'
+            when t.oid = 'int8'::regtype then 'bigint'
             when t.oid in (table sent) or el.oid in (table exact union all table sent union all table float) then t.typsend::text
             when t.typtype = 'e' or el.oid is not null
                  or t.typnamespace = 'pg_catalog'::regnamespace and t.oid <> 'bpchar'::regtype then 'text'

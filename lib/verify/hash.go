@@ -84,6 +84,8 @@ func (s *side) hashed(c Column) []string {
 	switch {
 	case c.How == tsdb.HashFloat:
 		return []string{q, "case when " + q + " = 0 then float8send(" + q + ") end"}
+	case c.How == tsdb.HashBigint:
+		return []string{q, q + " >> 32"}
 	case c.How == hashScale:
 		return []string{"numeric_send(trim_scale(" + q + "))"}
 	case c.How == hashJustified:
@@ -130,7 +132,9 @@ func (s *side) byEquality(ctx context.Context, cols []Column) ([]Column, error) 
 
 // bothByEquality is byEquality for two sides.
 func bothByEquality(ctx context.Context, from, to *side, cols []Column) ([]Column, error) {
-	a, b, err := both(ctx, from, to, func(ctx context.Context, s *side) ([]Column, error) { return s.byEquality(ctx, cols) })
+	a, b, err := both(ctx, from, to, func(ctx context.Context, s *side) ([]Column, error) {
+		return s.byEquality(ctx, cols)
+	})
 	if err != nil {
 		return nil, err
 	}

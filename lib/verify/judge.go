@@ -29,14 +29,17 @@ func (s *side) columns(of []tsdb.Column) []Column {
 // have, and what already differs. Generated columns are compared where both
 // sides have them; what only the target has was not copied.
 func agree(from, to *side) (cols []Column, diffs []task.Difference) {
-	theirs := map[string]Column{}
+	theirs, copied := map[string]Column{}, map[string]bool{}
 	for _, c := range to.columns(to.h.Columns) {
 		theirs[c.Name] = c
+	}
+	for _, c := range from.h.Copied() {
+		copied[c.Name] = true
 	}
 	for _, c := range from.columns(from.h.Columns) {
 		o, ok := theirs[c.Name]
 		if !ok {
-			if i := slices.IndexFunc(from.h.Columns, func(x tsdb.Column) bool { return x.Name == c.Name }); !from.h.Columns[i].Generated {
+			if copied[c.Name] {
 				diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
 			}
 			continue
@@ -88,60 +91,74 @@ func (s *side) follow(ctx context.Context, a *Summary) (cols []Column, diffs []t
 // verdict tells.
 const mostDifferences = 8
 
-// judge gives the verdict on two summaries.
-func judge(res *task.Result, m Method, a, b *Summary, diffs []task.Difference, to *side) {
-	res.Rows = a.Rows
-	more, tolerance := compare(a, b)
-	diffs = append(diffs, more...)
-	notes := ""
-	for _, note := range []string{a.Note, b.Note} {
-		if note != "" {
-			notes += "; " + note
+// comparison is what there is to judge of a task: the summaries of both sides,
+// and how their columns differ.
+type comparison struct {
+	method         Method
+	source, target *Summary
+	diffs          []task.Difference
+	to             *side // the target
+}
+
+// judge gives the verdict.
+func (c *comparison) judge(res *task.Result) {
+	more, tolerance := compare(c.source, c.target)
+	diffs := append(c.diffs, more...)
+	res.Rows = c.source.Rows
+	switch {
+	case len(diffs) == 0:
+		res.Status, res.Message = task.Verified, c.equal(tolerance)
+		if c.method != BySummary {
+			res.Hash = c.source.Hash
 		}
-	}
-	if len(diffs) == 0 {
-		res.Status, res.Message = task.Verified, fmt.Sprintf("equal: %d rows", a.Rows)
-		switch {
-		case m == ByValue:
-			res.Message = fmt.Sprintf("equal by value: %d rows", a.Rows)
-			notes += ", hash " + a.Hash
-		case m == ByRows:
-			notes += ", hash " + a.Hash
-		case tolerance > 0:
-			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns; sums of floating point within %.1g", len(b.Columns), tolerance)
-		default:
-			res.Message += fmt.Sprintf("; count, min, max and sum of %d columns", len(b.Columns))
-		}
-		res.Message += notes
-		return
-	}
-	if to.gone && a.Rows > 0 {
-		res.Status, res.Message = task.Gone, "gone on the target: the chunk was dropped there"+notes
-		diffs = []task.Difference{{What: "rows", Source: strconv.FormatInt(a.Rows, 10), Target: "0"}}
-	} else {
-		res.Status = task.Differs
-		said := diffs[0].String()
+	case c.to.gone && c.source.Rows > 0:
+		res.Status, res.Message = task.Gone, "gone on the target: the chunk was dropped there"
+		diffs = []task.Difference{{What: "rows", Source: strconv.FormatInt(c.source.Rows, 10), Target: "0"}}
+	default:
+		res.Status, res.Message = task.Differs, "differs: "+diffs[0].String()
 		if n := len(diffs) - 1; n > 0 {
-			said += fmt.Sprintf(" (and %d more)", n)
+			res.Message += fmt.Sprintf(" (and %d more)", n)
 		}
-		res.Message = "differs: " + said + notes
+		if diffs[0] == rowsHash(c.source, c.target) && haveHashes(c.source.Columns) {
+			res.Message += "; each column has the same values on both sides, but in other rows"
+		}
+	}
+	for _, note := range []string{c.source.Note, c.target.Note} {
+		if note != "" {
+			res.Message += "; " + note
+		}
 	}
 	res.Differences = diffs[:min(len(diffs), mostDifferences)]
 }
 
-// tell adds to a verdict the rows that were found to differ.
-func tell(res *task.Result, rows []task.Difference, atLeast int) {
+// equal is the message of a verdict that nothing differs.
+func (c *comparison) equal(tolerance float64) string {
+	rows := fmt.Sprintf("%d rows", c.source.Rows)
+	columns := fmt.Sprintf("; count, min, max and sum of %d columns", len(c.target.Columns))
+	switch {
+	case c.method == ByRows:
+		return "equal: " + rows
+	case c.method == ByValue:
+		return "equal by value: " + rows
+	case tolerance > 0:
+		columns += fmt.Sprintf("; sums of floating point within %.1g", tolerance)
+	}
+	return "equal: " + rows + columns
+}
+
+// listRows adds to a verdict the rows that were found to differ.
+func listRows(res *task.Result, rows []task.Difference, atLeast int) {
 	if atLeast > 0 {
 		res.Message += fmt.Sprintf("; rows that differ, by their key: at least %d", atLeast)
 	}
 	res.Differences = append(res.Differences, rows[:min(len(rows), mostDifferences)]...)
 }
 
-// tellEqual says of rows that differ that = calls them equal, and why that may be.
-func tellEqual(res *task.Result, to *side) {
+// excuse adds to a verdict that the rows that differ are equal by value, and why.
+func excuse(res *task.Result, to *side) {
 	res.EqualByValue = true
 	res.Message += "; only in values that = calls equal"
-	if to.compressed != nil {
+	if to.compressedChunk != nil {
 		res.Message += ": compression on the target keeps one of them for all"
 	}
 }
@@ -158,7 +175,8 @@ func (e *HashError) Error() string {
 	if e.Name != "" {
 		made = fmt.Sprintf("hash %q", e.Name)
 	}
-	return fmt.Sprintf("the summaries were made with %s, this bf-verify has hash %q: they cannot be compared", made, HashName)
+	return fmt.Sprintf("the summaries were made with %s, this bf-verify has hash %q: they cannot be compared",
+		made, HashName)
 }
 
 // Suggest says what to do next.
@@ -180,8 +198,13 @@ func (s *Summary) Check() error {
 		return fmt.Errorf("method %q: this bf knows %s, %s and %s", s.Method, ByRows, ByValue, BySummary)
 	case s.State != StateChunk && s.State != StateGone:
 		return fmt.Errorf("state %q: this bf knows %s and %s", s.State, StateChunk, StateGone)
-	case slices.ContainsFunc(s.Columns, func(c Column) bool { return c.Name == "" || strings.ContainsRune(c.Name, 0) || !knowsHash(c.How) }):
+	case slices.ContainsFunc(s.Columns, func(c Column) bool { return !c.valid() }):
 		return errors.New("a column without name, or hashed in a way this bf does not know")
 	}
 	return s.Task.Validate()
+}
+
+// valid reports whether a column that was read from outside can be one.
+func (c *Column) valid() bool {
+	return c.Name != "" && !strings.ContainsRune(c.Name, 0) && knowsHash(c.How)
 }

@@ -30,7 +30,7 @@ type finder struct {
 	few      int64 // rows that are fetched with their hashes
 }
 
-// fewKeys is how many rows are told.
+// fewKeys is how many rows a verdict lists.
 const fewKeys = 5
 
 // keys names a few rows that differ, by the hypertable's unique key; it does
@@ -66,7 +66,8 @@ func uniqueKey(ctx context.Context, s *side, cols []Column) (key []int, err erro
 
 // hashedRows is a FROM clause that gives each row's hash r and its key's k.
 func (f *finder) hashedRows(s *side) string {
-	return fmt.Sprintf("(select %s as k, %s as r from %s) x", hash(s.hashedRow(f.keyColumns())), hash(s.hashedRow(f.cols)), s.rows)
+	key, row := hash(s.hashedRow(f.keyColumns())), hash(s.hashedRow(f.cols))
+	return fmt.Sprintf("(select %s as k, %s as r from %s) x", key, row, s.rows)
 }
 
 func (f *finder) keyColumns() (cols []Column) {
@@ -78,7 +79,7 @@ func (f *finder) keyColumns() (cols []Column) {
 
 func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int, err error) {
 	for _, s := range []*side{f.from, f.to} {
-		// The number of buckets is beyond the planner: it might sort.
+		// The planner cannot estimate the number of buckets, and might sort.
 		if _, err := s.db.Exec(ctx, "set local enable_sort = off; set local work_mem = '8MB'"); err != nil {
 			return nil, 0, s.db.Wrap(err, "compare %s", s.rows)
 		}
@@ -87,9 +88,7 @@ func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int
 	for bits := 0; bits+f.bits < 64; bits += f.bits {
 		within := fmt.Sprintf("k & %d = %d", int64(1)<<bits-1, prefix)
 		bucket := fmt.Sprintf("(k >> %d) & %d", bits, 1<<f.bits-1)
-		a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
-			return sums(ctx, s, fmt.Sprintf("select %s, count(*), sum(r)::text from %s where %s group by 1", bucket, f.hashedRows(s), within))
-		})
+		a, b, err := f.sums(ctx, bucket, within)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -109,37 +108,40 @@ func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int
 			prefix |= other[0] << bits
 			continue
 		}
-		ka, kb, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
-			return sums(ctx, s, fmt.Sprintf("select k, count(*), sum(r)::text from %s where %s and %s = any($1) group by 1", f.hashedRows(s), within, bucket), few)
-		})
+		a, b, err = f.sums(ctx, "k", within+" and "+bucket+" = any($1)", few)
 		if err != nil {
 			return nil, 0, err
 		}
-		found := differing(ka, kb)
+		found := differing(a, b)
 		atLeast = max(atLeast, len(found))
-		diffs, err = f.tell(ctx, found[:min(len(found), fewKeys)])
+		diffs, err = f.compare(ctx, found[:min(len(found), fewKeys)])
 		slices.SortStableFunc(diffs, func(a, b task.Difference) int { return cmp.Compare(a.Key, b.Key) })
 		return diffs, atLeast, err
 	}
 	return nil, atLeast, nil
 }
 
-// sum is what the rows of a bucket, or of a key, come to.
+// sums adds up the rows of both sides that satisfy a condition, by what they are
+// grouped by.
+func (f *finder) sums(ctx context.Context, by, where string, args ...any) (a, b map[int64]sum, err error) {
+	return both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64]sum, error) {
+		sql := fmt.Sprintf("select %s, count(*), sum(r)::text from %s where %s group by 1", by, f.hashedRows(s), where)
+		rows, err := s.db.Query(ctx, sql, args...)
+		if err != nil {
+			return nil, s.db.Wrap(err, "compare %s", s.rows)
+		}
+		m := map[int64]sum{}
+		var n int64
+		var v sum
+		_, err = pgx.ForEachRow(rows, []any{&n, &v.rows, &v.hashes}, func() error { m[n] = v; return nil })
+		return m, s.db.Wrap(err, "compare %s", s.rows)
+	})
+}
+
+// sum is the number of rows of a bucket, or of a key, and the sum of their hashes.
 type sum struct {
 	rows   int64
 	hashes string
-}
-
-func sums(ctx context.Context, s *side, sql string, args ...any) (map[int64]sum, error) {
-	rows, err := s.db.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, s.db.Wrap(err, "compare %s", s.rows)
-	}
-	m := map[int64]sum{}
-	var n int64
-	var v sum
-	_, err = pgx.ForEachRow(rows, []any{&n, &v.rows, &v.hashes}, func() error { m[n] = v; return nil })
-	return m, s.db.Wrap(err, "compare %s", s.rows)
 }
 
 // differing returns the numbers whose sums differ, in order.
@@ -158,32 +160,41 @@ func differing(a, b map[int64]sum) (numbers []int64) {
 	return numbers
 }
 
-// row is one row to tell of: the text of its columns, and their hashes.
+// row is a row to list: the text of its columns, and their hashes.
 type row struct {
 	texts, hashes []*string
 }
 
-// tell fetches the rows with these hashes of keys and says what differs.
-func (f *finder) tell(ctx context.Context, hashes []int64) (diffs []task.Difference, err error) {
-	a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64][]row, error) { return f.rows(ctx, s, hashes) })
+// compare fetches the rows with these hashes of keys and lists what differs.
+func (f *finder) compare(ctx context.Context, hashes []int64) (diffs []task.Difference, err error) {
+	a, b, err := both(ctx, f.from, f.to, func(ctx context.Context, s *side) (map[int64][]row, error) {
+		return f.rows(ctx, s, hashes)
+	})
 	if err != nil {
 		return nil, err
 	}
 	for _, k := range hashes {
-		x, y := a[k], b[k]
-		switch {
-		case len(x) == 0 && len(y) == 0:
-		case len(x) == 1 && len(y) == 1:
-			for i, c := range f.cols {
-				if *x[0].hashes[i] != *y[0].hashes[i] {
-					diffs = append(diffs, task.Difference{What: "value", Column: c.Name, Key: f.name(x[0]), Source: text(x[0].texts[i]), Target: text(y[0].texts[i])})
-				}
-			}
-		default: // keys with nulls may be there several times
-			diffs = append(diffs, task.Difference{What: "row", Key: f.name(append(x, y...)[0]), Source: times(len(x)), Target: times(len(y))})
-		}
+		diffs = append(diffs, f.differences(a[k], b[k])...)
 	}
 	return diffs, nil
+}
+
+// differences are those of the rows of one key.
+func (f *finder) differences(x, y []row) (diffs []task.Difference) {
+	switch {
+	case len(x) == 0 && len(y) == 0:
+		return nil
+	case len(x) != 1 || len(y) != 1: // keys with nulls may be there several times
+		key := f.name(append(x, y...)[0])
+		return []task.Difference{{What: "row", Key: key, Source: times(len(x)), Target: times(len(y))}}
+	}
+	for i, c := range f.cols {
+		if *x[0].hashes[i] != *y[0].hashes[i] {
+			diffs = append(diffs, task.Difference{What: "value", Column: c.Name, Key: f.name(x[0]),
+				Source: text(x[0].texts[i]), Target: text(y[0].texts[i])})
+		}
+	}
+	return diffs
 }
 
 func times(n int) string {
@@ -211,7 +222,9 @@ func (f *finder) rows(ctx context.Context, s *side, hashes []int64) (map[int64][
 		texts = append(texts, short("("+shown(c)+")"))
 		each = append(each, hash(s.hashed(c))+"::text")
 	}
-	sql := fmt.Sprintf("select k, texts, hashes from (select %s as k, array[%s]::text[] as texts, array[%s]::text[] as hashes from %s) x where k = any($1)",
+	sql := fmt.Sprintf(`select k, texts, hashes
+        from (select %s as k, array[%s]::text[] as texts, array[%s]::text[] as hashes from %s) x
+        where k = any($1)`,
 		hash(s.hashedRow(f.keyColumns())), strings.Join(texts, ", "), strings.Join(each, ", "), s.rows)
 	rows, err := s.db.Query(ctx, sql, hashes)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"bf/lib/pg"
 	"bf/lib/source"
@@ -21,13 +20,13 @@ type side struct {
 	rows string // relation and condition, for a FROM clause
 	gone bool   // no chunk holds rows of the task's range
 	note string // what the reader of a verdict should know
-	// compressed is the chunk when it is compressed and all of it is compared;
-	// nil for one of the hypercore access method, which does not tell rows
-	// beside its batches from those in them.
-	compressed *tsdb.Chunk
+	// compressedChunk is the chunk if it is compressed and all of it is
+	// compared. It is nil for the hypercore access method: SELECT FROM ONLY
+	// returns all rows there, not the uncompressed ones.
+	compressedChunk *tsdb.Chunk
 }
 
-// enterSource looks at the chunk of a task in the snapshot it was staged with,
+// enterSource opens the transaction on the chunk of a task in the snapshot it was staged with,
 // or as it is now when that is no longer possible.
 func enterSource(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) {
 	s := &side{db: db}
@@ -57,37 +56,45 @@ func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 			return s, err
 		}
 		if s.h == nil {
-			return s, &pg.Error{Side: pg.Target, Object: t.Target().String(), Err: errors.New("is not there any more"), Hint: "create it as on the source and run bf-stage again"}
+			return s, &pg.Error{Side: pg.Target, Object: t.Target().String(), Err: errors.New("is not there any more"),
+				Hint: "create it as on the source and run bf-stage again"}
 		}
-		chunks, err := s.chunks(ctx, t)
-		if err != nil {
+		chunks, locked, err := s.lock(ctx, t)
+		switch {
+		case err != nil:
 			return s, err
+		case locked && len(chunks) == 1 && chunks[0].SameSlices(t.Slices):
+			return s, s.chunk(ctx, chunks[0], t)
+		case locked:
+			s.gone = len(chunks) == 0
+			return s, s.root(ctx, t)
 		}
-		var b strings.Builder
-		b.WriteString("begin isolation level repeatable read read only")
-		for _, c := range chunks {
-			b.WriteString("; lock table only " + pg.Ident(c.Name.Schema, c.Name.Name) + " in access share mode")
-		}
-		_, err = db.Exec(ctx, b.String())
-		if err != nil && pg.Code(err) != pg.UndefinedTable {
-			return s, err
-		}
-		if err == nil {
-			locked, err := s.chunks(ctx, t)
-			if err != nil {
-				return s, err
-			}
-			if slices.EqualFunc(chunks, locked, func(a, b *tsdb.Chunk) bool { return a.OID == b.OID && !b.Rewritten }) {
-				if len(chunks) == 1 && chunks[0].SameSlices(t.Slices) {
-					return s, s.chunk(ctx, chunks[0], t)
-				}
-				s.gone = len(chunks) == 0
-				return s, s.root(ctx, t)
-			}
-		}
-		s.leave(ctx) // chunks were made, dropped or compressed in the meantime
+		s.leave(ctx)
 	}
-	return s, &pg.Error{Side: pg.Target, Object: t.String(), Err: errors.New("its chunks keep changing"), Hint: "run bf-verify again"}
+	return s, &pg.Error{Side: pg.Target, Object: t.String(), Err: errors.New("its chunks keep changing"),
+		Hint: "run bf-verify again"}
+}
+
+// lock opens the transaction on the chunks of the task, locked. It reports
+// false when chunks were made, dropped or compressed in the meantime.
+func (s *side) lock(ctx context.Context, t *task.Task) (chunks []*tsdb.Chunk, locked bool, err error) {
+	before, err := s.chunks(ctx, t)
+	if err != nil {
+		return nil, false, err
+	}
+	sql := "begin isolation level repeatable read read only"
+	for _, c := range before {
+		sql += "; lock table only " + pg.Ident(c.Name.Schema, c.Name.Name) + " in access share mode"
+	}
+	switch _, err := s.db.Exec(ctx, sql); {
+	case pg.Code(err) == pg.UndefinedTable:
+		return nil, false, nil
+	case err != nil:
+		return nil, false, err
+	}
+	chunks, err = s.chunks(ctx, t)
+	locked = slices.EqualFunc(before, chunks, func(a, b *tsdb.Chunk) bool { return a.OID == b.OID && !b.Rewritten })
+	return chunks, locked, err
 }
 
 // chunks returns the chunk of the task's extent, or else all that may hold rows
@@ -103,16 +110,20 @@ func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) 
 	return s.db.ChunksIn(ctx, s.h, t.Range)
 }
 
+// chunk compares the rows of one chunk.
 func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
-	if hidden, err := s.db.HiddenRows(ctx, c, ""); err != nil {
+	hidden, err := s.db.HiddenRows(ctx, c, "")
+	if err != nil {
 		return err
-	} else if hidden > 0 {
-		s.remark(fmt.Sprintf("not compared: %d rows beside the batches of the %s's chunk, which no query shows", hidden, s.db.Side))
+	}
+	if hidden > 0 {
+		s.remark(fmt.Sprintf("not compared: %d rows beside the batches of the %s's chunk, which no query shows",
+			hidden, s.db.Side))
 	}
 	if !t.Range.Partial {
 		if c.Status&tsdb.StatusCompressed != 0 && c.RelationOID != 0 && c.AM != "hypercore" {
-			s.compressed = c
+			s.compressedChunk = c
 		}
 		return nil
 	}
@@ -120,12 +131,14 @@ func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	return s.where(ctx, cond, err)
 }
 
+// root compares the rows of the range, whatever chunks they are in.
 func (s *side) root(ctx context.Context, t *task.Task) error {
 	s.rows = pg.Ident(s.h.Name.Schema, s.h.Name.Name)
 	cond, err := s.db.TaskCondition(s.h, t)
 	return s.where(ctx, cond, err)
 }
 
+// where compares only the rows that satisfy a condition; err is why there is none.
 func (s *side) where(ctx context.Context, cond string, err error) error {
 	s.rows += " where " + cond
 	if err == nil && slices.ContainsFunc(s.h.Dimensions, func(d tsdb.Dimension) bool { return !d.Func.IsZero() }) {

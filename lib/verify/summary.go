@@ -35,9 +35,13 @@ type Summary struct {
 
 const kind = "summary"
 
-// End is the record after the summaries. What became of the left side of a pipe
-// does not show on the right: without it, summaries that are cut off, or an ssh
-// that was refused, would pass for all there is.
+func newSummary(state string) *Summary {
+	return &Summary{V: task.Version, Kind: kind, HashName: HashName, State: state}
+}
+
+// End is the record after the summaries. The right side of a pipe does not learn
+// the exit status of the left: without this record, summaries that are cut off, or
+// an ssh that was refused, would pass for all there is.
 type End struct {
 	V         int    `json:"v"`
 	Kind      string `json:"kind"`      // "end"
@@ -64,8 +68,7 @@ type Column struct {
 	*Values
 }
 
-// Values is what the values of one column come to, as text; nil where the type
-// does not have it.
+// Values are aggregates of one column as text, nil where its type has none.
 type Values struct {
 	Count string  `json:"count"` // not null
 	Min   *string `json:"min,omitempty"`
@@ -82,8 +85,8 @@ type want struct{ hash, values, hashes bool }
 func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, error) {
 	sum, err := s.query(ctx, cols, w, true)
 	if code := pg.Code(err); w.values && (code == "22003" || code == "22008") {
-		// Not exact numbers: the largest floats, infinite intervals. The
-		// transaction is aborted; its snapshot must stay.
+		// A sum of the largest floats or of infinite intervals. Only the savepoint
+		// is rolled back: the transaction keeps its snapshot.
 		if _, err := s.db.Exec(ctx, "rollback to savepoint summary"); err != nil {
 			return nil, s.db.Wrap(err, "rows of %s", s.rows)
 		}
@@ -93,7 +96,8 @@ func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, 
 }
 
 func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Summary, error) {
-	out := &Summary{V: task.Version, Kind: kind, HashName: HashName, State: StateChunk, Note: s.note, Columns: slices.Clone(cols)}
+	out := newSummary(StateChunk)
+	out.Note, out.Columns = s.note, slices.Clone(cols)
 	var b strings.Builder
 	b.WriteString("select count(*)")
 	dest := []any{&out.Rows}
@@ -137,7 +141,8 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 // timestamp with time zone are the same here.
 func plainType(t string) string {
 	// An interval's modifiers are words as well: interval day to second(3).
-	if fields, ok := strings.CutPrefix(t, "interval"); ok && !strings.HasSuffix(t, "[]") && (fields == "" || fields[0] == ' ' || fields[0] == '(') {
+	fields, interval := strings.CutPrefix(t, "interval")
+	if interval && !strings.HasSuffix(t, "[]") && (fields == "" || fields[0] == ' ' || fields[0] == '(') {
 		return "interval"
 	}
 	if before, rest, ok := strings.Cut(t, "("); ok {
@@ -159,7 +164,7 @@ func isFloat(typ string) bool { return typ == "double precision" || typ == "real
 
 // aggregates are count, min, max and sum of a column, each as text. Where
 // equality is coarser than identity (1.0 = 1.00, -0 = 0) min and max give back
-// any of the equal values: those are made the same. Types that have no order,
+// any of the equal values: they are normalized. Types that have no order,
 // or none that is the same on every server (collations, enums), are compared
 // by their text.
 func (s *side) aggregates(c Column, sums bool) []string {
@@ -183,7 +188,8 @@ func (s *side) aggregates(c Column, sums bool) []string {
 	case "money":
 		sum = "sum(" + q + "::numeric)::text"
 		return minmax("%s::text")
-	case "date", "time without time zone", "time with time zone", "timestamp without time zone", "timestamp with time zone", "oid", "pg_lsn", "inet":
+	case "date", "time without time zone", "time with time zone", "timestamp without time zone",
+		"timestamp with time zone", "oid", "pg_lsn", "inet":
 		return minmax("%s::text")
 	case "interval":
 		if sums {
@@ -194,7 +200,8 @@ func (s *side) aggregates(c Column, sums bool) []string {
 	least, most := "min("+text+")", "max("+text+")"
 	if !s.utf8() { // the order of the bytes in UTF-8
 		text = "encode(convert_to(" + text + `, 'UTF8'), 'hex') collate "C"`
-		least, most = "convert_from(decode(min("+text+"), 'hex'), 'UTF8')", "convert_from(decode(max("+text+"), 'hex'), 'UTF8')"
+		least = "convert_from(decode(min(" + text + "), 'hex'), 'UTF8')"
+		most = "convert_from(decode(max(" + text + "), 'hex'), 'UTF8')"
 	}
 	return []string{count, short(least), short(most), sum}
 }
@@ -208,8 +215,8 @@ func shown(c Column) string {
 	return q + "::text"
 }
 
-// short is a value of which only the beginning is shown, with what tells it
-// from others.
+// short is an expression for a text that is shown: of a long one the beginning,
+// its length, and a hash that tells it from others.
 func short(e string) string {
 	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
         else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || %[2]s || ')' end`,
@@ -251,7 +258,7 @@ func compare(a, b *Summary) (diffs []task.Difference, tolerance float64) {
 			}
 		}
 		if c.Sum != nil && o.Sum != nil && *c.Sum != *o.Sum {
-			if t := sumTolerance(c); t == 0 || !close(*c.Sum, *o.Sum, t) {
+			if t := sumTolerance(c); t == 0 || !within(*c.Sum, *o.Sum, t) {
 				same = false
 				say("sum", c.Name, *c.Sum, *o.Sum)
 			} else {
@@ -263,9 +270,19 @@ func compare(a, b *Summary) (diffs []task.Difference, tolerance float64) {
 		}
 	}
 	if a.Hash != b.Hash && len(diffs) == 0 {
-		say("hash", "", a.Hash, b.Hash)
+		diffs = append(diffs, rowsHash(a, b))
 	}
 	return diffs, tolerance
+}
+
+// rowsHash is the difference that shows where no column on its own differs.
+func rowsHash(a, b *Summary) task.Difference {
+	return task.Difference{What: "hash", Source: a.Hash, Target: b.Hash}
+}
+
+// haveHashes reports whether the hashes of single columns were computed.
+func haveHashes(cols []Column) bool {
+	return !slices.ContainsFunc(cols, func(c Column) bool { return c.Values == nil || c.Hash == nil })
 }
 
 func text(s *string) string {
@@ -291,7 +308,7 @@ func sumTolerance(c Column) float64 {
 	return n * n * 0x1p-52 * max(math.Abs(lo), math.Abs(hi))
 }
 
-func close(a, b string, tolerance float64) bool {
+func within(a, b string, tolerance float64) bool {
 	x, err1 := strconv.ParseFloat(a, 64)
 	y, err2 := strconv.ParseFloat(b, 64)
 	return err1 == nil && err2 == nil && math.Abs(x-y) <= tolerance

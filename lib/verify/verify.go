@@ -23,8 +23,8 @@ const (
 	// ByRows hashes every row and adds the hashes up: it finds any change of the
 	// multiset of rows.
 	ByRows Method = "rows"
-	// ByValue is ByRows for values as their types' = sees them: 1.0 is 1.00.
-	// Compression on the target keeps one of such values for all.
+	// ByValue is ByRows, but values that their type's = calls equal count as
+	// equal (1.0 and 1.00): compression may keep one of them for all.
 	ByValue Method = "values"
 	// BySummary compares the number of rows and count, min, max and sum of each
 	// column.
@@ -34,8 +34,7 @@ const (
 // Known reports whether m is one of the methods.
 func (m Method) Known() bool { return m == ByRows || m == ByValue || m == BySummary }
 
-// Pair compares tasks over one connection per side. A half of it has one side
-// only.
+// Pair compares tasks over one connection per side; for a half, of one side only.
 type Pair struct {
 	Source, Target *tsdb.DB
 	method         Method
@@ -63,7 +62,8 @@ func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *Pair
 		}
 	}
 	if p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
-		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"), Hint: "check --source and --target"}
+		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"),
+			Hint: "check --source and --target"}
 	}
 	return p, nil
 }
@@ -102,7 +102,7 @@ func (p *Pair) Verify(ctx context.Context, t *task.Task) (*task.Result, error) {
 	return report(t, func(res *task.Result) error { return p.verify(ctx, t, res) })
 }
 
-// report runs f, which fills in the result of a task.
+// report returns the result of a task, which f fills in.
 func report(t *task.Task, f func(res *task.Result) error) (*task.Result, error) {
 	start := time.Now()
 	res := &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk}
@@ -139,7 +139,8 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 	if err != nil {
 		return err
 	}
-	judge(res, p.method, a, b, diffs, to)
+	c := comparison{method: p.method, source: a, target: b, diffs: diffs, to: to}
+	c.judge(res)
 	if a.Hash == b.Hash || to.gone {
 		return nil
 	}
@@ -147,14 +148,14 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 	if err != nil {
 		return err
 	}
-	tell(res, found, atLeast)
+	listRows(res, found, atLeast)
 	if p.method == ByRows && len(diffs) == 0 && a.Rows == b.Rows {
 		equal, err := equalByValue(ctx, from, to, cols)
 		if err != nil {
 			return err
 		}
 		if equal {
-			tellEqual(res, to)
+			excuse(res, to)
 		}
 	}
 	return nil
@@ -173,9 +174,8 @@ func equalByValue(ctx context.Context, from, to *side, cols []Column) (bool, err
 	return err == nil && a.Hash == b.Hash, err
 }
 
-// compare computes what is compared of the two sides, in the cheapest way that
-// the method allows for this pair of chunks; where rows differ, also what shows
-// the difference.
+// compare summarizes the two sides in the cheapest way that the method allows for
+// this pair of chunks. Where rows differ, the summaries show in which columns.
 func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b *Summary, err error) {
 	summaries := func(w want) (a, b *Summary, err error) {
 		return both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) { return s.summarize(ctx, cols, w) })
@@ -183,7 +183,7 @@ func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b
 	if p.method == BySummary {
 		return summaries(want{values: true})
 	}
-	a, b, proven, err := p.batches(ctx, from, to)
+	a, b, proven, err := p.compareBatches(ctx, from, to)
 	if err != nil || proven {
 		return a, b, err
 	}
@@ -222,7 +222,9 @@ func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
 	from, err := enterSource(ctx, db, t)
 	defer from.leave(ctx)
 	if errors.Is(err, source.ErrGone) {
-		return &Summary{V: task.Version, Kind: kind, Task: *t, Method: m, HashName: HashName, State: StateGone, Seconds: time.Since(start).Seconds()}, nil
+		s := newSummary(StateGone)
+		s.Task, s.Method, s.Seconds = *t, m, time.Since(start).Seconds()
+		return s, nil
 	}
 	if err != nil {
 		return nil, db.Wrap(err, "chunk %s", t.Chunk)
@@ -233,7 +235,8 @@ func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
 			return nil, err
 		}
 	}
-	// All that a judge may want to show: nobody can come back and ask.
+	// With the values of columns even if only rows are hashed: the judge may have
+	// to show them, and cannot query the source.
 	s, err := from.summarize(ctx, cols, want{hash: m != BySummary, values: true})
 	if err != nil {
 		return nil, err
@@ -265,7 +268,8 @@ func (p *Pair) Judge(ctx context.Context, t *task.Task, a *Summary) (*task.Resul
 		if err != nil {
 			return err
 		}
-		judge(res, a.Method, a, b, diffs, to)
+		c := comparison{method: a.Method, source: a, target: b, diffs: diffs, to: to}
+		c.judge(res)
 		return nil
 	})
 }

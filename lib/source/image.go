@@ -4,16 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
-	"bf/lib/pg"
-	"bf/lib/stream"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
 
-// image describes the state of the chunk to the target, and decides as far as
-// the source can whether its compressed relation travels as it is.
+// image describes the state of the chunk to the target. It has a compressed
+// relation if that may travel as it is, as far as the source can tell.
 func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (*tsdb.Image, error) {
 	img := &tsdb.Image{Compressed: c.Status&tsdb.StatusCompressed != 0, Frozen: c.Status&tsdb.StatusFrozen != 0}
 	if !img.Compressed {
@@ -42,12 +39,13 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 		return img, err
 	}
 	if column := img.Relation.Broken(); column != "" {
-		img.Relation, img.WhyRows = nil, fmt.Sprintf("the server has cut the name of metadata of column %q within a character, and takes it from no client", column)
+		img.Relation, img.WhyRows = nil, fmt.Sprintf("the server has cut the name of metadata of column %q "+
+			"within a character, and takes it from no client", column)
 		return img, nil
 	}
-	// A SQL NULL in the compressed relation stands for the default of a column
-	// that was added with one after compression; the target's chunk may be
-	// younger than that and would read NULL.
+	// In a batch that is older than a column, SQL NULL stands for the default that
+	// the column was added with. The target's chunk may be younger than the column
+	// and would read NULL.
 	missing, err := d.db.Missing(ctx, c.OID)
 	if err != nil {
 		return nil, err
@@ -92,11 +90,11 @@ func whyRows(c *tsdb.Chunk, t *task.Task) string {
 	case t.Range.Partial:
 		return "the staged range covers only a part of the chunk"
 	case c.Status&tsdb.StatusUnordered != 0:
-		// No call sets this bit on the target: it would take the batches for
-		// ordered.
+		// No call sets this bit on the target, which would take the batches for
+		// ordered ones.
 		return "its batches are unordered"
 	case c.AM == "hypercore":
-		// Without ONLY its rows come once, with ONLY they come as well.
+		// SELECT FROM ONLY returns all its rows, not the uncompressed ones.
 		return "it uses the hypercore access method"
 	}
 	return ""
@@ -107,43 +105,12 @@ func whyRows(c *tsdb.Chunk, t *task.Task) string {
 func (d *Dumper) unreadable(ctx context.Context, c *tsdb.Chunk) (why string, err error) {
 	var may bool
 	var role string
-	if err := d.db.QueryRow(ctx, "select has_table_privilege($1::oid, 'select'), quote_ident(current_user)", c.RelationOID).Scan(&may, &role); err != nil || may {
+	err = d.db.QueryRow(ctx, "select has_table_privilege($1::oid, 'select'), quote_ident(current_user)", c.RelationOID).
+		Scan(&may, &role)
+	if err != nil || may {
 		return "", err
 	}
 	rel, err := d.db.RelationName(ctx, c.RelationOID)
-	return fmt.Sprintf("the source's role may not read the compressed relation; this helps: grant select on %s to %s", rel, role), err
-}
-
-// batches describes the COPY of the compressed relation.
-func (d *Dumper) batches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relation) (string, stream.Part, error) {
-	part := stream.Part{Relation: stream.Compressed, Format: stream.Binary, Bytes: c.Bytes}
-	cols, err := d.db.Columns(ctx, c.RelationOID)
-	if err != nil {
-		return "", part, err
-	}
-	rel, err := d.db.RelationName(ctx, c.RelationOID)
-	if err != nil {
-		return "", part, err
-	}
-	for _, col := range cols[c.RelationOID] {
-		if !col.Binary {
-			part.Format = stream.Text
-		}
-	}
-	var exprs []string
-	for _, col := range r.Columns {
-		part.Columns = append(part.Columns, stream.Column{Name: col.Name, Type: col.Type})
-		if col.Type == tsdb.CompressedData {
-			exprs = append(exprs, d.db.NullBatches(col.Name))
-		} else {
-			exprs = append(exprs, pg.Ident(col.Name))
-		}
-	}
-	return fmt.Sprintf("copy (select %s from only %s) to stdout (format %s)", strings.Join(exprs, ", "), rel, part.Format), part, nil
-}
-
-// rewritten is a chunk that a shared snapshot no longer shows as it is.
-func rewritten(t *task.Task) error {
-	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: fmt.Errorf("%w: rewritten (compressed, decompressed, truncated) after it was taken", ErrSnapshot),
-		Hint: "pause compression on the source and run bf-stage again with a new snapshot, or without one"}
+	return fmt.Sprintf("the source's role may not read the compressed relation; this helps: grant select on %s to %s",
+		rel, role), err
 }

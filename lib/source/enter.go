@@ -1,0 +1,152 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// ErrGone is returned by Enter when the chunk no longer exists: the record is of
+// this database, so the chunk was there when it was staged, and retention has
+// dropped it since (or it was detached, which takes its rows out of the
+// hypertable as well).
+var ErrGone = errors.New("dropped on the source since it was staged")
+
+// replayed refuses a standby that lags behind the moment of staging: it would
+// lack rows, or the chunk itself, which then looks dropped.
+func replayed(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+	if !db.Standby || t.LSN == "" {
+		return nil
+	}
+	var there bool
+	// The position may be behind the header of a WAL page (40 bytes) that is not
+	// written yet; no commit record is that short.
+	err := db.QueryRow(ctx, `select not pg_is_in_recovery()
+            or pg_wal_lsn_diff(pg_last_wal_replay_lsn(), $1::text::pg_lsn) >= -40`, t.LSN).Scan(&there)
+	if err != nil {
+		return db.Wrap(err, "log position %q of %s", t.LSN, t)
+	}
+	if !there {
+		return &pg.Error{Side: pg.Source, Object: t.String(),
+			Err:  fmt.Errorf("the standby has not replayed the log up to where the task was staged (%s)", t.LSN),
+			Hint: "wait until it has caught up and run the task again, or read from the primary"}
+	}
+	return nil
+}
+
+// ErrSnapshot is in the error of Enter when the chunk cannot be read in the
+// task's exported snapshot.
+var ErrSnapshot = errors.New("cannot be read in the snapshot it was staged with")
+
+// Enter opens a read-only transaction on the chunk of a task and returns the
+// chunk and its hypertable, after checking that the record tells the truth
+// about them. The caller ends the transaction, also after an error.
+//
+// The lock is the first statement: it takes no snapshot and keeps compression
+// and drop_chunks away until the end, so that the snapshot, taken after it, and
+// the catalog agree.
+func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.Hypertable, error) {
+	if t.Origin != "" && t.Origin != db.Origin {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(),
+			Err:  errors.New("was staged from another database than --source"),
+			Hint: "check --source; when the source has moved to a new server: bf-clean --force, then run bf-stage again"}
+	}
+	if err := replayed(ctx, db, t); err != nil {
+		return nil, nil, err
+	}
+	if err := begin(ctx, db, t); err != nil {
+		return nil, nil, err
+	}
+	c, err := db.Chunk(ctx, t.Chunk)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c == nil {
+		return nil, nil, gone(ctx, db, t)
+	}
+	h, err := db.Hypertable(ctx, c.Hypertable)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := staged(c, h, t); err != nil {
+		return nil, nil, err
+	}
+	return c, h, nil
+}
+
+// begin opens the transaction and locks the chunk.
+func begin(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+	sql := "begin isolation level repeatable read read only;"
+	if t.Snapshot != "" {
+		sql += "set transaction snapshot " + pg.Literal(t.Snapshot) + ";"
+	}
+	_, err := db.Exec(ctx, sql+"lock table only "+pg.Ident(t.Chunk.Schema, t.Chunk.Name)+" in access share mode")
+	switch code := pg.Code(err); {
+	case err == nil:
+		return nil
+	case code == pg.UndefinedTable || code == "3F000":
+		return gone(ctx, db, t)
+	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
+		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot,
+			Err:  fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
+			Hint: "the session that exported it must stay open until all dumps are done; run bf-stage again with a new one"}
+	}
+	return err
+}
+
+// staged refuses a chunk that is no longer what the task says; h is nil if its
+// hypertable is gone.
+func staged(c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) error {
+	var err error
+	switch {
+	case h == nil || h.Name != t.Hypertable:
+		err = fmt.Errorf("does not belong to %s (renamed since it was staged?)", t.Hypertable)
+	case !c.SameSlices(t.Slices):
+		err = errors.New("covers another range than when it was staged (merged, split, or a dimension renamed)")
+	case c.Rewritten:
+		// Only with a shared snapshot: it is older than a compression or a
+		// TRUNCATE, and would read nothing.
+		return rewritten(t)
+	default:
+		return nil
+	}
+	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(), Err: err, Hint: "run bf-stage again"}
+}
+
+// gone says what has become of a chunk that is not there under its name. ErrGone
+// is for one whose rows are no longer in the hypertable. Those of a chunk that was
+// renamed, or merged into another, still are: calling it dropped would lose them.
+// The catalog is asked as it is now: the task's snapshot may be older than the
+// change, and an aborted transaction answers nothing.
+func gone(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+	if _, err := db.Exec(ctx, "rollback"); err != nil {
+		return err
+	}
+	heirs, err := db.Heirs(ctx, t)
+	switch {
+	case err != nil:
+		return err
+	case len(heirs) == 0:
+		return ErrGone
+	case t.Snapshot != "" && slices.ContainsFunc(heirs, func(c *tsdb.Chunk) bool { return c.Name == t.Chunk }):
+		return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
+			Err:  fmt.Errorf("%w: made after it was taken", ErrSnapshot),
+			Hint: "run bf-stage again with a new snapshot, or without one"}
+	}
+	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
+		Err: fmt.Errorf("is not a chunk any more, but its range is in %s: renamed, merged, split, or dropped and made again "+
+			"since it was staged", heirs[0].Name),
+		Hint: "run bf-stage again, with the same range as before or a wider one"}
+}
+
+// rewritten is a chunk that a shared snapshot no longer shows as it is.
+func rewritten(t *task.Task) error {
+	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
+		Err:  fmt.Errorf("%w: rewritten (compressed, decompressed, truncated) after it was taken", ErrSnapshot),
+		Hint: "pause compression on the source and run bf-stage again with a new snapshot, or without one"}
+}
