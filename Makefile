@@ -14,7 +14,7 @@ DESTDIR =
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION)'
-TOOLS    = backfill clone-schema
+TOOLS    = backfill
 SHELLS   = $(filter-out %.1,$(wildcard scripts/*)) .ci/run
 # The manual: a page stands beside what it describes.
 MAN      = $(wildcard cmd/*/*.1 scripts/*.1 lib/*/*.5 cmd/*.7)

@@ -21,7 +21,18 @@ func (p *pair) script(t testing.TB, name string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := p.command(t, path, args...)
+	return p.equip(p.command(t, path, args...))
+}
+
+// clone prepares bf-clone-schema.
+func (p *pair) clone(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	return p.equip(p.command(t, "bf-clone-schema", args...))
+}
+
+// equip gives a command the programs of the target's PostgreSQL and the two
+// sides.
+func (p *pair) equip(cmd *exec.Cmd) *exec.Cmd {
 	for i, kv := range cmd.Env {
 		if v, ok := strings.CutPrefix(kv, "PATH="); ok {
 			cmd.Env[i] = "PATH=" + p.dst.Install.BinDir + string(os.PathListSeparator) + v
@@ -119,7 +130,6 @@ func TestBackfillUsage(t *testing.T) {
 	} {
 		wantOutput(t, (*pair)(nil).command(t, "../../scripts/backfill", c.args...), 2, "backfill: "+c.message+"\nhint: backfill --help\n")
 	}
-	wantOutput(t, (*pair)(nil).command(t, "../../scripts/clone-schema", "--source=x"), 2, "clone-schema: --target is required (or BF_TARGET)\n")
 }
 
 // TestBackfillFailure lets one chunk fail: the others are copied, and the rest

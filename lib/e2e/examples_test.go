@@ -90,7 +90,7 @@ func TestExamples(t *testing.T) {
 func installed(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, s := range []string{"backfill", "clone-schema"} {
+	for _, s := range []string{"backfill"} {
 		path, err := filepath.Abs("../../scripts/" + s)
 		if err != nil {
 			t.Fatal(err)

@@ -128,7 +128,7 @@ func tools(t *testing.T) map[string]string {
 	}
 	scripts := installed(t)
 	all := map[string]string{}
-	for _, s := range []string{"bf-backfill", "bf-clone-schema"} {
+	for _, s := range []string{"bf-backfill"} {
 		all[s] = filepath.Join(scripts, s)
 	}
 	for _, path := range paths {

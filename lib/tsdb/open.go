@@ -63,12 +63,22 @@ func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{Conn: conn}
-	if err := db.probe(ctx); err != nil {
+	db, err := On(ctx, conn)
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return db, nil
+}
+
+// ErrNoExtension: the database does not have TimescaleDB.
+var ErrNoExtension = errors.New("the timescaledb extension is not installed")
+
+// On probes a connection that is open already, and may be in a transaction. The
+// error is ErrNoExtension on a database without TimescaleDB.
+func On(ctx context.Context, conn *pg.Conn) (*DB, error) {
+	db := &DB{Conn: conn}
+	return db, db.probe(ctx)
 }
 
 func (db *DB) probe(ctx context.Context) error {
@@ -76,7 +86,7 @@ func (db *DB) probe(ctx context.Context) error {
 	var columns []string
 	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: errors.New("the timescaledb extension is not installed"),
+		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: ErrNoExtension,
 			Hint: "check the database name; on a new target run: create extension timescaledb"}
 	}
 	if err != nil {

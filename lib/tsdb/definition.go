@@ -1,0 +1,259 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed definitions.sql
+	definitionsSQL string
+	//go:embed aggregate_definitions.sql
+	aggregateDefinitionsSQL string
+	//go:embed job_definitions.sql
+	jobDefinitionsSQL string
+	//go:embed takes.sql
+	takesSQL string
+	//go:embed internals.sql
+	internalsSQL string
+)
+
+// Definition is what a hypertable was made with, in terms that hold on every
+// server.
+type Definition struct {
+	ID             int32                 `json:"id"`
+	OID            uint32                `json:"oid"`
+	Name           task.Name             `json:"name"`
+	ChunkSchema    string                `json:"chunk_schema"` // "" for TimescaleDB's own
+	ChunkPrefix    string                `json:"chunk_prefix"` // of the names of its chunks; "" for TimescaleDB's choice
+	ChunkTarget    int64                 `json:"chunk_target"` // bytes, of adaptive chunking; 0 for none
+	Compressed     bool                  `json:"compressed"`   // compression (the columnstore) is enabled
+	DirectCompress bool                  `json:"direct_compress"`
+	Dimensions     []DimensionDefinition `json:"dimensions"` // in the order they were added
+	Tablespaces    []string              `json:"tablespaces"`
+	Skips          []string              `json:"skips"` // columns with chunk skipping
+	Granular       map[string]string     `json:"granular"`
+	Settings       *Settings             `json:"-"` // of compression; nil for none
+}
+
+// DimensionDefinition is what a dimension was made with.
+type DimensionDefinition struct {
+	Column     string `json:"column"`
+	Partitions int    `json:"partitions"` // 0 for an open dimension
+	Interval   int64  `json:"interval"`   // of an open dimension, in internal units
+	RangeType  string `json:"range_type"` // what an open dimension ranges over
+	// Func is the user's partitioning function, Now the one that tells the
+	// current time of an integer dimension; nil for none.
+	Func *task.Name `json:"func"`
+	Now  *task.Name `json:"now"`
+	// CompressedInterval is what chunks are merged into when they are
+	// compressed, in internal units; 0 for none.
+	CompressedInterval int64 `json:"compressed_interval"`
+}
+
+// Integer reports whether an open dimension ranges over integers, not times.
+func (d *DimensionDefinition) Integer() bool { return isInt(d.RangeType) }
+
+// Definitions lists what all hypertables were made with, by name, those behind
+// continuous aggregates among them.
+func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
+	skips, granular := "null::jsonb", "null::jsonb"
+	tables, err := db.catalogs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if tables["chunk_column_stats"] {
+		skips = "(select jsonb_agg(distinct column_name) from _timescaledb_catalog.chunk_column_stats where hypertable_id = h.id)"
+	}
+	if tables["hypertable_cagg_settings"] {
+		granular = "(select to_jsonb(s) - 'hypertable_id' from _timescaledb_catalog.hypertable_cagg_settings s where s.hypertable_id = h.id)"
+	}
+	sql := strings.NewReplacer("{skips}", skips, "{granular}", granular, "{which}", "true").Replace(definitionsSQL)
+	ds, err := fromJSON[Definition](ctx, db, sql, "list hypertables")
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range ds {
+		if d.Compressed {
+			if d.Settings, err = db.settings(ctx, d.OID, d.ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return ds, nil
+}
+
+// catalogs are the tables that only some versions have.
+func (db *DB) catalogs(ctx context.Context) (map[string]bool, error) {
+	rows, err := db.Query(ctx, "select relname from pg_class where relnamespace = to_regnamespace('_timescaledb_catalog') and relkind = 'r'")
+	if err != nil {
+		return nil, db.Wrap(err, "list catalogs")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	m := map[string]bool{}
+	for _, n := range names {
+		m[n] = true
+	}
+	return m, db.Wrap(err, "list catalogs")
+}
+
+// AggregateDefinition is what a continuous aggregate was made with.
+type AggregateDefinition struct {
+	ID               int32             `json:"id"` // of its materialization hypertable
+	View             task.Name         `json:"view"`
+	OID              uint32            `json:"oid"`    // of the user's view
+	Direct           uint32            `json:"direct"` // OID of the view with its query
+	Owner            string            `json:"owner"`
+	MaterializedOnly bool              `json:"materialized_only"`
+	Partial          bool              `json:"partial"` // in the old format (finalized = false)
+	Granular         bool              `json:"granular"`
+	Query            string            `json:"query"` // with qualified names, and a semicolon
+	Indexes          []IndexDefinition `json:"indexes"`
+	// Hypertable is the materialization hypertable.
+	Hypertable *Definition `json:"-"`
+}
+
+// IndexDefinition is an index of a continuous aggregate.
+type IndexDefinition struct {
+	Name       string `json:"name"` // "" where the server chose it
+	Unique     bool   `json:"unique"`
+	Definition string `json:"definition"` // from USING on
+}
+
+// AggregateDefinitions lists what all continuous aggregates were made with,
+// parents first. Their hypertables are taken out of ds.
+func (db *DB) AggregateDefinitions(ctx context.Context, ds []*Definition) (as []*AggregateDefinition, rest []*Definition, err error) {
+	as, err = fromJSON[AggregateDefinition](ctx, db, aggregateDefinitionsSQL, "list continuous aggregates")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range ds {
+		if i := slices.IndexFunc(as, func(a *AggregateDefinition) bool { return a.ID == d.ID }); i >= 0 {
+			as[i].Hypertable = d
+		} else {
+			rest = append(rest, d)
+		}
+	}
+	return as, rest, nil
+}
+
+// JobDefinition is what a job was made with.
+type JobDefinition struct {
+	ID               int32                      `json:"id"`
+	Proc             task.Name                  `json:"proc"`
+	Owner            string                     `json:"owner"`
+	ScheduleInterval string                     `json:"schedule_interval"`
+	MaxRuntime       string                     `json:"max_runtime"`
+	MaxRetries       int                        `json:"max_retries"`
+	RetryPeriod      string                     `json:"retry_period"`
+	Scheduled        bool                       `json:"scheduled"`
+	Fixed            *bool                      `json:"fixed"`
+	InitialStart     string                     `json:"initial_start"`
+	Timezone         string                     `json:"timezone"`
+	Config           map[string]json.RawMessage `json:"config"`
+	Check            *task.Name                 `json:"check"`
+	Name             string                     `json:"name"`
+	Of               *task.Name                 `json:"of"` // of a policy: the hypertable, or the continuous aggregate
+}
+
+// The built-in procedures of policies.
+const (
+	PolicyRefresh     = "policy_refresh_continuous_aggregate"
+	PolicyRetention   = "policy_retention"
+	PolicyCompression = "policy_compression"
+	PolicyReorder     = "policy_reorder"
+)
+
+// Policy reports whether the job runs a procedure of TimescaleDB's own.
+func (j *JobDefinition) Policy() bool { return strings.HasPrefix(j.Proc.Schema, "_timescaledb_") }
+
+// JobDefinitions lists what the users' jobs were made with.
+func (db *DB) JobDefinitions(ctx context.Context) ([]*JobDefinition, error) {
+	var table string
+	err := db.QueryRow(ctx, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text").Scan(&table)
+	if err != nil {
+		return nil, db.Wrap(err, "list jobs")
+	}
+	return fromJSON[JobDefinition](ctx, db, strings.ReplaceAll(jobDefinitionsSQL, "{jobs}", table), "list jobs")
+}
+
+func fromJSON[T any](ctx context.Context, db *DB, sql, what string) ([]*T, error) {
+	rows, err := db.Query(ctx, sql)
+	if err != nil {
+		return nil, db.Wrap(err, "%s", what)
+	}
+	ts, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*T, error) {
+		var b []byte
+		if err := r.Scan(&b); err != nil {
+			return nil, err
+		}
+		t := new(T)
+		return t, json.Unmarshal(b, t)
+	})
+	return ts, db.Wrap(err, "%s", what)
+}
+
+// Language is what a server's SQL for TimescaleDB looks like.
+type Language struct {
+	args map[string][]string // of the public functions
+}
+
+// Language finds out which functions the server has.
+func (db *DB) Language(ctx context.Context) (*Language, error) {
+	rows, err := db.Query(ctx, takesSQL)
+	if err != nil {
+		return nil, db.Wrap(err, "list functions")
+	}
+	l := &Language{map[string][]string{}}
+	var name string
+	var args []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &args}, func() error {
+		l.args[name] = slices.Clone(args)
+		return nil
+	})
+	return l, db.Wrap(err, "list functions")
+}
+
+// Has reports whether there is such a function or procedure.
+func (l *Language) Has(function string) bool {
+	_, ok := l.args[function]
+	return ok
+}
+
+// Takes reports whether the function has an argument of that name.
+func (l *Language) Takes(function, arg string) bool { return slices.Contains(l.args[function], arg) }
+
+// Columnstore reports whether the options of compression have the names of the
+// columnstore (2.18 and newer); the old ones are understood everywhere.
+func (l *Language) Columnstore() bool { return l.Has("add_columnstore_policy") }
+
+// Internal is a relation of TimescaleDB's.
+type Internal struct {
+	OID  uint32
+	Name task.Name
+}
+
+// Internals lists the chunks and compressed relations that do not show by schema
+// and name that they are.
+func (db *DB) Internals(ctx context.Context) ([]Internal, error) {
+	compressed := ""
+	if db.columns["compression_settings.compress_relid"] {
+		compressed = "union select compress_relid::oid from _timescaledb_catalog.compression_settings"
+	}
+	rows, err := db.Query(ctx, strings.Replace(internalsSQL, "{compressed}", compressed, 1))
+	if err != nil {
+		return nil, db.Wrap(err, "list chunks")
+	}
+	is, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (i Internal, err error) {
+		err = r.Scan(&i.OID, &i.Name.Schema, &i.Name.Name)
+		return i, err
+	})
+	return is, db.Wrap(err, "list chunks")
+}
