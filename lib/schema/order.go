@@ -47,6 +47,9 @@ func (m *maker) write(ctx context.Context) error {
 		m.phase(func(e *entry) bool { return m.late[e] && !last(e) }),
 		// A hypertable with row security can have no new aggregate.
 		m.phase(func(e *entry) bool { return !last(e) }),
+		// ≤ 2.28: a column privilege cannot be granted once compression is
+		// enabled. What is made from then on must not get default privileges.
+		m.phase(func(e *entry) bool { return e.kind == "ACL" }),
 		m.tuning,
 		m.phase(func(e *entry) bool { return e.kind != "EVENT TRIGGER" && !m.ofEventTrigger(e) }),
 		m.jobs,
@@ -346,6 +349,12 @@ func (m *maker) jobs(ctx context.Context) error {
 		if !j.Scheduled {
 			state = "paused"
 		}
+		if !m.dialect.pausable(j) {
+			if err := m.about("", fmt.Sprintf("On the source %s. This version cannot pause it; after the backfill:\n%s", describe(j), m.dialect.unpaused(j))); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := m.about(describe(j)+" of the source", fmt.Sprintf("On the source %s, %s; made paused", describe(j), state)); err != nil {
 			return err
 		}
@@ -401,8 +410,8 @@ func (c *clone) print(ctx context.Context, m *maker) error {
 		return err
 	}
 	if len(c.plan.jobs) > 0 {
-		if err := m.about("", "All jobs are paused. After the backfill, for each number that was printed as "+toResume+":\nselect "+
-			c.dialect.call("alter_job", "", "NUMBER", "scheduled", "true")+";"); err != nil {
+		if err := m.about("", "All jobs are paused. After the backfill, with the numbers that were printed as "+toResume+":\n"+
+			c.resume("NUMBER, ...")); err != nil {
 			return err
 		}
 	}
@@ -429,6 +438,16 @@ func (c *clone) run(ctx context.Context, m *maker) error {
 		c.nothingMade(ctx)
 		return err
 	}
+	var later []*tsdb.JobDefinition
+	c.plan.jobs = slices.DeleteFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool {
+		if !c.dialect.pausable(j) {
+			later = append(later, j)
+		}
+		return !c.dialect.pausable(j)
+	})
 	c.summary(r.resume)
+	for _, j := range later {
+		c.Warn("not made, as TimescaleDB %s cannot pause it: %s; after the backfill: %s", c.target.version, describe(j), c.dialect.unpaused(j))
+	}
 	return nil
 }

@@ -149,6 +149,7 @@ func (c *clone) lookUpHypertables(ctx context.Context) (err error) {
 		c.dialect.types[d.Name] = d.Dimensions[0].RangeType
 	}
 	for _, a := range p.aggregates {
+		c.dialect.nested[a.View] = a.Nested && !c.pausesNested
 		c.dialect.types[a.View] = a.Hypertable.Dimensions[0].RangeType
 	}
 	return nil
@@ -288,13 +289,18 @@ func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 		}
 	}
 	c.leaveOutOfCatalogs()
-	var oids []uint32
-	for o := range c.plan.left {
+	c.leftTables, err = names(ctx, c.conn, "list tables", "select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace "+
+		"where c.oid = any($1::oid[]) and relkind in ('r', 'p', 'S') order by 1, 2", c.plan.leftOIDs())
+	return err
+}
+
+// leftOIDs are the numbers of what is left out.
+func (p *plan) leftOIDs() []uint32 {
+	oids := []uint32{}
+	for o := range p.left {
 		oids = append(oids, o.oid)
 	}
-	c.leftTables, err = names(ctx, c.conn, "list tables", "select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace "+
-		"where c.oid = any($1::oid[]) and relkind in ('r', 'p', 'S') order by 1, 2", oids)
-	return err
+	return oids
 }
 
 // leaveOutOfCatalogs takes what is left out of the plan for hypertables,
@@ -347,14 +353,14 @@ func (c *clone) dependents(ctx context.Context, of []object) (map[object]string,
 
 // lookUpReferring lists the tables whose rows have to wait for a backfill.
 func (c *clone) lookUpReferring(ctx context.Context) (err error) {
-	var hypertables, children []uint32
+	hypertables, children := []uint32{}, []uint32{}
 	for _, d := range c.plan.hypertables {
 		hypertables = append(hypertables, d.OID)
 	}
 	for _, t := range c.tables {
 		children = append(children, t.children...)
 	}
-	c.referring, err = names(ctx, c.conn, "list foreign keys", referringSQL, hypertables, children)
+	c.referring, err = names(ctx, c.conn, "list foreign keys", referringSQL, hypertables, children, c.plan.leftOIDs())
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"bf/lib/pg"
+	"bf/lib/tsdb"
 )
 
 // runner opens the session that makes the target.
@@ -54,13 +55,7 @@ func (c *clone) copyCatalogs(ctx context.Context) error {
 	err = c.restore(ctx, r, whole, args)
 	switch {
 	case err == nil:
-		var resume []int32
-		for _, j := range c.plan.jobs {
-			if j.Scheduled {
-				resume = append(resume, j.ID)
-			}
-		}
-		c.summary(resume)
+		c.summary(c.scheduled())
 	case whole:
 		c.nothingMade(ctx)
 	default:
@@ -78,8 +73,8 @@ func (c *clone) fitsLocks(ctx context.Context) (bool, error) {
 }
 
 // restore runs the dump. Jobs would start as soon as restoring is over: they are
-// paused before, while the database still is restoring and the session is not
-// (up to 2.11 alter_job needs that).
+// paused before, in the catalog, as some versions cannot pause all of them
+// otherwise.
 func (c *clone) restore(ctx context.Context, r *runner, whole bool, args []string) error {
 	var before []string
 	for _, s := range sessionSettings {
@@ -94,9 +89,7 @@ func (c *clone) restore(ctx context.Context, r *runner, whole bool, args []strin
 	}
 	fn := c.dialect.fn
 	before = append(before, "select "+fn("timescaledb_pre_restore")+"();")
-	after := []string{"set timescaledb.restoring = off;",
-		"select from timescaledb_information.jobs j, " + fn("alter_job") + "(j.job_id, scheduled => false) where j.scheduled and j.job_id >= 1000;",
-		"select " + fn("timescaledb_post_restore") + "();"}
+	after := []string{"update " + c.jobsTable + " set scheduled = false where id >= 1000;", "select " + fn("timescaledb_post_restore") + "();"}
 	if whole {
 		after = append(after, "commit;")
 	}
@@ -174,8 +167,40 @@ func (c *clone) summary(resume []int32) {
 	}
 	if len(resume) > 0 {
 		slices.Sort(resume)
-		ids := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(resume)), ", "), "[]")
-		c.Warn("paused on the target: jobs %s; after the backfill: select %s(n, scheduled => true) from unnest(array[%s]) n;", ids, c.dialect.fn("alter_job"), ids)
+		c.Warn("paused on the target: jobs %s; after the backfill: %s", list(resume), c.resume(list(resume)))
 	}
 	c.Info("not copied: roles, tablespaces, settings of the database and of roles, subscriptions, publications")
+}
+
+// resume is the statement that resumes jobs. alter_job forgets the time zone of
+// a job that it is not told.
+func (c *clone) resume(ids string) string {
+	if c.dialect.Takes("alter_job", "timezone") && slices.ContainsFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" }) {
+		return fmt.Sprintf("select %s(id, scheduled => true, timezone => timezone) from %s where id in (%s);", c.dialect.fn("alter_job"), c.jobsTable, ids)
+	}
+	return fmt.Sprintf("select %s(n, scheduled => true) from unnest(array[%s]) n;", c.dialect.fn("alter_job"), ids)
+}
+
+func list(ids []int32) string {
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ", "), "[]")
+}
+
+// scheduled are the jobs whose numbers are the source's and that alter_job
+// resumes; it says how to resume the others.
+func (c *clone) scheduled() (resume []int32) {
+	var others []int32
+	for _, j := range c.plan.jobs {
+		switch {
+		case !j.Scheduled:
+		case c.dialect.pausable(j):
+			resume = append(resume, j.ID)
+		default:
+			others = append(others, j.ID)
+		}
+	}
+	if len(others) > 0 {
+		c.Warn("paused on the target: jobs %s, which alter_job of TimescaleDB %s refuses; after the backfill, as superuser: update %s set scheduled = true where id in (%[1]s);",
+			list(others), c.target.version, c.jobsTable)
+	}
+	return resume
 }

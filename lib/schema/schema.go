@@ -63,14 +63,16 @@ func (e *Error) Suggest() string { return e.hint }
 // clone is one run.
 type clone struct {
 	Options
-	programs programs
-	conn     *pg.Conn // to the source, in a transaction
-	src      *tsdb.DB // the same; nil for a source without TimescaleDB
-	snapshot string   // of that transaction, for pg_dump
-	source   source
-	target   target
-	dialect  dialect
-	full     bool // edition of the target
+	programs     programs
+	conn         *pg.Conn // to the source, in a transaction
+	src          *tsdb.DB // the same; nil for a source without TimescaleDB
+	snapshot     string   // of that transaction, for pg_dump
+	source       source
+	target       target
+	dialect      dialect
+	full         bool   // edition of the target
+	pausesNested bool   // see tsdb.PausesNested
+	jobsTable    string // the target's catalog of jobs
 
 	tables     []*plain // that are to become hypertables
 	internals  []task.Name
@@ -243,7 +245,17 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 		return err
 	}
 	c.full = db.Full
-	c.dialect = dialect{Language: language, extension: c.target.extension, user: c.target.user, types: map[task.Name]string{}}
+	c.dialect = dialect{Language: language, extension: c.target.extension, user: c.target.user, types: map[task.Name]string{}, nested: map[task.Name]bool{}}
+	pauses := true
+	if c.src != nil && db.Full {
+		if pauses, err = db.PausesNested(ctx); err != nil {
+			return err
+		}
+	}
+	c.pausesNested = pauses
+	if c.jobsTable, err = db.JobsTable(ctx); err != nil {
+		return err
+	}
 	// What the source's objects use of TimescaleDB is looked for while the
 	// extension is there.
 	if c.src != nil && !c.same() {

@@ -17,6 +17,9 @@ type dialect struct {
 	*tsdb.Language
 	extension string // schema of the extension
 	user      string // who runs it
+	// nested are the aggregates on top of others whose refresh policy the server
+	// cannot pause.
+	nested map[task.Name]bool
 	// types are what the primary dimensions range over, of hypertables and of
 	// views of continuous aggregates.
 	types map[task.Name]string
@@ -226,6 +229,9 @@ func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 	if j.Fixed != nil && !*j.Fixed && l.Takes("alter_job", "fixed_schedule") {
 		pairs = append(pairs, "fixed_schedule", "false")
 	}
+	if j.Timezone != "" && l.Takes("alter_job", "timezone") {
+		pairs = append(pairs, "timezone", literal(j.Timezone)) // 2.22 forgets it otherwise
+	}
 	if c := rest(j.Config, known); c != "" && j.Policy() {
 		// Settings of the policy that its function has no argument for.
 		return append([]string{}, "select a.job_id as "+column+"\nfrom (select "+add+" as id) j,\n  lateral "+
@@ -238,6 +244,17 @@ func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 		return []string{"set local role " + word(j.Owner) + ";", sql, "reset role;"}
 	}
 	return []string{sql}
+}
+
+// pausable reports whether the job can be made paused, and resumed.
+func (l dialect) pausable(j *tsdb.JobDefinition) bool {
+	return j.Proc.Name != tsdb.PolicyRefresh || j.Of == nil || !l.nested[*j.Of]
+}
+
+// unpaused is the statement that adds a job which cannot be paused.
+func (l dialect) unpaused(j *tsdb.JobDefinition) string {
+	add, _ := l.add(j)
+	return "select " + add + ";"
 }
 
 // ids are what a policy's configuration says by numbers that are others

@@ -10,6 +10,7 @@ select jsonb_strip_nulls(jsonb_build_object(
            'materialized_only', ca.materialized_only,
            'partial', nullif(not coalesce((to_jsonb(ca)->>'finalized')::boolean, true), false),
            'granular', nullif((to_jsonb(ca)->>'granular_refresh_enabled')::boolean, false),
+           'nested', nullif(ca.parent_mat_hypertable_id is not null, false),
            'query', pg_get_viewdef(d.oid),
            'indexes', (
                select jsonb_agg(jsonb_build_object(

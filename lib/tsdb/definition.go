@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"bf/lib/pg"
 	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,8 @@ var (
 	jobDefinitionsSQL string
 	//go:embed takes.sql
 	takesSQL string
+	//go:embed pausable.sql
+	pausableSQL string
 	//go:embed internals.sql
 	internalsSQL string
 )
@@ -81,10 +84,16 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 		return nil, err
 	}
 	for _, d := range ds {
-		if d.Compressed {
-			if d.Settings, err = db.settings(ctx, d.OID, d.ID); err != nil {
-				return nil, err
-			}
+		if !d.Compressed {
+			continue
+		}
+		if d.Settings, err = db.settings(ctx, d.OID, d.ID); err != nil {
+			return nil, err
+		}
+		// ≤ 2.21: settings that are decided (they have an order) and name no
+		// segments mean none; later ones may leave that to the server.
+		if s := d.Settings; s != nil && !db.HasSparse() && len(s.OrderBy) > 0 && s.SegmentBy == nil {
+			s.SegmentBy = []string{}
 		}
 	}
 	return ds, nil
@@ -114,7 +123,8 @@ type AggregateDefinition struct {
 	MaterializedOnly bool              `json:"materialized_only"`
 	Partial          bool              `json:"partial"` // in the old format (finalized = false)
 	Granular         bool              `json:"granular"`
-	Query            string            `json:"query"` // with qualified names, and a semicolon
+	Nested           bool              `json:"nested"` // it aggregates another one
+	Query            string            `json:"query"`  // with qualified names, and a semicolon
 	Indexes          []IndexDefinition `json:"indexes"`
 	// Hypertable is the materialization hypertable.
 	Hypertable *Definition `json:"-"`
@@ -174,12 +184,17 @@ const (
 // Policy reports whether the job runs a procedure of TimescaleDB's own.
 func (j *JobDefinition) Policy() bool { return strings.HasPrefix(j.Proc.Schema, "_timescaledb_") }
 
+// JobsTable names the catalog of the jobs, which has moved.
+func (db *DB) JobsTable(ctx context.Context) (table string, err error) {
+	err = db.QueryRow(ctx, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text").Scan(&table)
+	return table, db.Wrap(err, "list jobs")
+}
+
 // JobDefinitions lists what the users' jobs were made with.
 func (db *DB) JobDefinitions(ctx context.Context) ([]*JobDefinition, error) {
-	var table string
-	err := db.QueryRow(ctx, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text").Scan(&table)
+	table, err := db.JobsTable(ctx)
 	if err != nil {
-		return nil, db.Wrap(err, "list jobs")
+		return nil, err
 	}
 	return fromJSON[JobDefinition](ctx, db, strings.ReplaceAll(jobDefinitionsSQL, "{jobs}", table), "list jobs")
 }
@@ -233,6 +248,22 @@ func (l *Language) Takes(function, arg string) bool { return slices.Contains(l.a
 // Columnstore reports whether the options of compression have the names of the
 // columnstore (2.18 and newer); the old ones are understood everywhere.
 func (l *Language) Columnstore() bool { return l.Has("add_columnstore_policy") }
+
+// PausesNested reports whether alter_job takes the refresh policy of a continuous
+// aggregate on top of another one. 2.21 to 2.22 refuse it whatever is to be
+// altered. It tries, and has to be called in a transaction; what it makes is
+// rolled back.
+func (db *DB) PausesNested(ctx context.Context) (yes bool, err error) {
+	sql := strings.NewReplacer("{public}", pg.Ident(db.ExtensionSchema), "{probe}", "__backfill_probe").Replace(pausableSQL)
+	if _, err = db.Exec(ctx, "savepoint pausable"); err != nil {
+		return false, db.Wrap(err, "probe")
+	}
+	_, refused := db.PgConn().Exec(ctx, sql).ReadAll()
+	if _, err = db.Exec(ctx, "rollback to pausable"); err != nil {
+		return false, db.Wrap(err, "probe")
+	}
+	return pg.Code(refused) != pg.NotSupported, nil
+}
 
 // Internal is a relation of TimescaleDB's.
 type Internal struct {
