@@ -26,8 +26,10 @@ type flags struct {
 }
 
 func (flags) Description() string {
-	return "Makes an empty target like the source: types, functions, tables, keys, indexes, privileges, and in the target's language hypertables, compression, continuous aggregates and jobs, all jobs paused.\n" +
-		"Plain tables come with their rows as of now. What cannot come is named before anything is made; all is made in one transaction."
+	return "Makes an empty target like the source: types, functions, tables, keys, indexes, privileges, and in the " +
+		"target's language hypertables, compression, continuous aggregates and jobs, all jobs paused.\n" +
+		"Plain tables come with their rows as of now. What cannot come is named before anything is made; " +
+		"all is made in one transaction."
 }
 
 func (flags) Epilogue() string {
@@ -57,8 +59,9 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 		<-stop.Requested()
 		cancel() // nothing is half done in a transaction
 	}()
-	o := schema.Options{Source: f.Source, Target: f.Target, Hypertables: f.Hypertables, SchemaOnly: f.SchemaOnly, LeaveOut: f.LeaveOut,
-		NoOwner: f.NoOwner, NoPrivileges: f.NoPrivileges, Info: log.Info, Warn: log.Warn}
+	o := schema.Options{Source: f.Source, Target: f.Target, Hypertables: f.Hypertables,
+		SchemaOnly: f.SchemaOnly, LeaveOut: f.LeaveOut, NoOwner: f.NoOwner, NoPrivileges: f.NoPrivileges,
+		Info: log.Info, Warn: log.Warn}
 	if f.Print {
 		o.Print = stdout
 	}

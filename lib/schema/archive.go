@@ -28,7 +28,8 @@ type programs struct {
 // newest below it, makes a dump that is right on both sides.
 func findPrograms(source, target int) (best programs, err error) {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
-	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/opt/homebrew/opt/*/bin"} {
+	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin",
+		"/opt/homebrew/opt/*/bin"} {
 		found, _ := filepath.Glob(pattern)
 		dirs = append(dirs, found...)
 	}
@@ -54,7 +55,8 @@ func findPrograms(source, target int) (best programs, err error) {
 	}
 	if best.dir == "" {
 		return best, &Error{fmt.Sprintf("no pg_dump of PostgreSQL %d or newer", source),
-			fmt.Sprintf("install the client programs of PostgreSQL %d, the newer of both sides, and put them in PATH", max(source, target))}
+			fmt.Sprintf("install the client programs of PostgreSQL %d, the newer of both sides, and put them in PATH",
+				max(source, target))}
 	}
 	return best, nil
 }
@@ -68,7 +70,8 @@ func (p programs) command(ctx context.Context, name, connString string, args ...
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(p.dir, name), args...)
 	cmd.Env = append(os.Environ(), "PGAPPNAME="+Name,
-		"PGOPTIONS="+os.Getenv("PGOPTIONS")+" -c standard_conforming_strings=on -c quote_all_identifiers=off -c client_min_messages=warning")
+		"PGOPTIONS="+os.Getenv("PGOPTIONS")+" -c standard_conforming_strings=on -c quote_all_identifiers=off"+
+			" -c client_min_messages=warning")
 	if password != "" {
 		cmd.Env = append(cmd.Env, "PGPASSWORD="+password)
 	}
@@ -206,7 +209,8 @@ func discard(r io.Reader) error {
 // dumpArgs are what a dump leaves out: TimescaleDB's own schemas, which other
 // relations of its there are, and the state of a backfill.
 func (c *clone) dumpArgs(exclude string) []string {
-	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill", "--exclude-schema=_timescaledb_*", "--snapshot=" + c.snapshot}
+	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill",
+		"--exclude-schema=_timescaledb_*", "--snapshot=" + c.snapshot}
 	for _, n := range c.internals {
 		args = append(args, exclude+pg.Ident(n.Schema, n.Name))
 	}

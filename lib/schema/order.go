@@ -117,18 +117,25 @@ func (m *maker) order(ctx context.Context, all []*entry) error {
 // foreign reports whether an entry is about an object that belongs to
 // TimescaleDB: what its version on the target grants is not ours to say.
 func (m *maker) foreign(e *entry) bool {
-	return e.kind == "ACL" && (strings.HasPrefix(e.schema, "_timescaledb_") || strings.HasPrefix(e.schema, "timescaledb_") ||
-		strings.HasPrefix(e.name, "SCHEMA _timescaledb_") || strings.HasPrefix(e.name, "SCHEMA timescaledb_")) || m.orphan(e)
+	if e.kind != "ACL" {
+		return false
+	}
+	schema, ok := strings.CutPrefix(e.name, "SCHEMA ")
+	if !ok {
+		schema = e.schema
+	}
+	return strings.HasPrefix(schema, "_timescaledb_") || strings.HasPrefix(schema, "timescaledb_") || m.orphan(e)
 }
 
 // orphan reports whether an ACL is of a function of the extension.
 func (m *maker) orphan(e *entry) bool {
-	if e.kind != "ACL" || !strings.HasPrefix(e.name, "FUNCTION ") && !strings.HasPrefix(e.name, "PROCEDURE ") {
+	if !strings.HasPrefix(e.name, "FUNCTION ") && !strings.HasPrefix(e.name, "PROCEDURE ") {
 		return false
 	}
 	_, signature, _ := strings.Cut(e.name, " ")
 	name, _, _ := strings.Cut(signature, "(")
-	return e.schema == m.target.extension && m.dialect.Has(name) && !slices.ContainsFunc(e.needs, func(id int) bool { return m.byID[id] != nil })
+	ours := slices.ContainsFunc(e.needs, func(id int) bool { return m.byID[id] != nil })
+	return e.schema == m.target.extension && m.dialect.Has(name) && !ours
 }
 
 // orderAggregates has what the query of an aggregate needs made before it: the
@@ -198,12 +205,15 @@ func (m *maker) entry(ctx context.Context, e *entry, chosen func(*entry) bool) e
 			}
 		}
 	}
-	if err := m.about(e.label(), e.comment()); err != nil {
-		return err
-	}
 	if a := m.aggregates[e.object]; a != nil {
+		if err := m.about("continuous aggregate "+a.View.String(), "Continuous aggregate: "+a.View.String()); err != nil {
+			return err
+		}
 		m.settings = [2]string{}
 		return m.all(ctx, append([]string{"reset default_tablespace;"}, m.dialect.aggregate(a, !m.NoOwner)...))
+	}
+	if err := m.about(e.label(), e.comment()); err != nil {
+		return err
 	}
 	for i, s := range e.settings {
 		if s != "" && s != m.settings[i] {
@@ -243,9 +253,7 @@ func (m *maker) adapt(e *entry, sql string) string {
 			sql = "ALTER TABLE " + s
 		}
 	}
-	if s, ok := strings.CutPrefix(sql, "CREATE SCHEMA "); ok && (e.name == m.target.extension || slices.Contains(m.target.schemas, e.name)) {
-		sql = "CREATE SCHEMA IF NOT EXISTS " + s
-	}
+	sql = existingSchema(sql, append(m.target.schemas, m.target.extension))
 	for _, t := range m.tables {
 		switch {
 		case t.partitions == "":
@@ -261,8 +269,9 @@ func (m *maker) adapt(e *entry, sql string) string {
 }
 
 // The settings of a session that makes what pg_dump describes.
-var sessionSettings = []string{"statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0", "client_encoding = 'UTF8'",
-	"standard_conforming_strings = on", "check_function_bodies = off", "xmloption = content", "client_min_messages = warning", "row_security = off"}
+var sessionSettings = []string{"statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
+	"client_encoding = 'UTF8'", "standard_conforming_strings = on", "check_function_bodies = off", "xmloption = content",
+	"client_min_messages = warning", "row_security = off"}
 
 const searchPath = "select pg_catalog.set_config('search_path', '', false);"
 
@@ -272,8 +281,9 @@ func (m *maker) head(ctx context.Context) error {
 	if m.src != nil {
 		from += " with TimescaleDB " + m.src.TimescaleDB
 	}
-	if err := m.about("session settings", fmt.Sprintf("The schema of database %s, %s,\nfor PostgreSQL %d with TimescaleDB %s.",
-		m.source.database, from, m.target.major, m.target.version)); err != nil {
+	title := fmt.Sprintf("The schema of database %s, %s,\nfor PostgreSQL %d with TimescaleDB %s.",
+		m.source.database, from, m.target.major, m.target.version)
+	if err := m.about("session settings", title); err != nil {
 		return err
 	}
 	sql := []string{"begin;"}
@@ -314,7 +324,9 @@ func (m *maker) data(ctx context.Context) error {
 	for _, n := range m.leftTables {
 		args = append(args, "--exclude-table="+pg.Ident(n.Schema, n.Name))
 	}
-	return stream(m.programs.command(ctx, "pg_dump", m.Source, args...), func(r io.Reader) error { return pipe(ctx, r, m.sink, true) })
+	return stream(m.programs.command(ctx, "pg_dump", m.Source, args...), func(r io.Reader) error {
+		return pipe(ctx, r, m.sink, true)
+	})
 }
 
 // tuning sets what a hypertable gets when it is complete.
@@ -350,12 +362,15 @@ func (m *maker) jobs(ctx context.Context) error {
 			state = "paused"
 		}
 		if !m.dialect.pausable(j) {
-			if err := m.about("", fmt.Sprintf("On the source %s. This version cannot pause it; after the backfill:\n%s", describe(j), m.dialect.unpaused(j))); err != nil {
+			later := fmt.Sprintf("On the source %s. This version cannot pause it; after the backfill:\n%s",
+				describe(j), m.dialect.unpaused(j))
+			if err := m.about("", later); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := m.about(describe(j)+" of the source", fmt.Sprintf("On the source %s, %s; made paused", describe(j), state)); err != nil {
+		was := fmt.Sprintf("On the source %s, %s; made paused", describe(j), state)
+		if err := m.about(describe(j)+" of the source", was); err != nil {
 			return err
 		}
 		if err := m.all(ctx, m.dialect.job(j, !m.NoOwner)); err != nil {
@@ -410,8 +425,9 @@ func (c *clone) print(ctx context.Context, m *maker) error {
 		return err
 	}
 	if len(c.plan.jobs) > 0 {
-		if err := m.about("", "All jobs are paused. After the backfill, with the numbers that were printed as "+toResume+":\n"+
-			c.resume("NUMBER, ...")); err != nil {
+		resume := "All jobs are paused. After the backfill, with the numbers that were printed as " + toResume + ":\n" +
+			c.resume("NUMBER, ...")
+		if err := m.about("", resume); err != nil {
 			return err
 		}
 	}
@@ -447,7 +463,8 @@ func (c *clone) run(ctx context.Context, m *maker) error {
 	})
 	c.summary(r.resume)
 	for _, j := range later {
-		c.Warn("not made, as TimescaleDB %s cannot pause it: %s; after the backfill: %s", c.target.version, describe(j), c.dialect.unpaused(j))
+		c.Warn("not made, as TimescaleDB %s cannot pause it: %s; after the backfill: %s",
+			c.target.version, describe(j), c.dialect.unpaused(j))
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type plain struct {
 	partitions string // what the table is partitioned by; "" for a table that is not
 	children   []uint32
 	keys       []key // that lack the column
+	references []key // foreign keys to the table; the columns are the tables that have them
 	ruleOIDs   []uint32
 	rules      []string
 	triggers   []string // on INSERT, BEFORE and FOR EACH ROW
@@ -51,7 +52,8 @@ func (c *clone) lookUpTables(ctx context.Context) error {
 		table, rest, ok := cutOutside(spec, '=')
 		column, width, _ := cutOutside(rest, ',')
 		if !ok || table == "" || column == "" {
-			return &Error{fmt.Sprintf("--hypertable %s: not TABLE=COLUMN[,INTERVAL]", spec), "--hypertable 'public.metrics=time,1 day'"}
+			return &Error{fmt.Sprintf("--hypertable %s: not TABLE=COLUMN[,INTERVAL]", spec),
+				"--hypertable 'public.metrics=time,1 day'"}
 		}
 		t, err := c.lookUpTable(ctx, table, column)
 		if err == nil {
@@ -82,9 +84,10 @@ func cutOutside(s string, sep rune) (before, after string, found bool) {
 func (c *clone) lookUpTable(ctx context.Context, table, column string) (*plain, error) {
 	var t plain
 	var kind, permanent, child bool
-	var keys []string
-	err := c.conn.QueryRow(ctx, tableSQL, table, column).Scan(&t.oid, &t.name.Schema, &t.name.Name, &t.quoted, &kind, &permanent, &child, &t.partitions,
-		&t.column, &t.typ, &t.children, &keys, &t.ruleOIDs, &t.rules, &t.triggers)
+	var keys, references []string
+	err := c.conn.QueryRow(ctx, tableSQL, table, column).Scan(&t.oid, &t.name.Schema, &t.name.Name, &t.quoted,
+		&kind, &permanent, &child, &t.partitions, &t.column, &t.typ, &t.children,
+		&keys, &references, &t.ruleOIDs, &t.rules, &t.triggers)
 	refuse := func(hint, format string, args ...any) (*plain, error) {
 		return nil, &Error{"source: " + fmt.Sprintf(format, args...), hint}
 	}
@@ -98,24 +101,31 @@ func (c *clone) lookUpTable(ctx context.Context, table, column string) (*plain, 
 	case !permanent:
 		return refuse("alter table ... set logged", "table %s is unlogged or temporary: no hypertable can be", t.name)
 	case child:
-		return refuse("name the table that it is a partition or a child of", "table %s is a partition or a child of another table", t.name)
+		return refuse("name the table that it is a partition or a child of",
+			"table %s is a partition or a child of another table", t.name)
 	case t.column == "":
 		return refuse("name one of its columns", "table %s has no column %s", t.name, column)
 	}
-	for _, k := range keys {
-		var x key
-		if err := json.Unmarshal([]byte(k), &x); err != nil {
-			return nil, err
-		}
-		t.keys = append(t.keys, x)
+	if err := errors.Join(parseKeys(keys, &t.keys), parseKeys(references, &t.references)); err != nil {
+		return nil, err
 	}
 	if slices.ContainsFunc(c.tables, func(o *plain) bool { return o.oid == t.oid }) {
 		return refuse("give it once", "table %s is named twice", t.name)
 	}
-	children, err := names(ctx, c.conn, "list partitions", "select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace "+
-		"where c.oid = any($1::oid[]) order by 1, 2", t.children)
+	children, err := c.named(ctx, t.children, "r", "p", "f")
 	c.internals = append(c.internals, children...)
 	return &t, err
+}
+
+func parseKeys(texts []string, keys *[]key) error {
+	for _, text := range texts {
+		var k key
+		if err := json.Unmarshal([]byte(text), &k); err != nil {
+			return err
+		}
+		*keys = append(*keys, k)
+	}
+	return nil
 }
 
 // width reads the interval of the chunks: seven days, where it is not given.
@@ -124,10 +134,11 @@ func (t *plain) width(ctx context.Context, conn *pg.Conn, s string) (err error) 
 	times := []string{"timestamp with time zone", "timestamp without time zone", "date", "uuid"}
 	switch {
 	case !d.Integer() && !slices.Contains(times, t.typ):
-		return &Error{fmt.Sprintf("source: column %s of table %s has type %s: a hypertable goes by a time, a date, an integer or a uuid of version 7", t.column, t.name, t.typ),
-			"name another column"}
+		return &Error{fmt.Sprintf("source: column %s of table %s has type %s: a hypertable goes by a time, a date, "+
+			"an integer or a uuid of version 7", t.column, t.name, t.typ), "name another column"}
 	case d.Integer() && s == "":
-		return &Error{fmt.Sprintf("--hypertable %s=%s: column of type %s without an interval", t.name, t.column, t.typ), "append how much of it a chunk shall span: ,86400"}
+		return &Error{fmt.Sprintf("--hypertable %s=%s: column of type %s without an interval", t.name, t.column, t.typ),
+			"append how much of it a chunk shall span: ,86400"}
 	case d.Integer():
 		t.interval, err = strconv.ParseInt(strings.TrimSpace(s), 10, 64)
 	default:
@@ -140,7 +151,8 @@ func (t *plain) width(ctx context.Context, conn *pg.Conn, s string) (err error) 
 		if conn.Lost() {
 			return conn.Wrap(err, "interval")
 		}
-		return &Error{fmt.Sprintf("--hypertable %s=%s: %q is no interval for a column of type %s", t.name, t.column, s, t.typ), "examples: '1 day', 86400 for integers"}
+		return &Error{fmt.Sprintf("--hypertable %s=%s: %q is no interval for a column of type %s",
+			t.name, t.column, s, t.typ), "examples: '1 day', 86400 for integers"}
 	}
 	return nil
 }
@@ -150,15 +162,24 @@ func (t *plain) definition() *tsdb.Definition {
 		Dimensions: []tsdb.DimensionDefinition{{Column: t.column, Interval: t.interval, RangeType: t.typ}}}
 }
 
-// obstacles are what a hypertable cannot have.
-func (t *plain) obstacles() (all []obstacle) {
+// obstacles are what a hypertable cannot have; on some versions foreign keys
+// that reference it.
+func (t *plain) obstacles(referable bool) (all []obstacle) {
+	if !referable {
+		for _, k := range t.references {
+			all = append(all, obstacle{fmt.Sprintf("foreign key %s of %s to %s", k.Name, k.Columns[0], t.name),
+				"the target's TimescaleDB has no foreign keys to hypertables", []object{{k.Class, k.OID}}})
+		}
+	}
 	for _, k := range t.keys {
 		all = append(all, obstacle{fmt.Sprintf("%s %s (%s) of %s", k.Kind, k.Name, strings.Join(k.Columns, ", "), t.name),
-			fmt.Sprintf("it lacks the column %s, which each unique key of a hypertable must have: add it to the key, here or (after --leave-out) on the target, "+
-				"where the application can live with that", t.column), []object{{k.Class, k.OID}}})
+			fmt.Sprintf("it lacks the column %s, which each unique key of a hypertable must have: add it to the key, "+
+				"here or (after --leave-out) on the target, where the application can live with that", t.column),
+			[]object{{k.Class, k.OID}}})
 	}
 	for i, r := range t.rules {
-		all = append(all, obstacle{fmt.Sprintf("rule %s of %s", r, t.name), "a hypertable has no rules; where it sends rows to partitions, the hypertable does so itself",
+		all = append(all, obstacle{fmt.Sprintf("rule %s of %s", r, t.name),
+			"a hypertable has no rules; where it sends rows to partitions, the hypertable does so itself",
 			[]object{{pgRewrite, t.ruleOIDs[i]}}})
 	}
 	return all

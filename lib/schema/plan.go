@@ -145,6 +145,11 @@ func (c *clone) lookUpHypertables(ctx context.Context) (err error) {
 		}
 	}
 	for _, d := range p.hypertables {
+		for _, name := range d.Tablespaces {
+			if !slices.Contains(c.target.tablespaces, name) {
+				return &Error{"target: these tablespaces do not exist there: " + name, "create them"}
+			}
+		}
 		c.hypertable[d.Name] = true
 		c.dialect.types[d.Name] = d.Dimensions[0].RangeType
 	}
@@ -204,7 +209,7 @@ func (c *clone) obstacles() (all []obstacle) {
 		all = append(all, obstacle{what, fmt.Sprintf(format, args...), roots})
 	}
 	for _, t := range c.tables {
-		all = append(all, t.obstacles()...)
+		all = append(all, t.obstacles(c.referable)...)
 	}
 	const edition = "the target's Apache edition has none"
 	for _, a := range c.plan.aggregates {
@@ -213,7 +218,8 @@ func (c *clone) obstacles() (all []obstacle) {
 		case !c.full:
 			say(view, "continuous aggregate "+a.View.String(), edition)
 		case a.Partial:
-			say(view, "continuous aggregate "+a.View.String(), "it is in the old format (finalized = false): call cagg_migrate(%s) on the source", relation(a.View))
+			say(view, "continuous aggregate "+a.View.String(),
+				"it is in the old format (finalized = false): call cagg_migrate(%s) on the source", relation(a.View))
 		}
 	}
 	for _, d := range c.plan.hypertables {
@@ -282,16 +288,23 @@ func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 	if err != nil {
 		return err
 	}
-	for _, o := range slices.SortedFunc(maps.Keys(dependents), func(a, b object) int { return strings.Compare(dependents[a], dependents[b]) }) {
+	byName := func(a, b object) int { return strings.Compare(dependents[a], dependents[b]) }
+	for _, o := range slices.SortedFunc(maps.Keys(dependents), byName) {
 		c.plan.left[o] = true
 		if dependents[o] != "" && !slices.Contains(roots, o) {
 			c.Warn("nor what depends on it: %s", dependents[o])
 		}
 	}
 	c.leaveOutOfCatalogs()
-	c.leftTables, err = names(ctx, c.conn, "list tables", "select nspname, relname from pg_class c join pg_namespace n on n.oid = relnamespace "+
-		"where c.oid = any($1::oid[]) and relkind in ('r', 'p', 'S') order by 1, 2", c.plan.leftOIDs())
+	c.leftTables, err = c.named(ctx, c.plan.leftOIDs(), "r", "p", "S")
 	return err
+}
+
+// named are those of the objects that are relations of these kinds.
+func (c *clone) named(ctx context.Context, oids []uint32, kinds ...string) ([]task.Name, error) {
+	return names(ctx, c.conn, "list tables", `select nspname, relname
+		from pg_class c join pg_namespace n on n.oid = relnamespace
+		where c.oid = any($1::oid[]) and relkind::text = any($2::text[]) order by 1, 2`, oids, kinds)
 }
 
 // leftOIDs are the numbers of what is left out.

@@ -68,7 +68,8 @@ func (c *clone) copyCatalogs(ctx context.Context) error {
 // on each relation that it makes.
 func (c *clone) fitsLocks(ctx context.Context) (bool, error) {
 	var relations int
-	err := c.conn.QueryRow(ctx, "select count(*) from pg_class where relnamespace <> all(array['pg_catalog', 'information_schema']::regnamespace[])").Scan(&relations)
+	err := c.conn.QueryRow(ctx, `select count(*) from pg_class
+		where relnamespace <> all(array['pg_catalog', 'information_schema']::regnamespace[])`).Scan(&relations)
 	return relations < c.target.locks, c.conn.Wrap(err, "count relations")
 }
 
@@ -89,7 +90,8 @@ func (c *clone) restore(ctx context.Context, r *runner, whole bool, args []strin
 	}
 	fn := c.dialect.fn
 	before = append(before, "select "+fn("timescaledb_pre_restore")+"();")
-	after := []string{"update " + c.jobsTable + " set scheduled = false where id >= 1000;", "select " + fn("timescaledb_post_restore") + "();"}
+	after := []string{"update " + c.jobsTable + " set scheduled = false where id >= 1000;",
+		"select " + fn("timescaledb_post_restore") + "();"}
 	if whole {
 		after = append(after, "commit;")
 	}
@@ -121,12 +123,18 @@ type existing struct {
 }
 
 func (e existing) do(ctx context.Context, sql string) error {
+	return e.runner.do(ctx, existingSchema(sql, e.schemas))
+}
+
+// existingSchema has a statement that creates one of these schemas take it as it
+// is.
+func existingSchema(sql string, schemas []string) string {
 	if s, ok := strings.CutPrefix(sql, "CREATE SCHEMA "); ok {
-		if name, _, ok := identifier(s); ok && slices.Contains(e.schemas, name) {
-			sql = "CREATE SCHEMA IF NOT EXISTS " + s
+		if name, _, ok := identifier(s); ok && slices.Contains(schemas, name) {
+			return "CREATE SCHEMA IF NOT EXISTS " + s
 		}
 	}
-	return e.runner.do(ctx, sql)
+	return sql
 }
 
 // route says from where to where, and with what.
@@ -135,7 +143,8 @@ func (c *clone) route() string {
 	if c.src != nil {
 		from += ", TimescaleDB " + c.version()
 	}
-	return fmt.Sprintf("%s to PostgreSQL %d, TimescaleDB %s, with pg_dump %d", from, c.target.major, c.target.version, c.programs.major)
+	return fmt.Sprintf("%s to PostgreSQL %d, TimescaleDB %s, with pg_dump %d",
+		from, c.target.major, c.target.version, c.programs.major)
 }
 
 // nothingMade says how to start again after a transaction that was rolled back.
@@ -148,7 +157,8 @@ func (c *clone) nothingMade(ctx context.Context) {
 // summary says what was made, and what is left to do; resume are the numbers of
 // the jobs on the target that are scheduled on the source.
 func (c *clone) summary(resume []int32) {
-	c.Info("hypertables: %d, continuous aggregates: %d, jobs: %d; their chunks are empty, plain tables have their rows as of now",
+	c.Info("hypertables: %d, continuous aggregates: %d, jobs: %d; "+
+		"their chunks are empty, plain tables have their rows as of now",
 		len(c.plan.hypertables), len(c.plan.aggregates), len(c.plan.jobs))
 	if len(c.referring) > 0 && !c.SchemaOnly {
 		var tables []string
@@ -157,12 +167,14 @@ func (c *clone) summary(resume []int32) {
 			tables = append(tables, n.String())
 			fmt.Fprintf(&options, " -t '%s'", strings.ReplaceAll(quote(n), "'", `'\''`))
 		}
-		c.Warn("without their rows, as they reference a hypertable: %s; after the backfill copy them: pg_dump --data-only%s -d SOURCE | psql -d TARGET",
+		c.Warn("without their rows, as they reference a hypertable: %s; "+
+			"after the backfill copy them: pg_dump --data-only%s -d SOURCE | psql -d TARGET",
 			strings.Join(tables, ", "), options.String())
 	}
 	for _, t := range c.tables {
 		if len(t.triggers) > 0 && len(t.children) > 0 {
-			c.Warn("%s: triggers before each inserted row: %s; drop on the target those that send rows to partitions", t.name, strings.Join(t.triggers, ", "))
+			c.Warn("%s: triggers before each inserted row: %s; drop on the target those that send rows to partitions",
+				t.name, strings.Join(t.triggers, ", "))
 		}
 	}
 	if len(resume) > 0 {
@@ -175,8 +187,10 @@ func (c *clone) summary(resume []int32) {
 // resume is the statement that resumes jobs. alter_job forgets the time zone of
 // a job that it is not told.
 func (c *clone) resume(ids string) string {
-	if c.dialect.Takes("alter_job", "timezone") && slices.ContainsFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" }) {
-		return fmt.Sprintf("select %s(id, scheduled => true, timezone => timezone) from %s where id in (%s);", c.dialect.fn("alter_job"), c.jobsTable, ids)
+	zoned := slices.ContainsFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" })
+	if zoned && c.dialect.Takes("alter_job", "timezone") {
+		return fmt.Sprintf("select %s(id, scheduled => true, timezone => timezone) from %s where id in (%s);",
+			c.dialect.fn("alter_job"), c.jobsTable, ids)
 	}
 	return fmt.Sprintf("select %s(n, scheduled => true) from unnest(array[%s]) n;", c.dialect.fn("alter_job"), ids)
 }
@@ -199,7 +213,8 @@ func (c *clone) scheduled() (resume []int32) {
 		}
 	}
 	if len(others) > 0 {
-		c.Warn("paused on the target: jobs %s, which alter_job of TimescaleDB %s refuses; after the backfill, as superuser: update %s set scheduled = true where id in (%[1]s);",
+		c.Warn("paused on the target: jobs %s, which alter_job of TimescaleDB %s refuses; "+
+			"after the backfill, as superuser: update %s set scheduled = true where id in (%[1]s);",
 			list(others), c.target.version, c.jobsTable)
 	}
 	return resume

@@ -72,6 +72,7 @@ type clone struct {
 	dialect      dialect
 	full         bool   // edition of the target
 	pausesNested bool   // see tsdb.PausesNested
+	referable    bool   // the target has foreign keys to hypertables
 	jobsTable    string // the target's catalog of jobs
 
 	tables     []*plain // that are to become hypertables
@@ -147,7 +148,8 @@ func (c *clone) lookAtSource(ctx context.Context) error {
 		return c.conn.Wrap(err, "begin")
 	}
 	s := &c.source
-	err := c.conn.QueryRow(ctx, sourceSQL, !c.NoOwner, !c.NoPrivileges).Scan(&s.major, &s.database, &s.identity, &s.roles, &s.tablespaces, &s.extensions, &s.amethods)
+	err := c.conn.QueryRow(ctx, sourceSQL, !c.NoOwner, !c.NoPrivileges).Scan(&s.major, &s.database, &s.identity,
+		&s.roles, &s.tablespaces, &s.extensions, &s.amethods)
 	if err == nil {
 		err = c.conn.QueryRow(ctx, "select pg_export_snapshot()").Scan(&c.snapshot)
 	}
@@ -174,8 +176,8 @@ func (c *clone) version() string {
 
 func (c *clone) lookAtTarget(ctx context.Context, dst *pg.Conn) error {
 	t := &c.target
-	err := dst.QueryRow(ctx, targetSQL, c.version()).Scan(&t.major, &t.identity, &t.user, &t.there, &t.version, &t.extension, &t.catalogs, &t.locks,
-		&t.roles, &t.tablespaces, &t.extensions, &t.amethods, &t.schemas, &t.relations)
+	err := dst.QueryRow(ctx, targetSQL, c.version()).Scan(&t.major, &t.identity, &t.user, &t.there, &t.version,
+		&t.extension, &t.catalogs, &t.locks, &t.roles, &t.tablespaces, &t.extensions, &t.amethods, &t.schemas, &t.relations)
 	if t.extension == "" {
 		t.extension = "public"
 		if c.src != nil {
@@ -190,29 +192,36 @@ func (c *clone) fits() error {
 	s, t := &c.source, &c.target
 	refuse := func(hint, format string, args ...any) error { return &Error{fmt.Sprintf(format, args...), hint} }
 	missing := func(want, have []string) string {
-		return strings.Join(slices.DeleteFunc(slices.Clone(want), func(n string) bool { return slices.Contains(have, n) }), ", ")
+		there := func(n string) bool { return slices.Contains(have, n) }
+		return strings.Join(slices.DeleteFunc(slices.Clone(want), there), ", ")
 	}
 	switch {
 	case s.identity == t.identity:
 		return refuse("check --source and --target", "target: source and target are the same database")
 	case t.relations > 0:
-		return refuse("create a new database for it", "target: the database is not empty: it has %d tables, views and sequences", t.relations)
+		return refuse("create a new database for it",
+			"target: the database is not empty: it has %d tables, views and sequences", t.relations)
 	case t.version == "":
 		return refuse("install TimescaleDB on it", "target: the server does not have the extension timescaledb")
 	case t.major < s.major:
-		return refuse("a schema moves to the same PostgreSQL or a newer one", "target: PostgreSQL %d is older than the source's %d", t.major, s.major)
+		return refuse("a schema moves to the same PostgreSQL or a newer one",
+			"target: PostgreSQL %d is older than the source's %d", t.major, s.major)
 	case c.src != nil && !tsdb.AtLeast(t.version, c.version()):
-		return refuse("a schema moves to the same TimescaleDB or a newer one: update the target's (alter extension timescaledb update; on an empty database drop and create it)",
+		return refuse("a schema moves to the same TimescaleDB or a newer one: update the target's "+
+			"(alter extension timescaledb update; on an empty database drop and create it)",
 			"target: TimescaleDB %s is older than the source's %s", t.version, c.version())
 	case c.src != nil && t.extension != c.src.ExtensionSchema:
 		return refuse("drop the extension on the (empty) target and run this again",
-			"source has the extension timescaledb in schema %s, target in %s: views and functions name its functions with the schema", c.src.ExtensionSchema, t.extension)
+			"source has the extension timescaledb in schema %s, target in %s: "+
+				"views and functions name its functions with the schema", c.src.ExtensionSchema, t.extension)
 	}
 	for _, m := range []struct{ missing, what, hint string }{
-		{missing(s.roles, t.roles), "roles", "create them, or copy all with pg_dumpall --roles-only; or give --no-owner and --no-privileges"},
+		{missing(s.roles, t.roles), "roles",
+			"create them, or copy all with pg_dumpall --roles-only; or give --no-owner and --no-privileges"},
 		{missing(s.tablespaces, t.tablespaces), "tablespaces", "create them"},
 		{missing(s.extensions, t.extensions), "extensions", "install them on the target's server"},
-		{missing(s.amethods, t.amethods), "table access methods", "change the tables that have them on the source: alter table ... set access method heap"},
+		{missing(s.amethods, t.amethods), "table access methods",
+			"change the tables that have them on the source: alter table ... set access method heap"},
 	} {
 		if m.missing != "" {
 			return refuse(m.hint, "target: these %s do not exist there: %s", m.what, m.missing)
@@ -228,7 +237,8 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 		return dst.Wrap(err, "begin")
 	}
 	if !c.target.there {
-		if _, err := dst.PgConn().Exec(ctx, "set local client_min_messages = error; "+strings.Join(c.createExtension(), " ")).ReadAll(); err != nil {
+		sql := "set local client_min_messages = error; " + strings.Join(c.createExtension(), " ")
+		if _, err := dst.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 			err := dst.Wrap(err, "create extension timescaledb")
 			if pg.Code(err) == pg.InsufficientRight {
 				return &Error{err.Error(), "have a superuser create the extension on the target"}
@@ -245,7 +255,8 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 		return err
 	}
 	c.full = db.Full
-	c.dialect = dialect{Language: language, extension: c.target.extension, user: c.target.user, types: map[task.Name]string{}, nested: map[task.Name]bool{}}
+	c.dialect = dialect{Language: language, extension: c.target.extension, user: c.target.user,
+		types: map[task.Name]string{}, nested: map[task.Name]bool{}}
 	pauses := true
 	if c.src != nil && db.Full {
 		if pauses, err = db.PausesNested(ctx); err != nil {
@@ -253,6 +264,11 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 		}
 	}
 	c.pausesNested = pauses
+	if len(c.Hypertables) > 0 {
+		if c.referable, err = db.Referable(ctx); err != nil {
+			return err
+		}
+	}
 	if c.jobsTable, err = db.JobsTable(ctx); err != nil {
 		return err
 	}
@@ -272,13 +288,14 @@ func (c *clone) createExtension() []string {
 	if !slices.Contains(c.target.schemas, c.target.extension) {
 		sql = append(sql, "create schema "+word(c.target.extension)+";")
 	}
-	return append(sql, fmt.Sprintf("create extension timescaledb schema %s version %s;", word(c.target.extension), pg.Literal(c.target.version)))
+	return append(sql, fmt.Sprintf("create extension timescaledb schema %s version %s;",
+		word(c.target.extension), pg.Literal(c.target.version)))
 }
 
 // same reports whether the catalogs can be copied as they are.
 func (c *clone) same() bool {
-	return c.src != nil && c.version() == c.target.version && (c.full || !c.src.Full) && c.target.catalogs && c.Print == nil &&
-		len(c.Hypertables) == 0 && !c.SchemaOnly && !c.NoOwner && !c.NoPrivileges
+	return c.src != nil && c.version() == c.target.version && (c.full || !c.src.Full) && c.target.catalogs &&
+		c.Print == nil && len(c.Hypertables) == 0 && !c.SchemaOnly && !c.NoOwner && !c.NoPrivileges
 }
 
 // names reads rows of a schema and a name.

@@ -105,8 +105,9 @@ func (r *runner) wrap(err error) error {
 // Statements of a dump that are not run: the settings of its head, which the
 // session has; in a transaction, those around large objects.
 var (
-	ofHead = regexp.MustCompile(`^(SET (statement_timeout|lock_timeout|idle_in_transaction_session_timeout|transaction_timeout|client_encoding|` +
-		`standard_conforming_strings|check_function_bodies|xmloption|client_min_messages|row_security) = |SELECT pg_catalog\.set_config\('search_path')`)
+	ofHead = regexp.MustCompile(`^(SELECT pg_catalog\.set_config\('search_path'|SET (statement_timeout|lock_timeout|` +
+		`idle_in_transaction_session_timeout|transaction_timeout|client_encoding|standard_conforming_strings|` +
+		`check_function_bodies|xmloption|client_min_messages|row_security) = )`)
 	ofTransaction = regexp.MustCompile(`^(BEGIN|COMMIT);`)
 )
 

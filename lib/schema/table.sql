@@ -41,6 +41,9 @@ select t.oid, t.nspname, t.relname, t.quoted,
              where i.indrelid = t.oid and (i.indisunique or i.indisexclusion)
                and col.attnum <> all((i.indkey::int2[])[0:i.indnkeyatts - 1])
              order by ic.relname),
+       array(select jsonb_build_object('class', 'pg_constraint'::regclass::oid::bigint, 'oid', k.oid::bigint, 'name', k.conname,
+                                       'kind', 'foreign key', 'columns', jsonb_build_array(k.conrelid::regclass::text))::text
+             from pg_constraint k where k.confrelid = t.oid and k.contype = 'f' and k.conparentid = 0 order by k.oid),
        array(select oid from pg_rewrite where ev_class = t.oid order by rulename),
        array(select rulename::text from pg_rewrite where ev_class = t.oid order by rulename),
        array(select tgname::text from pg_trigger where tgrelid = t.oid and not tgisinternal and tgtype & 7 = 7 order by tgname)

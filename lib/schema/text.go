@@ -85,7 +85,8 @@ func relation(n task.Name) string { return pg.Literal(quote(n)) }
 var units = []struct {
 	name  string
 	width int64
-}{{"day", 24 * 3600_000_000}, {"hour", 3600_000_000}, {"minute", 60_000_000}, {"second", 1_000_000}, {"millisecond", 1000}, {"microsecond", 1}}
+}{{"day", 24 * 3600_000_000}, {"hour", 3600_000_000}, {"minute", 60_000_000}, {"second", 1_000_000},
+	{"millisecond", 1000}, {"microsecond", 1}}
 
 // interval is SQL for a number of microseconds, as people write it.
 func interval(us int64) string {

@@ -141,7 +141,11 @@ func (l dialect) compression(d *tsdb.Definition) []string {
 		}
 	}
 	if first := d.Dimensions[0]; first.CompressedInterval > 0 {
-		options = append(options, "timescaledb.compress_chunk_time_interval = "+pg.Literal(strings.Trim(strings.TrimPrefix(interval(first.CompressedInterval), "interval "), "'")))
+		width := fmt.Sprintf("'%d'", first.CompressedInterval)
+		if !first.Integer() {
+			width = strings.TrimPrefix(interval(first.CompressedInterval), "interval ")
+		}
+		options = append(options, "timescaledb.compress_chunk_time_interval = "+width)
 	}
 	if d.DirectCompress {
 		options = append(options, "timescaledb.direct_compress")
@@ -177,14 +181,18 @@ func orderBy(s *tsdb.Settings) string {
 // would have given them.
 func (l dialect) aggregate(a *tsdb.AggregateDefinition, owner bool) []string {
 	view := quote(a.View)
-	options := fmt.Sprintf("timescaledb.continuous, timescaledb.materialized_only = %t, timescaledb.create_group_indexes = false", a.MaterializedOnly)
+	options := fmt.Sprintf("timescaledb.continuous, timescaledb.materialized_only = %t, "+
+		"timescaledb.create_group_indexes = false", a.MaterializedOnly)
 	if a.Granular {
 		options += ", timescaledb.enable_granular_refresh"
 	}
-	sql := []string{"create materialized view " + view + " with (" + options + ") as\n" + strings.TrimSuffix(strings.TrimRight(a.Query, " \n"), ";") + "\nwith no data;"}
-	// Up to 2.19 the function wants the hypertable behind the view.
-	sql = append(sql, "select "+l.call("set_chunk_time_interval", "", "format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass",
-		"", chunkInterval(a.Hypertable.Dimensions[0]))+"\nfrom timescaledb_information.continuous_aggregates where view_schema = "+pg.Literal(a.View.Schema)+
+	query := strings.TrimSuffix(strings.TrimRight(a.Query, " \n"), ";")
+	sql := []string{"create materialized view " + view + " with (" + options + ") as\n" + query + "\nwith no data;"}
+	// Some versions (2.11 does) want the hypertable behind the view.
+	behind := "format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass"
+	width := chunkInterval(a.Hypertable.Dimensions[0])
+	sql = append(sql, "select "+l.call("set_chunk_time_interval", "", behind, "", width)+
+		"\nfrom timescaledb_information.continuous_aggregates where view_schema = "+pg.Literal(a.View.Schema)+
 		" and view_name = "+pg.Literal(a.View.Name)+";")
 	for _, i := range a.Indexes {
 		make := "create index "
@@ -207,7 +215,8 @@ func (l dialect) aggregateSettings(a *tsdb.AggregateDefinition) []string {
 	if !a.Hypertable.Compressed {
 		return nil
 	}
-	return []string{"alter materialized view " + quote(a.View) + " set (" + strings.Join(l.compression(a.Hypertable), ", ") + ");"}
+	options := strings.Join(l.compression(a.Hypertable), ", ")
+	return []string{"alter materialized view " + quote(a.View) + " set (" + options + ");"}
 }
 
 // toResume is the column in which a job's statement returns its number where
@@ -224,8 +233,8 @@ func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 	if j.Scheduled {
 		column = toResume
 	}
-	pairs := []string{"", add, "scheduled", "false", "schedule_interval", literal(j.ScheduleInterval), "max_runtime", literal(j.MaxRuntime),
-		"max_retries", fmt.Sprint(j.MaxRetries), "retry_period", literal(j.RetryPeriod)}
+	pairs := []string{"", add, "scheduled", "false", "schedule_interval", literal(j.ScheduleInterval),
+		"max_runtime", literal(j.MaxRuntime), "max_retries", fmt.Sprint(j.MaxRetries), "retry_period", literal(j.RetryPeriod)}
 	if j.Fixed != nil && !*j.Fixed && l.Takes("alter_job", "fixed_schedule") {
 		pairs = append(pairs, "fixed_schedule", "false")
 	}
@@ -282,7 +291,8 @@ func rest(config map[string]json.RawMessage, said []string) string {
 func (l dialect) add(j *tsdb.JobDefinition) (sql string, said []string) {
 	when := []string{"initial_start", literal(j.InitialStart), "timezone", literal(j.Timezone)}
 	if !j.Policy() {
-		pairs := []string{"", relation(j.Proc), "", literal(j.ScheduleInterval), "config", l.config(j), "check_config", regproc(j.Check)}
+		pairs := []string{"", relation(j.Proc), "", literal(j.ScheduleInterval), "config", l.config(j),
+			"check_config", regproc(j.Check)}
 		if j.Fixed != nil && !*j.Fixed {
 			pairs = append(pairs, "fixed_schedule", "false")
 		}
@@ -302,8 +312,10 @@ func (l dialect) add(j *tsdb.JobDefinition) (sql string, said []string) {
 	ago := func(key string) string { said = append(said, key); return l.ago(*j.Of, j.Config[key]) }
 	switch j.Proc.Name {
 	case tsdb.PolicyRefresh:
-		pairs := []string{"", of, "start_offset", null(ago("start_offset")), "end_offset", null(ago("end_offset")), "schedule_interval", literal(j.ScheduleInterval)}
-		for _, key := range []string{"include_tiered_data", "buckets_per_batch", "max_batches_per_execution", "refresh_newest_first"} {
+		pairs := []string{"", of, "start_offset", null(ago("start_offset")), "end_offset", null(ago("end_offset")),
+			"schedule_interval", literal(j.ScheduleInterval)}
+		for _, key := range []string{"include_tiered_data", "buckets_per_batch", "max_batches_per_execution",
+			"refresh_newest_first"} {
 			if l.Takes("add_continuous_aggregate_policy", key) {
 				pairs = append(pairs, key, plain(key))
 			}

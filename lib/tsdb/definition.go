@@ -24,6 +24,8 @@ var (
 	takesSQL string
 	//go:embed pausable.sql
 	pausableSQL string
+	//go:embed referable.sql
+	referableSQL string
 	//go:embed internals.sql
 	internalsSQL string
 )
@@ -73,10 +75,12 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 		return nil, err
 	}
 	if tables["chunk_column_stats"] {
-		skips = "(select jsonb_agg(distinct column_name) from _timescaledb_catalog.chunk_column_stats where hypertable_id = h.id)"
+		skips = "(select jsonb_agg(distinct column_name) from _timescaledb_catalog.chunk_column_stats " +
+			"where hypertable_id = h.id)"
 	}
 	if tables["hypertable_cagg_settings"] {
-		granular = "(select to_jsonb(s) - 'hypertable_id' from _timescaledb_catalog.hypertable_cagg_settings s where s.hypertable_id = h.id)"
+		granular = "(select to_jsonb(s) - 'hypertable_id' from _timescaledb_catalog.hypertable_cagg_settings s " +
+			"where s.hypertable_id = h.id)"
 	}
 	sql := strings.NewReplacer("{skips}", skips, "{granular}", granular, "{which}", "true").Replace(definitionsSQL)
 	ds, err := fromJSON[Definition](ctx, db, sql, "list hypertables")
@@ -101,7 +105,8 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 
 // catalogs are the tables that only some versions have.
 func (db *DB) catalogs(ctx context.Context) (map[string]bool, error) {
-	rows, err := db.Query(ctx, "select relname from pg_class where relnamespace = to_regnamespace('_timescaledb_catalog') and relkind = 'r'")
+	rows, err := db.Query(ctx, `select relname from pg_class
+		where relnamespace = to_regnamespace('_timescaledb_catalog') and relkind = 'r'`)
 	if err != nil {
 		return nil, db.Wrap(err, "list catalogs")
 	}
@@ -139,7 +144,8 @@ type IndexDefinition struct {
 
 // AggregateDefinitions lists what all continuous aggregates were made with,
 // parents first. Their hypertables are taken out of ds.
-func (db *DB) AggregateDefinitions(ctx context.Context, ds []*Definition) (as []*AggregateDefinition, rest []*Definition, err error) {
+func (db *DB) AggregateDefinitions(ctx context.Context, ds []*Definition) (
+	as []*AggregateDefinition, rest []*Definition, err error) {
 	as, err = fromJSON[AggregateDefinition](ctx, db, aggregateDefinitionsSQL, "list continuous aggregates")
 	if err != nil {
 		return nil, nil, err
@@ -186,7 +192,8 @@ func (j *JobDefinition) Policy() bool { return strings.HasPrefix(j.Proc.Schema, 
 
 // JobsTable names the catalog of the jobs, which has moved.
 func (db *DB) JobsTable(ctx context.Context) (table string, err error) {
-	err = db.QueryRow(ctx, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text").Scan(&table)
+	err = db.QueryRow(ctx, `select coalesce(to_regclass('_timescaledb_catalog.bgw_job'),
+		to_regclass('_timescaledb_config.bgw_job'))::text`).Scan(&table)
 	return table, db.Wrap(err, "list jobs")
 }
 
@@ -253,16 +260,29 @@ func (l *Language) Columnstore() bool { return l.Has("add_columnstore_policy") }
 // aggregate on top of another one. 2.21 to 2.22 refuse it whatever is to be
 // altered. It tries, and has to be called in a transaction; what it makes is
 // rolled back.
-func (db *DB) PausesNested(ctx context.Context) (yes bool, err error) {
-	sql := strings.NewReplacer("{public}", pg.Ident(db.ExtensionSchema), "{probe}", "__backfill_probe").Replace(pausableSQL)
-	if _, err = db.Exec(ctx, "savepoint pausable"); err != nil {
-		return false, db.Wrap(err, "probe")
+func (db *DB) PausesNested(ctx context.Context) (bool, error) {
+	refused, err := db.try(ctx, pausableSQL)
+	return pg.Code(refused) != pg.NotSupported, err
+}
+
+// Referable reports whether a foreign key may reference a hypertable (2.16 and
+// newer). It tries like PausesNested.
+func (db *DB) Referable(ctx context.Context) (bool, error) {
+	refused, err := db.try(ctx, referableSQL)
+	return refused == nil, err
+}
+
+// try runs a script on a scratch schema, in a transaction that goes on, and rolls
+// it back. refused is what it failed with.
+func (db *DB) try(ctx context.Context, script string) (refused, err error) {
+	sql := strings.NewReplacer("{public}", pg.Ident(db.ExtensionSchema), "{probe}", "__backfill_probe").
+		Replace(script)
+	if _, err = db.Exec(ctx, "savepoint probe"); err != nil {
+		return nil, db.Wrap(err, "probe")
 	}
-	_, refused := db.PgConn().Exec(ctx, sql).ReadAll()
-	if _, err = db.Exec(ctx, "rollback to pausable"); err != nil {
-		return false, db.Wrap(err, "probe")
-	}
-	return pg.Code(refused) != pg.NotSupported, nil
+	_, refused = db.PgConn().Exec(ctx, sql).ReadAll()
+	_, err = db.Exec(ctx, "rollback to probe")
+	return refused, db.Wrap(err, "probe")
 }
 
 // Internal is a relation of TimescaleDB's.
