@@ -204,7 +204,7 @@ func (l *lexer) endWord() string {
 	return w
 }
 
-var routine = regexp.MustCompile("^create (or replace )?(function|procedure)\\b")
+var routine = regexp.MustCompile(`^create (or replace )?(function|procedure)\b`)
 
 // quoted reads to the end of a string or name. A doubled quote is the end of one
 // and the beginning of the next, which comes to the same.
