@@ -90,22 +90,15 @@ func stream(cmd *exec.Cmd, f func(io.Reader) error) error {
 		return fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err)
 	}
 	ferr := f(out)
-	if ferr != nil {
-		// What the program has failed with explains a script that is cut.
-		if errors.Is(ferr, io.ErrUnexpectedEOF) {
-			ferr = nil
-		} else {
-			cmd.Process.Kill()
-		}
+	cut := errors.Is(ferr, io.ErrUnexpectedEOF) // then what the program says explains it
+	if ferr != nil && !cut {
+		cmd.Process.Kill()
 	}
 	werr := cmd.Wait()
-	switch {
-	case ferr != nil:
-		return ferr
-	case werr != nil:
+	if werr != nil && (ferr == nil || cut) {
 		return &Error{"source: " + filepath.Base(cmd.Path) + ": " + lastWords(stderr.String(), werr), ""}
 	}
-	return nil
+	return ferr
 }
 
 // lastWords is what a program said when it failed.

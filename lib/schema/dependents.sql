@@ -21,8 +21,9 @@ with recursive dependent(classid, objid) as (
         where d.classid = 'pg_constraint'::regclass and oid = d.objid and contypid <> 0) x(classid, objid)
 )
 select d.classid, d.objid,
-       -- The triggers of a foreign key are parts of it.
-       case when exists (select from pg_trigger t where d.classid = 'pg_trigger'::regclass and t.oid = d.objid and t.tgisinternal) then ''
+       -- The triggers of a foreign key are parts of it, and so are keys to partitions.
+       case when exists (select from pg_trigger t where d.classid = 'pg_trigger'::regclass and t.oid = d.objid and t.tgisinternal)
+                 or exists (select from pg_constraint k where d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.conparentid <> 0) then ''
             when d.classid in ('pg_proc'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass, 'pg_constraint'::regclass)
                  or c.relkind in ('r', 'p', 'v', 'm') and c.relnamespace <> coalesce(to_regnamespace('_timescaledb_internal'), 0)
             then pg_describe_object(d.classid, d.objid, 0) else '' end
