@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"bf/lib/pg"
 )
@@ -69,6 +70,9 @@ func (p programs) command(ctx context.Context, name, connString string, args ...
 		args = append(args, "--dbname="+dsn)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(p.dir, name), args...)
+	// Interrupted, it has its server give up what it waits for.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = append(os.Environ(), "PGAPPNAME="+Name,
 		"PGOPTIONS="+os.Getenv("PGOPTIONS")+" -c standard_conforming_strings=on -c quote_all_identifiers=off"+
 			" -c client_min_messages=warning")
@@ -92,7 +96,8 @@ func stream(cmd *exec.Cmd, f func(io.Reader) error) error {
 	ferr := f(out)
 	cut := errors.Is(ferr, io.ErrUnexpectedEOF) // then what the program says explains it
 	if ferr != nil && !cut {
-		cmd.Process.Kill()
+		out.Close()
+		cmd.Process.Signal(os.Interrupt)
 	}
 	werr := cmd.Wait()
 	if werr != nil && (ferr == nil || cut) {

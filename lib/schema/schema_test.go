@@ -32,7 +32,7 @@ func TestStream(t *testing.T) {
 		{`printf 'COPY t (a) FROM stdin;\n1\n'`, "unexpected EOF"},
 		{`printf 'COPY t (a) FROM stdin;\n1\n'; echo 'pg_dump: error: it; password=secret' >&2; exit 1`, "it; password=xxxxx"},
 		{whole + `; echo 'pg_dump: error: late' >&2; exit 1`, "late"},
-		{`printf '\\! id\n'; sleep 100`, "a psql command"},
+		{`printf '\\! id\n'; exec sleep 5`, "a psql command"},
 	} {
 		err := stream(exec.Command("sh", "-c", c.script), func(r io.Reader) error {
 			return pipe(context.Background(), r, nothing{}, true)
@@ -42,7 +42,7 @@ func TestStream(t *testing.T) {
 		}
 	}
 	failed := errors.New("failed")
-	if err := stream(exec.Command("sh", "-c", "while :; do echo x; done"), func(io.Reader) error { return failed }); err != failed {
+	if err := stream(exec.Command("sh", "-c", "while echo x; do :; done"), func(io.Reader) error { return failed }); err != failed {
 		t.Error(err)
 	}
 }
