@@ -96,7 +96,7 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 		}
 		// ≤ 2.21: settings that are decided (they have an order) and name no
 		// segments mean none; later ones may leave that to the server.
-		if s := d.Settings; s != nil && !db.HasSparse() && len(s.OrderBy) > 0 && s.SegmentBy == nil {
+		if s := d.Settings; s != nil && !db.ListsSparseIndexes() && len(s.OrderBy) > 0 && s.SegmentBy == nil {
 			s.SegmentBy = []string{}
 		}
 	}
