@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"bf/lib/pg"
 	"bf/lib/queue"
 	"bf/lib/stream"
 	"bf/lib/task"
@@ -422,7 +423,7 @@ func TestManualRecords(t *testing.T) {
 		{records, "Ss", "Summary", []any{verify.Summary{}, verify.Column{}, verify.Values{}, verify.End{}}},
 		{streams, "Ss", "Frames", []any{stream.End{}, stream.AbortError{}}},
 		{streams, "Ss", "Header", []any{stream.Header{}, stream.Source{}, stream.Part{}, stream.Column{}}},
-		{streams, "Ss", "Compressed chunks", []any{tsdb.Image{}, tsdb.Relation{}, tsdb.RelationColumn{}, tsdb.Order{},
+		{streams, "Ss", "Compressed chunks", []any{tsdb.Image{}, tsdb.Relation{}, tsdb.RelationColumn{}, pg.Order{},
 			tsdb.SparseIndex{}, tsdb.IndexColumn{}, tsdb.Settings{}}},
 	} {
 		part := c.page.part(c.macro, c.title)

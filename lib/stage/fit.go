@@ -149,7 +149,7 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) str
 			return fmt.Sprintf("dimension %q differs", d.Column)
 		}
 	}
-	theirs := map[string]tsdb.Column{}
+	theirs := map[string]pg.Column{}
 	for _, c := range t.Columns {
 		theirs[c.Name] = c
 	}
@@ -195,7 +195,7 @@ func missing(ctx context.Context, dst *tsdb.DB, s *tsdb.Hypertable) (string, err
 func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 	say := func(format string, args ...any) { diffs = append(diffs, fmt.Sprintf(format, args...)) }
 	label := s.Label()
-	theirs := map[string]tsdb.Column{}
+	theirs := map[string]pg.Column{}
 	for _, c := range t.Columns {
 		theirs[c.Name] = c
 	}

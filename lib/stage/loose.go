@@ -83,7 +83,7 @@ type outlook struct {
 // look finds these things out. byRows says why the compressed relations of s cannot
 // travel.
 func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows string) (o *outlook, err error) {
-	o = &outlook{db: dst, t: t, byRows: byRows != "" || slices.ContainsFunc(s.Copied(), func(c tsdb.Column) bool { return !c.Binary })}
+	o = &outlook{db: dst, t: t, byRows: byRows != "" || slices.ContainsFunc(s.Copied(), func(c pg.Column) bool { return !c.Binary })}
 	if !dst.Full || !t.CompressionEnabled {
 		return o, nil
 	}
@@ -130,8 +130,8 @@ func (o *outlook) certain(ctx context.Context) (bool, error) {
 	if len(triggers) > 0 || err != nil {
 		return true, err
 	}
-	keys, err := o.db.References(ctx, o.t)
-	return slices.ContainsFunc(keys, func(k tsdb.Reference) bool { return !k.Allowed }), err
+	keys, err := o.db.ForeignKeys(ctx, o.t.OID)
+	return slices.ContainsFunc(keys, func(k pg.ForeignKey) bool { return !k.Allowed }), err
 }
 
 // of returns why the task's chunk, which is compressed on the source, will be left
@@ -170,7 +170,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 		if err != nil {
 			return "", false, err
 		}
-		if slices.ContainsFunc(o.t.Columns, func(c tsdb.Column) bool { return !c.NotNull && slices.Contains(missing, c.Name) }) {
+		if slices.ContainsFunc(o.t.Columns, func(c pg.Column) bool { return !c.NotNull && slices.Contains(missing, c.Name) }) {
 			return task.LooseDefault, true, nil
 		}
 	}

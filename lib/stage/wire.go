@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"bf/lib/pg"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
@@ -90,9 +91,9 @@ func (l hypertableLine) hypertable() *tsdb.Hypertable {
 		h.Dimensions = append(h.Dimensions, tsdb.Dimension(d))
 	}
 	for _, c := range l.Columns {
-		h.Columns = append(h.Columns, tsdb.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Generated: c.Generated,
+		h.Columns = append(h.Columns, pg.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Generated: c.Generated,
 			Default: c.Default, Collation: c.Collation, Binary: c.Binary, Hash: c.Hash,
-			Order: tsdb.Order{Locale: c.Locale, Version: c.LocaleVersion}})
+			Order: pg.Order{Locale: c.Locale, Version: c.LocaleVersion}})
 	}
 	return h
 }

@@ -28,7 +28,7 @@ var privilegesSQL string
 // hypertable.
 type relation struct {
 	*tsdb.Relation
-	keys   []tsdb.Reference // the target's foreign keys, to be checked
+	keys   []pg.ForeignKey // the target's foreign keys, to be checked
 	kept   []tsdb.RelationColumn
 	drop   map[string]bool // columns that do not arrive
 	sparse []tsdb.SparseIndex

@@ -282,7 +282,7 @@ func (l *Loader) fits(ht *tsdb.Hypertable, h *stream.Header) error {
 	refuse := func(format string, args ...any) error {
 		return &pg.Error{Side: pg.Target, Object: ht.Label().String(), Err: fmt.Errorf(format, args...), Hint: "make the columns as on the source and run bf-stage again"}
 	}
-	mine := map[string]tsdb.Column{}
+	mine := map[string]pg.Column{}
 	for _, c := range ht.Columns {
 		mine[c.Name] = c
 	}

@@ -52,15 +52,15 @@ func (l *Loader) unseen(ctx context.Context, ht *tsdb.Hypertable, r *relation) (
 
 // keys returns the foreign keys of the hypertable, and why the role cannot check
 // one of them; "" if it can.
-func (l *Loader) keys(ctx context.Context, ht *tsdb.Hypertable) (keys []tsdb.Reference, why string, err error) {
-	if keys, err = l.db.References(ctx, ht); err != nil {
+func (l *Loader) keys(ctx context.Context, ht *tsdb.Hypertable) (keys []pg.ForeignKey, why string, err error) {
+	if keys, err = l.db.ForeignKeys(ctx, ht.OID); err != nil {
 		return nil, "", err
 	}
 	for _, k := range keys {
 		if !k.Allowed {
 			var role string
 			err := l.db.QueryRow(ctx, "select quote_ident(current_user)").Scan(&role)
-			return nil, fmt.Sprintf("foreign key %q cannot be checked; this helps: grant select, update on %s to %s", k.Name, pg.Ident(k.Table.Schema, k.Table.Name), role), err
+			return nil, fmt.Sprintf("foreign key %q cannot be checked; this helps: grant select, update on %s to %s", k.Name, pg.Ident(k.Schema, k.Table), role), err
 		}
 	}
 	return keys, "", nil
@@ -68,7 +68,7 @@ func (l *Loader) keys(ctx context.Context, ht *tsdb.Hypertable) (keys []tsdb.Ref
 
 // refer checks foreign keys of what is in rel, batches or rows, and keeps the
 // rows that they name from being deleted before the commit, as the server does.
-func (l *Loader) refer(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk, rel string, keys []tsdb.Reference) error {
+func (l *Loader) refer(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk, rel string, keys []pg.ForeignKey) error {
 	for _, k := range keys {
 		var columns, some, equal, show []string
 		for i, c := range k.Columns {
@@ -77,7 +77,7 @@ func (l *Loader) refer(ctx context.Context, tx pgx.Tx, chunk *tsdb.Chunk, rel st
 			equal = append(equal, "k."+pg.Ident(k.Keys[i])+" = b."+c)
 			show = append(show, "b."+c+"::text")
 		}
-		table := pg.Ident(k.Table.Schema, k.Table.Name)
+		table := pg.Ident(k.Schema, k.Table)
 		var lost string
 		err := l.asUser(ctx, tx, func() error {
 			return tx.QueryRow(ctx, fmt.Sprintf("select concat_ws(', ', %s) from (select distinct %s from only %s) b where %s and not exists (select from %s k where %s for key share of k) limit 1",

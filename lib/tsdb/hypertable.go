@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"bf/lib/pg"
 	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
@@ -17,8 +18,6 @@ var (
 	hypertablesSQL string
 	//go:embed dimensions.sql
 	dimensionsSQL string
-	//go:embed enforced.sql
-	enforcedSQL string
 	//go:embed fingerprint.sql
 	fingerprintSQL string
 )
@@ -48,7 +47,7 @@ type Hypertable struct {
 	Name               task.Name
 	OID                uint32
 	Dimensions         []Dimension // primary first
-	Columns            []Column
+	Columns            []pg.Column
 	CompressionEnabled bool     // its chunks may be compressed
 	Enforced           []string // what its constraints demand of rows, to be compared
 
@@ -69,8 +68,8 @@ func (h *Hypertable) Label() task.Name {
 }
 
 // Copied returns the columns that are copied: all but the generated ones.
-func (h *Hypertable) Copied() []Column {
-	return slices.DeleteFunc(slices.Clone(h.Columns), func(c Column) bool { return c.Generated })
+func (h *Hypertable) Copied() []pg.Column {
+	return slices.DeleteFunc(slices.Clone(h.Columns), func(c pg.Column) bool { return c.Generated })
 }
 
 // Hypertables lists all hypertables of the database with their dimensions and
@@ -173,16 +172,11 @@ func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
 	for oid, c := range cols {
 		byOID[oid].Columns = c
 	}
-	if rows, err = db.Query(ctx, enforcedSQL, oids); err != nil {
-		return db.Wrap(err, "list constraints")
+	demands, err := db.Enforced(ctx, oids)
+	for oid, d := range demands {
+		byOID[oid].Enforced = d
 	}
-	var oid uint32
-	var demand string
-	_, err = pgx.ForEachRow(rows, []any{&oid, &demand}, func() error {
-		byOID[oid].Enforced = append(byOID[oid].Enforced, demand)
-		return nil
-	})
-	return db.Wrap(err, "list constraints")
+	return err
 }
 
 // Stricter returns what the hypertable demands of its rows and has does not:

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"bf/lib/pg"
 )
 
 // The names of metadata columns are the server's. It cuts those of the second
@@ -88,7 +90,7 @@ func (db *DB) metaNames(ctx context.Context, r *Relation, h *Hypertable) (map[st
 
 // encoded returns the names of columns in a database's encoding of one byte for a
 // character; nil where they come as they are stored.
-func (db *DB) encoded(ctx context.Context, encoding string, columns []Column) (map[string]string, error) {
+func (db *DB) encoded(ctx context.Context, encoding string, columns []pg.Column) (map[string]string, error) {
 	if encoding == "UTF8" || encoding == "SQL_ASCII" {
 		return nil, nil
 	}

@@ -3,6 +3,7 @@ package tsdb
 import (
 	"testing"
 
+	"bf/lib/pg"
 	"bf/lib/task"
 )
 
@@ -55,7 +56,7 @@ func TestDimensionOf(t *testing.T) {
 	db := &DB{Functions: "f"}
 	h := &Hypertable{
 		Dimensions: []Dimension{{Column: "ts", Type: "timestamp with time zone", RangeType: "timestamp with time zone"}},
-		Columns:    []Column{{Name: "ts"}, {Name: "dev", Type: "text"}, {Name: "at", Type: "timestamp(3) without time zone"}},
+		Columns:    []pg.Column{{Name: "ts"}, {Name: "dev", Type: "text"}, {Name: "at", Type: "timestamp(3) without time zone"}},
 	}
 	for _, c := range []struct {
 		slice task.Slice

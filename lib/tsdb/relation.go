@@ -21,7 +21,7 @@ var (
 	relationIndexesSQL string
 )
 
-var relationSQL = withOrder(relationWithoutOrder)
+var relationSQL = pg.WithOrder(relationWithoutOrder)
 
 // Image is the state of a source chunk as the target must know it. It travels
 // in the header of a segment.
@@ -63,7 +63,7 @@ type RelationColumn struct {
 	Storage    string `json:"storage"` // p, e, m or x as in pg_attribute
 	Statistics int    `json:"statistics"`
 	Collation  string `json:"collation,omitempty"` // the database's default spelled out
-	Order
+	pg.Order
 	// Index says for a metadata column what it holds of which columns.
 	Index *SparseIndex `json:"index,omitempty"`
 }
@@ -198,13 +198,6 @@ func (db *DB) Batches(ctx context.Context, relation uint32, columns []string, re
 	}
 	err = db.QueryRow(ctx, b.String()+" from only "+rel).Scan(&rows, &nulls)
 	return rows, nulls, db.Wrap(err, "compressed relation %s", rel)
-}
-
-// RelationName returns the quoted name of a relation.
-func (db *DB) RelationName(ctx context.Context, oid uint32) (string, error) {
-	var schema, name string
-	err := db.QueryRow(ctx, "select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1", oid).Scan(&schema, &name)
-	return pg.Ident(schema, name), db.Wrap(err, "name of relation %d", oid)
 }
 
 // NullBatches returns the expression that reads a compressed column of this

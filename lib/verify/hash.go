@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"bf/lib/pg"
-	"bf/lib/tsdb"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -25,7 +24,7 @@ const (
 )
 
 func knowsHash(how string) bool {
-	return tsdb.KnowsHash(how) || slices.Contains([]string{hashScale, hashJustified, hashNumbers}, how)
+	return pg.KnowsHash(how) || slices.Contains([]string{hashScale, hashJustified, hashNumbers}, how)
 }
 
 // HashName names how a summary's hashes are made. Hashes of different names say
@@ -82,7 +81,7 @@ func (s *side) hashed(c Column) []string {
 		return []string{e}
 	}
 	switch {
-	case c.How == tsdb.HashFloat:
+	case c.How == pg.HashFloat:
 		return []string{q, "case when " + q + " = 0 then float8send(" + q + ") end"}
 	case c.How == tsdb.HashBigint:
 		return []string{q, q + " >> 32"}
@@ -92,11 +91,11 @@ func (s *side) hashed(c Column) []string {
 		return []string{"interval_send(justify_interval(" + q + "))"}
 	case c.How == hashNumbers:
 		return append([]string{q}, text(trimmed("row("+q+")::text"))...)
-	case c.How == tsdb.HashText:
+	case c.How == pg.HashText:
 		return text(q)
-	case c.How == tsdb.HashRecord:
+	case c.How == pg.HashRecord:
 		return text("row(" + q + ")")
-	case tsdb.Sends(c.How):
+	case pg.Sends(c.How):
 		return []string{c.How + "(" + q + ")"}
 	case isText(c.Type) && !s.utf8():
 		return text(q)

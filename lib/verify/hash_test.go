@@ -334,7 +334,7 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 		t.Fatal(err)
 	}
 	s := &side{db: db, h: &tsdb.Hypertable{OID: oid}}
-	cols := s.columns(slices.DeleteFunc(all[oid], func(c tsdb.Column) bool { return c.Name == "slice" }))
+	cols := s.columns(slices.DeleteFunc(all[oid], func(c pg.Column) bool { return c.Name == "slice" }))
 	byValue, err := s.byEquality(ctx, cols)
 	if err != nil {
 		t.Fatal(err)

@@ -11,12 +11,11 @@ import (
 
 	"bf/lib/pg"
 	"bf/lib/task"
-	"bf/lib/tsdb"
 )
 
 // columns are a side's own columns as a summary has them, in name order: their
 // order in the table differs between the sides.
-func (s *side) columns(of []tsdb.Column) []Column {
+func (s *side) columns(of []pg.Column) []Column {
 	cols := make([]Column, len(of))
 	for i, c := range of {
 		cols[i] = Column{Name: c.Name, Type: c.Type, How: c.Hash}
@@ -48,7 +47,7 @@ func agree(from, to *side) (cols []Column, diffs []task.Difference) {
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
 		}
 		if o.How != c.How {
-			c.How = tsdb.HashRecord
+			c.How = pg.HashRecord
 		}
 		cols = append(cols, c)
 	}
@@ -77,7 +76,7 @@ func (s *side) follow(ctx context.Context, a *Summary) (cols []Column, diffs []t
 		case o.Type != c.Type:
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
 		}
-		if a.Method != BySummary && c.How != o.How && c.How != tsdb.HashText && c.How != tsdb.HashRecord {
+		if a.Method != BySummary && c.How != o.How && c.How != pg.HashText && c.How != pg.HashRecord {
 			return nil, nil, &pg.Error{Side: pg.Target, Object: fmt.Sprintf("%s, column %q", s.h.Label(), c.Name),
 				Err:  fmt.Errorf("the summary hashes it as %q, which means something else here", c.How),
 				Hint: "make the summary with --method summary, or give --source and --target to one bf-verify"}

@@ -10,7 +10,6 @@ import (
 
 	"bf/lib/pg"
 	"bf/lib/task"
-	"bf/lib/tsdb"
 )
 
 // Summary is what one side holds of a task. It is a record (one JSON object per
@@ -63,7 +62,7 @@ const (
 type Column struct {
 	Name string `json:"name"`
 	Type string `json:"type"`
-	How  string `json:"how"` // what of it is hashed: tsdb.HashValue and so on
+	How  string `json:"how"` // what of it is hashed: pg.HashValue and so on
 	// Values is left out where only the rows are hashed.
 	*Values
 }
@@ -209,7 +208,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 // shown is the text of a column's value, null for null.
 func shown(c Column) string {
 	q := pg.Ident(c.Name)
-	if c.How == tsdb.HashRecord {
+	if c.How == pg.HashRecord {
 		return "case num_nulls(" + q + ") when 0 then row(" + q + ")::text end"
 	}
 	return q + "::text"

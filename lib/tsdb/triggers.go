@@ -2,37 +2,9 @@ package tsdb
 
 import (
 	"context"
-	_ "embed"
-
-	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
 )
-
-//go:embed references.sql
-var referencesSQL string
-
-// Reference is a foreign key of a hypertable.
-type Reference struct {
-	Name    string
-	Table   task.Name // that it references
-	Columns []string
-	Keys    []string // the columns of Table, in that order
-	Allowed bool     // the role may look the rows of Table up and lock them
-}
-
-// References lists the foreign keys of a hypertable.
-func (db *DB) References(ctx context.Context, h *Hypertable) ([]Reference, error) {
-	rows, err := db.Query(ctx, referencesSQL, h.OID)
-	if err != nil {
-		return nil, db.Wrap(err, "foreign keys of %s", h.Name)
-	}
-	refs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (f Reference, err error) {
-		err = r.Scan(&f.Name, &f.Table.Schema, &f.Table.Name, &f.Columns, &f.Keys, &f.Allowed)
-		return f, err
-	})
-	return refs, db.Wrap(err, "foreign keys of %s", h.Name)
-}
 
 // Referenced returns the columns of a key by which another table references the
 // hypertable; nil if none does.

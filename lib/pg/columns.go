@@ -1,4 +1,4 @@
-package tsdb
+package pg
 
 import (
 	"context"
@@ -16,10 +16,10 @@ var (
 	orderSQL string
 )
 
-// withOrder puts order.sql into a query of columns a.
-func withOrder(sql string) string { return strings.Replace(sql, "{order}", orderSQL, 1) }
+// WithOrder puts order.sql into a query of columns a, where it says {order}.
+func WithOrder(sql string) string { return strings.Replace(sql, "{order}", orderSQL, 1) }
 
-var columnsSQL = withOrder(columnsWithoutOrder)
+var columnsSQL = WithOrder(columnsWithoutOrder)
 
 // Column is one column of a relation.
 type Column struct {
@@ -69,7 +69,6 @@ const (
 // sendFunctions are what else Column.Hash may be: the function whose result is
 // hashed, the one by which a binary COPY sends the type.
 var sendFunctions = []string{"numeric_send", "time_send", "timetz_send", "timestamp_send", "timestamptz_send",
-
 	"interval_send", "pg_lsn_send", "xid8send", "array_send"}
 
 // Sends reports whether that is the name of a function to send a value by.
@@ -81,39 +80,42 @@ func KnowsHash(how string) bool {
 }
 
 // Columns lists the columns of relations, by OID.
-func (db *DB) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column, error) {
-	rows, err := db.Query(ctx, columnsSQL, oids)
+func (c *Conn) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column, error) {
+	rows, err := c.Query(ctx, columnsSQL, oids)
 	if err != nil {
-		return nil, db.Wrap(err, "list columns")
+		return nil, c.Wrap(err, "list columns")
 	}
 	m := map[uint32][]Column{}
 	var oid uint32
-	var c Column
-	_, err = pgx.ForEachRow(rows, []any{&oid, &c.Name, &c.Type, &c.NotNull, &c.Generated, &c.Default, &c.Collation, &c.Locale, &c.Version, &c.Binary, &c.Hash}, func() error {
-		m[oid] = append(m[oid], c)
+	var a Column
+	_, err = pgx.ForEachRow(rows, []any{&oid, &a.Name, &a.Type, &a.NotNull, &a.Generated, &a.Default,
+		&a.Collation, &a.Locale, &a.Version, &a.Binary, &a.Hash}, func() error {
+		m[oid] = append(m[oid], a)
 		return nil
 	})
-	return m, db.Wrap(err, "list columns")
+	return m, c.Wrap(err, "list columns")
 }
 
 // Missing returns the columns of a relation that were added with a default
 // after it was made: for them a value that is not there means the default.
-func (db *DB) Missing(ctx context.Context, rel uint32) ([]string, error) {
-	rows, err := db.Query(ctx, "select attname::text from pg_attribute where attrelid = $1 and atthasmissing and not attisdropped order by 1", rel)
-	if err != nil {
-		return nil, db.Wrap(err, "columns added later")
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return names, db.Wrap(err, "columns added later")
+func (c *Conn) Missing(ctx context.Context, relation uint32) (names []string, err error) {
+	err = c.QueryRow(ctx, `select array(select attname::text from pg_attribute
+        where attrelid = $1 and atthasmissing and not attisdropped order by 1)`, relation).Scan(&names)
+	return names, c.Wrap(err, "columns added later")
 }
 
 // Grown returns those of the relations to which a column was added with a default
 // after they were made.
-func (db *DB) Grown(ctx context.Context, relations []uint32) ([]uint32, error) {
-	rows, err := db.Query(ctx, "select distinct attrelid from pg_attribute where attrelid = any($1) and atthasmissing and not attisdropped", relations)
-	if err != nil {
-		return nil, db.Wrap(err, "columns added later")
-	}
-	grown, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
-	return grown, db.Wrap(err, "columns added later")
+func (c *Conn) Grown(ctx context.Context, relations []uint32) (grown []uint32, err error) {
+	err = c.QueryRow(ctx, `select array(select distinct attrelid from pg_attribute
+        where attrelid = any($1) and atthasmissing and not attisdropped)`, relations).Scan(&grown)
+	return grown, c.Wrap(err, "columns added later")
+}
+
+// RelationName returns the quoted name of a relation.
+func (c *Conn) RelationName(ctx context.Context, oid uint32) (string, error) {
+	var schema, name string
+	err := c.QueryRow(ctx, `select n.nspname, c.relname from pg_class c
+        join pg_namespace n on n.oid = c.relnamespace where c.oid = $1`, oid).Scan(&schema, &name)
+	return Ident(schema, name), c.Wrap(err, "name of relation %d", oid)
 }
