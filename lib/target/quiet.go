@@ -32,7 +32,7 @@ func (l *Loader) quietly(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t 
 	if err != nil {
 		return false, "", err
 	}
-	if slices.ContainsFunc(ht.Columns, func(c tsdb.Column) bool { return !c.NotNull && slices.Contains(missing, c.Name) }) {
+	if slices.ContainsFunc(ht.Columns, func(c pg.Column) bool { return !c.NotNull && slices.Contains(missing, c.Name) }) {
 		return false, "", nil // NULLs would become the default
 	}
 	timeout, err := l.ownLockTimeout(ctx, tx)
