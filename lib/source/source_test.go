@@ -11,7 +11,7 @@ import (
 	"bf/lib/tsdb"
 )
 
-var table = &tsdb.Hypertable{Name: task.Name{Schema: "public", Name: "m"}, Columns: []tsdb.Column{
+var table = &tsdb.Hypertable{Name: task.Name{Schema: "public", Name: "m"}, Columns: []pg.Column{
 	{Name: "time", Type: "bigint", Binary: true},
 	{Name: "twice", Type: "bigint", Binary: true, Generated: true},
 	{Name: "Dev", Type: "text", Binary: true},
@@ -41,7 +41,7 @@ func TestCopies(t *testing.T) {
 		}
 	}
 	text := *table
-	text.Columns = append(text.Columns[:2:2], tsdb.Column{Name: "p", Type: "aclitem"})
+	text.Columns = append(text.Columns[:2:2], pg.Column{Name: "p", Type: "aclitem"})
 	if out := copyRows(chunk(0), &text, ""); out.part.Format != stream.Text || !strings.HasSuffix(out.sql, "(format text)") {
 		t.Errorf("a type without binary form: %s", out.sql)
 	}

@@ -83,7 +83,7 @@ func (s *side) hashed(c Column) []string {
 	switch {
 	case c.How == pg.HashFloat:
 		return []string{q, "case when " + q + " = 0 then float8send(" + q + ") end"}
-	case c.How == tsdb.HashBigint:
+	case c.How == pg.HashBigint:
 		return []string{q, q + " >> 32"}
 	case c.How == hashScale:
 		return []string{"numeric_send(trim_scale(" + q + "))"}

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"bf/lib/pg"
 	"bf/lib/task"
-	"bf/lib/tsdb"
 )
 
 const aTask = `{"v":1,"task":7,"chunk":{"schema":"s","name":"c"},"hypertable":{"schema":"public","name":"m"},` +
@@ -75,8 +75,8 @@ func TestCheckColumns(t *testing.T) {
 		column Column
 		good   bool
 	}{
-		{Column{Name: "a", How: tsdb.HashValue}, true}, {Column{Name: "a", How: "timestamptz_send"}, true}, {Column{Name: "a", How: hashNumbers}, true},
-		{Column{Name: "a", How: "pg_sleep"}, false}, {Column{Name: "", How: tsdb.HashValue}, false}, {Column{Name: "a\x00", How: tsdb.HashText}, false},
+		{Column{Name: "a", How: pg.HashValue}, true}, {Column{Name: "a", How: "timestamptz_send"}, true}, {Column{Name: "a", How: hashNumbers}, true},
+		{Column{Name: "a", How: "pg_sleep"}, false}, {Column{Name: "", How: pg.HashValue}, false}, {Column{Name: "a\x00", How: pg.HashText}, false},
 	} {
 		if c.column.valid() != c.good {
 			t.Errorf("%+v: %t", c.column, !c.good)
