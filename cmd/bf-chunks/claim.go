@@ -9,10 +9,8 @@ import (
 	"bf/lib/queue"
 )
 
-var errStopped = errors.New("stopped")
-
-// How often a lane looks whether its tasks are done: at first at the pace of
-// tiny chunks, then slower, so that big ones cost next to nothing.
+// How often a lane looks whether its tasks are done: at first as often as tiny
+// chunks need it, then less and less, so that it costs little with large ones.
 const (
 	pollFirst = 2 * time.Millisecond
 	pollLast  = 250 * time.Millisecond
@@ -20,39 +18,35 @@ const (
 
 // claim feeds a lane until nothing is pending, the lane's reader goes away or a
 // stop is requested.
-func claim(c *pg.Conn, filter, order string, out *output, log *cli.Log, stop *cli.Stop) int {
-	ctx := stop.Context
-	lane, err := queue.NewLane(ctx, c, filter, order)
+func claim(e *cli.Env, c *pg.Conn, f *flags, out *output) error {
+	ctx := e.Stop.Context
+	lane, err := queue.NewLane(ctx, c, f.Filter, orders[f.Order])
 	if err != nil {
-		log.Error(err)
-		return cli.Failed
+		return err
 	}
 	gone := cli.ReaderGone(out.w)
-	poll := pollFirst
-	for {
-		if stop.Asked() {
-			return cli.Stopped
+	for poll := pollFirst; ; {
+		if e.Stop.Asked() {
+			return cli.Exit(cli.Stopped)
 		}
-		e, more, err := lane.Next(ctx)
+		entry, more, err := lane.Next(ctx)
 		switch {
 		case err != nil:
-			return failed(log, err)
-		case e != nil:
-			if err := out.record(e); err != nil {
-				log.Error(err)
-				return cli.Failed
+			return err
+		case entry != nil:
+			if err := out.record(entry); err != nil {
+				return err
 			}
 			poll = pollFirst
 			continue
 		case !more:
-			return cli.OK
+			return nil
 		}
 		select {
 		case <-time.After(poll):
-		case <-stop.Requested():
+		case <-e.Stop.Requested():
 		case <-gone:
-			log.Error(errors.New("the reader of the records is gone"))
-			return cli.Failed
+			return errors.New("the reader of the records is gone")
 		}
 		poll = min(poll*3/2, pollLast)
 	}

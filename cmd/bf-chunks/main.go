@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"bf/lib/cli"
@@ -14,8 +13,6 @@ import (
 	"bf/lib/queue"
 	"bf/lib/task"
 )
-
-const name = "bf-chunks"
 
 type flags struct {
 	Target  string  `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
@@ -35,116 +32,119 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Lists the tasks of a backfill as records, one JSON object per line, or sums them up."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "  bf-chunks --target \"$TARGET\" --claim | bf-dump --source \"$SOURCE\" | bf-load --target \"$TARGET\""
 }
 
-var orders = map[string]string{"newest": queue.Newest, "oldest": queue.Oldest, "largest": queue.Largest}
+var orders = map[string]queue.Order{"newest": queue.Newest, "oldest": queue.Oldest, "largest": queue.Largest}
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
-
-func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
-	state, n := queue.Pending, 0
+// states are those that were asked for.
+func (f *flags) states() (states []queue.State) {
 	for _, s := range []struct {
 		set   bool
-		state string
-	}{{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All}, {f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All}} {
+		state queue.State
+	}{
+		{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All},
+		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All},
+	} {
 		if s.set {
-			state, n = s.state, n+1
+			states = append(states, s.state)
 		}
 	}
-	order, ok := orders[f.Order]
+	return states
+}
+
+func main() { cli.Main("bf-chunks", &flags{}, run) }
+
+func (f *flags) Check(e *cli.Env) error {
+	_, ok := orders[f.Order]
 	switch {
 	case f.Target == "":
-		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
-	case n > 1:
-		return cli.BadUsage(name, stderr, "give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch)")
+		return e.Usagef("--target is required (or BF_TARGET)")
+	case len(f.states()) > 1:
+		return e.Usagef("give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch)")
 	case f.JSON && !f.Summary && !f.Watch:
-		return cli.BadUsage(name, stderr, "--json is for --summary and --watch: tasks are listed as records anyway")
+		return e.Usagef("--json is for --summary and --watch: tasks are listed as records anyway")
 	case !(f.Every > 0 && f.Every <= 86400):
-		return cli.BadUsage(name, stderr, "--every is a number of seconds, not %v", f.Every)
+		return e.Usagef("--every is a number of seconds, not %v", f.Every)
 	case !ok:
-		return cli.BadUsage(name, stderr, "--order is newest, oldest or largest, not %q", f.Order)
+		return e.Usagef("--order is newest, oldest or largest, not %q", f.Order)
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	stop := cli.Signals(log)
-	out := &output{w: stdout, end: '\n'}
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	ctx, options := e.Stop.Context, e.Options()
+	options.Locks = f.Claim
+	c, err := pg.Connect(ctx, pg.Target, f.Target, options)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := queue.Check(ctx, c); err != nil {
+		return err
+	}
+	if err := checkFilter(e, c, f.Filter); err != nil {
+		return err
+	}
+	out := &output{w: e.Stdout, end: '\n'}
 	if f.Null {
 		out.end = 0
 	}
-	c, err := pg.Connect(stop.Context, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info, Locks: f.Claim})
-	if err == nil {
-		defer c.Close()
-		err = queue.Check(stop.Context, c)
-	}
-	if err != nil {
-		if stop.Context.Err() != nil {
-			return cli.Stopped
-		}
-		log.Error(err)
-		return cli.Failed
-	}
-	if f.Filter != "" {
-		some, err := queue.Any(stop.Context, c, queue.Selection{State: queue.All, Filter: f.Filter})
-		if err != nil {
-			return failed(log, err)
-		}
-		if !some {
-			there, err := queue.Labels(stop.Context, c)
-			if err != nil {
-				return failed(log, err)
-			}
-			log.Info("no task matches --filter %q; there are: %s", f.Filter, task.Patterns(there))
-		}
-	}
-	if f.Claim {
-		return claim(c, f.Filter, order, out, log, stop)
-	}
-	if f.Watch {
-		return watch(c, &f, stdout, log, stop)
-	}
-	if f.Summary {
-		return summarize(c, &f, stdout, log, stop)
-	}
-	missing := slices.Clone(f.Tasks)
-	err = queue.Each(stop.Context, c, queue.Selection{State: state, Tasks: f.Tasks, Filter: f.Filter, Order: order}, func(e *queue.Entry) error {
-		if stop.Asked() {
-			return errStopped
-		}
-		missing = slices.DeleteFunc(missing, func(n int64) bool { return n == e.Task.Task })
-		return out.record(e)
-	})
-	if err == nil && len(missing) > 0 {
-		what := "is not staged"
-		if f.Filter != "" {
-			what += ", or does not match --filter"
-		}
-		err = &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", missing[0]), Err: errors.New(what), Hint: "bf-chunks --all lists what is staged"}
-	}
 	switch {
-	case err == errStopped:
-		return cli.Stopped
-	case err != nil:
-		return failed(log, err)
+	case f.Claim:
+		return claim(e, c, f, out)
+	case f.Watch:
+		return watch(e, c, f)
+	case f.Summary:
+		return summarize(e, c, f)
 	}
-	return cli.OK
+	return list(e, c, f, out)
 }
 
-// failed prints why and returns the exit status.
-func failed(log *cli.Log, err error) int {
-	log.Error(err)
-	if pg.Code(err) == pg.InvalidRegexp { // --filter
-		return cli.Usage
+// checkFilter says so when a filter matches nothing.
+func checkFilter(e *cli.Env, c *pg.Conn, filter string) error {
+	if filter == "" {
+		return nil
 	}
-	return cli.Failed
+	some, err := queue.Any(e.Stop.Context, c, queue.Selection{State: queue.All, Filter: filter})
+	if err != nil || some {
+		return err
+	}
+	there, err := queue.Labels(e.Stop.Context, c)
+	if err == nil {
+		e.Log.Info("no task matches --filter %q; there are: %s", filter, task.Patterns(there))
+	}
+	return err
+}
+
+// list prints the records of the tasks that were asked for.
+func list(e *cli.Env, c *pg.Conn, f *flags, out *output) error {
+	s := queue.Selection{Tasks: f.Tasks, Filter: f.Filter, Order: orders[f.Order]}
+	if states := f.states(); len(states) > 0 {
+		s.State = states[0]
+	}
+	missing := slices.Clone(f.Tasks)
+	err := queue.Each(e.Stop.Context, c, s, func(entry *queue.Entry) error {
+		if e.Stop.Asked() {
+			return cli.Exit(cli.Stopped)
+		}
+		missing = slices.DeleteFunc(missing, func(n int64) bool { return n == entry.Task.Task })
+		return out.record(entry)
+	})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	what := "is not staged"
+	if f.Filter != "" {
+		what += ", or does not match --filter"
+	}
+	return &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", missing[0]), Err: errors.New(what),
+		Hint: "bf-chunks --all lists what is staged"}
 }
 
 // output writes records, each in one piece.

@@ -32,25 +32,21 @@ func look(ctx context.Context, c *pg.Conn, filter string) (s state, err error) {
 }
 
 // summarize prints the summary once.
-func summarize(c *pg.Conn, f *flags, stdout io.Writer, log *cli.Log, stop *cli.Stop) int {
-	s, err := look(stop.Context, c, f.Filter)
+func summarize(e *cli.Env, c *pg.Conn, f *flags) error {
+	s, err := look(e.Stop.Context, c, f.Filter)
 	if err != nil {
-		return failed(log, err)
+		return err
 	}
 	if f.JSON {
-		err = s.records(stdout)
-	} else {
-		columns, _ := cli.Size(stdout)
-		_, err = io.WriteString(stdout, s.table(columns, 0))
+		return s.records(e.Stdout)
 	}
-	if err != nil {
-		return failed(log, err)
-	}
-	return cli.OK
+	columns, _ := cli.Size(e.Stdout)
+	_, err = io.WriteString(e.Stdout, s.table(columns, 0))
+	return err
 }
 
-// What a terminal understands: another screen, as pagers use it, which leaves
-// the user's own untouched; and the cursor in its first line, all cleared.
+// Control sequences of a terminal: to the alternate screen, as pagers use it, and
+// back; and to the top left corner of a cleared screen.
 const (
 	enterScreen = "\x1b[?1049h"
 	leaveScreen = "\x1b[?1049l"
@@ -60,68 +56,82 @@ const (
 // watch prints the summary again and again until nothing is pending and nobody
 // is at work. On a terminal it is redrawn, also when the terminal is resized;
 // the last one stays.
-func watch(c *pg.Conn, f *flags, stdout io.Writer, log *cli.Log, stop *cli.Stop) int {
-	screen := cli.IsTerminal(stdout) && !f.JSON && os.Getenv("TERM") != "dumb"
+func watch(e *cli.Env, c *pg.Conn, f *flags) error {
+	w := &watcher{Env: e, json: f.JSON, every: time.Duration(f.Every * float64(time.Second))}
+	w.screen = cli.IsTerminal(e.Stdout) && !f.JSON && os.Getenv("TERM") != "dumb"
 	resized := make(chan os.Signal, 1)
-	if screen {
+	if w.screen {
 		signal.Notify(resized, syscall.SIGWINCH)
-		io.WriteString(stdout, enterScreen)
+		io.WriteString(e.Stdout, enterScreen)
+		defer w.leave()
 	}
-	// A stop ends a query as well: the user's screen has to come back.
-	ctx, cancel := context.WithCancel(stop.Context)
+	// A stop also cancels a query, so that the screen is restored at once.
+	ctx, cancel := context.WithCancel(e.Stop.Context)
 	defer cancel()
-	go func() { <-stop.Requested(); cancel() }()
-	s, status, err := state{}, cli.OK, error(nil)
+	go func() { <-e.Stop.Requested(); cancel() }()
 	for {
-		now, lookErr := look(ctx, c, f.Filter)
-		if stop.Asked() {
-			status = cli.Stopped
-			break
+		now, err := look(ctx, c, f.Filter)
+		switch {
+		case e.Stop.Asked():
+			return cli.Exit(cli.Stopped)
+		case err != nil:
+			return err
 		}
-		if err = lookErr; err != nil {
-			break
+		w.last = now
+		if err := w.draw(); err != nil || now.all.Pending == 0 && now.busy == 0 {
+			return err
 		}
-		s = now
-		draw := func() {
-			switch columns, lines := cli.Size(stdout); {
-			case f.JSON:
-				err = s.records(stdout)
-			case screen:
-				_, err = io.WriteString(stdout, home+strings.TrimSuffix(s.table(columns, lines), "\n"))
-			default:
-				_, err = fmt.Fprintf(stdout, "%s %s\n", time.Now().Format(time.TimeOnly), s.line())
+		if err := w.wait(resized); err != nil {
+			return err
+		}
+	}
+}
+
+// watcher is what watch works with.
+type watcher struct {
+	*cli.Env
+	json   bool
+	every  time.Duration
+	screen bool  // a terminal that is redrawn
+	last   state // what was drawn
+}
+
+func (w *watcher) draw() (err error) {
+	switch columns, lines := cli.Size(w.Stdout); {
+	case w.json:
+		err = w.last.records(w.Stdout)
+	case w.screen:
+		_, err = io.WriteString(w.Stdout, home+strings.TrimSuffix(w.last.table(columns, lines), "\n"))
+	default:
+		_, err = fmt.Fprintf(w.Stdout, "%s %s\n", time.Now().Format(time.TimeOnly), w.last.line())
+	}
+	return err
+}
+
+// wait waits until the next summary is due, and redraws meanwhile when the
+// terminal is resized.
+func (w *watcher) wait(resized <-chan os.Signal) error {
+	for next := time.After(w.every); ; {
+		select {
+		case <-next:
+			return nil
+		case <-resized:
+			if err := w.draw(); err != nil {
+				return err
 			}
-		}
-		draw()
-		over := s.all.Pending == 0 && s.busy == 0
-		for next := time.After(time.Duration(f.Every * float64(time.Second))); next != nil && !over && err == nil && !stop.Asked(); {
-			select {
-			case <-next:
-				next = nil
-			case <-resized:
-				draw()
-			case <-stop.Requested():
-			}
-		}
-		if over || err != nil {
-			break
-		}
-		if stop.Asked() {
-			status = cli.Stopped
-			break
+		case <-w.Stop.Requested():
+			return cli.Exit(cli.Stopped)
 		}
 	}
-	if screen {
-		io.WriteString(stdout, leaveScreen)
-		if s.all != nil {
-			columns, _ := cli.Size(stdout)
-			io.WriteString(stdout, s.table(columns, 0))
-		}
+}
+
+// leave restores the user's screen and prints the last summary on it.
+func (w *watcher) leave() {
+	io.WriteString(w.Stdout, leaveScreen)
+	if w.last.all != nil {
+		columns, _ := cli.Size(w.Stdout)
+		io.WriteString(w.Stdout, w.last.table(columns, 0))
 	}
-	if err != nil {
-		return failed(log, err)
-	}
-	return status
 }
 
 // records prints the summary for machines.
@@ -137,36 +147,14 @@ func (s *state) records(w io.Writer) error {
 // line is the summary in one line.
 func (s *state) line() string {
 	p := s.all
-	c := cli.Course{Chunks: p.Total, ChunksDone: p.Done, Bytes: p.Bytes, BytesDone: p.BytesDone}
+	c := cli.Progress{Chunks: p.Total, ChunksDone: p.Done, Bytes: p.Bytes, BytesDone: p.BytesDone}
 	return fmt.Sprintf("%s; %d failed, %d verified, %d unequal; %d at work", c.Line(p.Rate), p.Failed, p.Verified, p.Unequal, s.busy)
 }
 
 // table is the summary as a table, at most so many columns wide and lines
 // high; 0 for any.
 func (s *state) table(columns, lines int) string {
-	rows := [][]string{{"hypertable", "chunks", "pending", "failed", "verified", "unequal", "bytes", "rate", "left"}}
-	for _, p := range append(s.each, s.all) {
-		name := "total"
-		if p != s.all {
-			name = cli.Clean(p.Hypertable.String())
-		}
-		rate, left := "-", "-"
-		if p.Rate > 0 {
-			rate = cli.Bytes(int64(p.Rate)) + "/s"
-		}
-		if p.Left > 0 {
-			left = cli.Duration(p.Left)
-		}
-		rows = append(rows, []string{name, fmt.Sprintf("%d/%d", p.Done, p.Total), fmt.Sprint(p.Pending), fmt.Sprint(p.Failed),
-			fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal), cli.Of(p.BytesDone, p.Bytes), rate, left})
-	}
-	const head, foot = 1, 2 // lines that are always shown
-	if hidden := len(rows) + 1 - lines; lines > 0 && hidden > 0 && len(rows) > head+foot {
-		keep := max(len(rows)-hidden-1, head+1)
-		more := make([]string, len(rows[0]))
-		more[0] = fmt.Sprintf("… %d more", len(rows)-1-keep)
-		rows = append(rows[:keep:keep], more, rows[len(rows)-1])
-	}
+	rows := fold(s.rows(), lines)
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, cell := range r {
@@ -197,6 +185,41 @@ func (s *state) table(columns, lines int) string {
 	}
 	fmt.Fprintf(&b, "%d at work\n", s.busy)
 	return b.String()
+}
+
+// rows are the cells of the table, its head first and the whole last.
+func (s *state) rows() [][]string {
+	rows := [][]string{{"hypertable", "chunks", "pending", "failed", "verified", "unequal", "bytes", "rate", "left"}}
+	for _, p := range append(s.each, s.all) {
+		name := "total"
+		if p != s.all {
+			name = cli.Clean(p.Hypertable.String())
+		}
+		rate, left := "-", "-"
+		if p.Rate > 0 {
+			rate = cli.Bytes(int64(p.Rate)) + "/s"
+		}
+		if p.Left > 0 {
+			left = cli.Duration(p.Left)
+		}
+		rows = append(rows, []string{name, fmt.Sprintf("%d/%d", p.Done, p.Total), fmt.Sprint(p.Pending), fmt.Sprint(p.Failed),
+			fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal), cli.Share(p.BytesDone, p.Bytes), rate, left})
+	}
+	return rows
+}
+
+// fold leaves out rows in the middle, so that the table and the line below it
+// take that many lines at most; 0 for any number.
+func fold(rows [][]string, lines int) [][]string {
+	const head, foot = 1, 2 // lines that are always shown
+	hidden := len(rows) + 1 - lines
+	if lines == 0 || hidden <= 0 || len(rows) <= head+foot {
+		return rows
+	}
+	keep := max(len(rows)-hidden-1, head+1)
+	more := make([]string, len(rows[0]))
+	more[0] = fmt.Sprintf("… %d more", len(rows)-1-keep)
+	return append(rows[:keep:keep], more, rows[len(rows)-1])
 }
 
 // shorten takes the middle out of a name: both ends tell more.

@@ -1,23 +1,18 @@
-// Command bf-clean ends a backfill: it lets paused jobs run again and drops
-// schema __backfill from the target.
+// Command bf-clean ends a backfill: it resumes paused jobs and drops schema
+// __backfill from the target.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 
-	"bf/lib/cagg"
 	"bf/lib/cli"
 	"bf/lib/jobs"
 	"bf/lib/pg"
 	"bf/lib/queue"
 	"bf/lib/tsdb"
 )
-
-const name = "bf-clean"
 
 type flags struct {
 	Target string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
@@ -26,30 +21,23 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target when the backfill is done and verified."
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main("bf-clean", &flags{}, clean) }
 
-func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
+func (f *flags) Check(e *cli.Env) error {
 	if f.Target == "" {
-		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
+		return e.Usagef("--target is required (or BF_TARGET)")
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	if err := clean(context.Background(), &f, log); err != nil {
-		log.Error(err)
-		return cli.Failed
-	}
-	return cli.OK
+	return nil
 }
 
-func clean(ctx context.Context, f *flags, log *cli.Log) error {
-	db, err := tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info})
+func clean(e *cli.Env, f *flags) error {
+	e.Stop.Immediately()
+	ctx, log := e.Stop.Context, e.Log
+	db, err := tsdb.Open(ctx, pg.Target, f.Target, e.Options())
 	if err != nil {
 		return err
 	}
@@ -68,7 +56,7 @@ func clean(ctx context.Context, f *flags, log *cli.Log) error {
 		return &pg.Error{Side: pg.Target, Err: fmt.Errorf("%d of %d tasks are pending", pending, all),
 			Hint: "finish them (bf-chunks --pending lists them), or give --force"}
 	}
-	kept, err := cagg.Interrupted(ctx, db.Conn)
+	kept, err := queue.Interrupted(ctx, db.Conn)
 	if err != nil {
 		return err
 	}
@@ -86,7 +74,7 @@ func clean(ctx context.Context, f *flags, log *cli.Log) error {
 	return nil
 }
 
-// resume lets the jobs run again that bf-stage has paused.
+// resume resumes the jobs that bf-stage has paused.
 func resume(ctx context.Context, db *tsdb.DB, log *cli.Log) error {
 	resumed, gone, err := jobs.Resume(ctx, db)
 	if err != nil {

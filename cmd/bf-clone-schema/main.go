@@ -4,14 +4,10 @@ package main
 
 import (
 	"context"
-	"io"
-	"os"
 
 	"bf/lib/cli"
 	"bf/lib/schema"
 )
-
-const name = schema.Name
 
 type flags struct {
 	Source       string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
@@ -25,54 +21,48 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Makes an empty target like the source: types, functions, tables, keys, indexes, privileges, and in the " +
 		"target's language hypertables, compression, continuous aggregates and jobs, all jobs paused.\n" +
 		"Plain tables come with their rows as of now. What cannot come is named before anything is made; " +
 		"all is made in one transaction."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "  bf-clone-schema --source \"$SOURCE\" --target \"$TARGET\"\n" +
 		"  bf-clone-schema --source \"$SOURCE\" --target \"$TARGET\" --print --schema-only >schema.sql\n" +
 		"  bf-clone-schema --source \"$PLAIN\" --target \"$TARGET\" --hypertable 'metrics=time,1 day'"
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main(schema.Name, &flags{}, run) }
 
-func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
+func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "":
-		return cli.BadUsage(name, stderr, "--source is required (or BF_SOURCE)")
+		return e.Usagef("--source is required (or BF_SOURCE)")
 	case f.Target == "":
-		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
+		return e.Usagef("--target is required (or BF_TARGET)")
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	stop := cli.Signals(log)
-	ctx, cancel := context.WithCancel(stop.Context)
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	ctx, cancel := context.WithCancel(e.Stop.Context)
 	defer cancel()
 	go func() {
-		<-stop.Requested()
+		<-e.Stop.Requested()
 		cancel() // nothing is half done in a transaction
 	}()
 	o := schema.Options{Source: f.Source, Target: f.Target, Hypertables: f.Hypertables,
 		SchemaOnly: f.SchemaOnly, LeaveOut: f.LeaveOut, NoOwner: f.NoOwner, NoPrivileges: f.NoPrivileges,
-		Info: log.Info, Warn: log.Warn}
+		Info: e.Log.Info, Warn: e.Log.Warn}
 	if f.Print {
-		o.Print = stdout
+		o.Print = e.Stdout
 	}
 	err := schema.Run(ctx, o)
-	switch {
-	case err != nil && stop.Asked():
-		log.Warn("stopped")
-		return cli.Stopped
-	case err != nil:
-		log.Error(err)
-		return cli.Failed
+	if err != nil && e.Stop.Asked() {
+		e.Log.Warn("stopped")
+		return cli.Exit(cli.Stopped)
 	}
-	return cli.OK
+	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"bf/lib/cli"
@@ -17,8 +16,6 @@ import (
 	"bf/lib/tsdb"
 )
 
-const name = "bf-dump"
-
 type flags struct {
 	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
 	Compress string   `arg:"--compress" default:"none" help:"none, zstd[:LEVEL] or s2" placeholder:"CODEC"`
@@ -26,41 +23,54 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Dumps the chunks that the task records name: one read-only transaction per chunk, one stream on stdout for bf-load."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "  bf-chunks --target \"$TARGET\" | bf-dump --source \"$SOURCE\" | bf-load --target \"$TARGET\""
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main("bf-dump", &flags{}, run) }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
-	codec, err := stream.ParseCompression(f.Compress)
+func (f *flags) Check(e *cli.Env) error {
+	_, err := stream.ParseCompression(f.Compress)
 	switch {
 	case err != nil:
-		return cli.BadUsage(name, stderr, "--compress: %v", err)
+		return e.Usagef("--compress: %v", err)
 	case f.Source == "":
-		return cli.BadUsage(name, stderr, "--source is required (or BF_SOURCE)")
-	case cli.IsTerminal(stdout):
-		return cli.BadUsage(name, stderr, "stdout is a terminal: pipe the stream into bf-load, or send it to a file")
-	case len(f.Records) == 0 && cli.IsTerminal(stdin):
-		return cli.BadUsage(name, stderr, "no task records: pipe bf-chunks into it")
+		return e.Usagef("--source is required (or BF_SOURCE)")
+	case cli.IsTerminal(e.Stdout):
+		return e.Usagef("stdout is a terminal: pipe the stream into bf-load, or send it to a file")
+	case len(f.Records) == 0 && cli.IsTerminal(e.Stdin):
+		return e.Usagef("no task records: pipe bf-chunks into it")
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	stop := cli.Signals(log)
-	cli.WidenPipe(stdout)
-	w := stream.NewWriter(stdout, codec)
-	records := task.NewReader(stdin)
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	codec, err := stream.ParseCompression(f.Compress)
+	if err != nil {
+		return err
+	}
+	cli.WidenPipe(e.Stdout)
+	l := &lane{Env: e, source: f.Source, w: stream.NewWriter(e.Stdout, codec)}
+	defer l.close()
+	records := task.NewReader(e.Stdin)
 	if len(f.Records) > 0 {
 		records = task.Arguments(f.Records)
 	}
-	return dump(&f, w, records.Next, cli.ReaderGone(stdout), log, stop)
+	return l.run(records.Next, cli.ReaderGone(e.Stdout))
+}
+
+// lane dumps chunk after chunk over one connection.
+type lane struct {
+	*cli.Env
+	source string
+	w      *stream.Writer
+	db     *tsdb.DB // nil before the first task
+	dumper *source.Dumper
+	failed bool
 }
 
 type read struct {
@@ -68,73 +78,86 @@ type read struct {
 	err error
 }
 
-func dump(f *flags, w *stream.Writer, next func() (*task.Task, error), gone <-chan struct{}, log *cli.Log, stop *cli.Stop) int {
-	ctx := stop.Context
-	status := cli.OK
-	var db *tsdb.DB
-	var d *source.Dumper
-	defer func() {
-		if db != nil {
-			db.Close()
-		}
-	}()
-	end := func(stopped bool, status int) int {
-		if err := w.Close(stopped); err != nil {
-			log.Error(fmt.Errorf("write the stream: %w", err))
-			return cli.Failed
-		}
-		return status
-	}
+func (l *lane) run(next func() (*task.Task, error), gone <-chan struct{}) error {
 	for {
-		r, ok := cli.Await(stop, gone, func() read { t, err := next(); return read{t, err} })
-		if !ok {
-			if !stop.Asked() {
-				log.Error(errors.New("the reader of the stream is gone"))
-				return cli.Failed
-			}
-			return end(true, cli.Stopped)
-		}
+		r, ok := cli.Await(l.Stop, gone, func() read { t, err := next(); return read{t, err} })
 		var bad *task.BadRecord
 		switch {
+		case !ok && !l.Stop.Asked():
+			return errors.New("the reader of the stream is gone")
+		case !ok:
+			return l.end(true, cli.Exit(cli.Stopped))
+		case r.err == io.EOF && l.failed:
+			return l.end(true, cli.Exit(cli.Failed))
 		case r.err == io.EOF:
-			return end(status != cli.OK, status)
+			return l.end(false, nil)
 		case errors.As(r.err, &bad):
-			log.Error(r.err)
-			status = cli.Failed
+			l.Log.Error(r.err)
+			l.failed = true
 			continue
 		case r.err != nil:
-			log.Error(fmt.Errorf("read task records: %w", r.err))
-			return end(true, cli.Failed)
+			return l.end(true, fmt.Errorf("read task records: %w", r.err))
 		}
-		if db == nil {
-			// Not before there is something to do: a lane without work
-			// needs no connection.
-			var err error
-			if db, err = tsdb.Open(ctx, pg.Source, f.Source, pg.Options{Application: name, Log: log.Info}); err != nil {
-				log.Error(err)
-				return end(true, cli.Failed)
-			}
-			d = source.New(db, w, cli.Version())
+		if err := l.open(); err != nil {
+			return l.end(true, err)
 		}
-		start := time.Now()
-		res, err := d.Dump(ctx, r.t)
-		switch {
-		case errors.Is(err, source.ErrOutput):
-			log.Error(err)
-			return cli.Failed
-		case err != nil && ctx.Err() != nil:
-			log.Warn("%s: stopped in the middle; the load rolls it back", r.t)
-			return end(true, cli.Stopped)
-		case err != nil:
-			log.Error(err)
-			status = cli.Failed
-			if db.Lost() {
-				return end(true, cli.Failed)
-			}
-		case res.Gone:
-			log.Info("%s: dropped on the source since it was staged", r.t)
-		default:
-			log.Detail("%s: %d rows, %s in %.2fs", r.t, res.Rows, cli.Bytes(res.Bytes), time.Since(start).Seconds())
+		if err := l.dump(r.t); err != nil {
+			return err
 		}
 	}
+}
+
+// end ends the stream and returns the error that the command ends with. It prints
+// err first, because a failure to write the stream replaces it.
+func (l *lane) end(stopped bool, err error) error {
+	var exit cli.Exit
+	if err != nil && !errors.As(err, &exit) {
+		l.Log.Error(err)
+		err = cli.Exit(cli.Failed)
+	}
+	if err := l.w.Close(stopped); err != nil {
+		return fmt.Errorf("write the stream: %w", err)
+	}
+	return err
+}
+
+// open connects to the source, when the first task is there: a lane without work
+// needs no connection.
+func (l *lane) open() (err error) {
+	if l.db != nil {
+		return nil
+	}
+	if l.db, err = tsdb.Open(l.Stop.Context, pg.Source, l.source, l.Options()); err == nil {
+		l.dumper = source.New(l.db, l.w, cli.Version())
+	}
+	return err
+}
+
+func (l *lane) close() {
+	if l.db != nil {
+		l.db.Close()
+	}
+}
+
+// dump dumps one task. It returns an error only if the lane cannot go on.
+func (l *lane) dump(t *task.Task) error {
+	ctx, start := l.Stop.Context, time.Now()
+	res, err := l.dumper.Dump(ctx, t)
+	switch {
+	case errors.Is(err, source.ErrOutput):
+		return err
+	case err != nil && ctx.Err() != nil:
+		l.Log.Warn("%s: stopped in the middle; the load rolls it back", t)
+		return l.end(true, cli.Exit(cli.Stopped))
+	case err != nil && l.db.Lost():
+		return l.end(true, err)
+	case err != nil:
+		l.Log.Error(err)
+		l.failed = true
+	case res.Gone:
+		l.Log.Info("%s: dropped on the source since it was staged", t)
+	default:
+		l.Log.Detail("%s: %d rows, %s in %.2fs", t, res.Rows, cli.Bytes(res.Bytes), time.Since(start).Seconds())
+	}
+	return nil
 }

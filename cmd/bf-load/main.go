@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -25,48 +24,45 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Loads the chunks of a stream: each in one transaction that replaces what the target held in the task's range and marks the task as done.\n" +
 		"Prints a result record per task."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "  bf-chunks --target \"$TARGET\" | bf-dump --source \"$SOURCE\" | bf-load --target \"$TARGET\""
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main(name, &flags{}, run) }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
+func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Target == "":
-		return cli.BadUsage(name, stderr, "--target is required (or BF_TARGET)")
-	case cli.IsTerminal(stdin):
-		return cli.BadUsage(name, stderr, "stdin is a terminal: pipe bf-dump into it")
+		return e.Usagef("--target is required (or BF_TARGET)")
+	case cli.IsTerminal(e.Stdin):
+		return e.Usagef("stdin is a terminal: pipe bf-dump into it")
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	r := stream.NewReader(stdin)
-	stop := cli.Signals(log)
-	l := &lane{flags: &f, stream: r, log: log, stop: stop, out: log.Beside(stdout), progress: newProgress(log, r, stop)}
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	r := stream.NewReader(e.Stdin)
+	l := &lane{Env: e, flags: f, stream: r, out: e.Log.Beside(e.Stdout), progress: newProgress(e.Log, r, e.Stop)}
 	defer l.close()
 	return l.run()
 }
 
 // lane loads one stream over one connection.
 type lane struct {
+	*cli.Env
 	flags    *flags
 	stream   *stream.Reader
-	log      *cli.Log
-	stop     *cli.Stop
 	out      io.Writer
 	progress *progress
 
 	db     *tsdb.DB // nil before the first header
 	loader *target.Loader
-	status int
+	failed bool
 }
 
 // segment is what the stream has next: a task's header, or its end as io.EOF.
@@ -75,45 +71,44 @@ type segment struct {
 	err error
 }
 
-func (l *lane) run() int {
+func (l *lane) run() error {
 	for {
-		s, ok := cli.Await(l.stop, nil, func() segment { h, err := l.stream.Next(); return segment{h, err} })
-		if !ok {
-			return cli.Stopped
-		}
+		s, ok := cli.Await(l.Stop, nil, func() segment { h, err := l.stream.Next(); return segment{h, err} })
 		var abort *stream.AbortError
 		switch {
+		case !ok:
+			return cli.Exit(cli.Stopped)
 		case s.err == io.EOF:
 			return l.end()
 		case errors.As(s.err, &abort):
 			continue // of a task that was skipped or refused
 		case s.err != nil:
-			l.log.Error(s.err)
-			return cli.Failed
+			return s.err
 		}
 		// After the first good header: a dump that failed at once costs the
 		// target no connection.
 		if err := l.open(); err != nil {
-			l.log.Error(err)
-			return cli.Failed
+			return err
 		}
-		if over := l.load(s.h); over {
-			return l.status
+		if err := l.load(s.h); err != nil {
+			return err
 		}
 	}
 }
 
-// end returns the exit status after the last segment.
-func (l *lane) end() int {
+// end is what the command ends with after the last segment.
+func (l *lane) end() error {
 	switch {
-	case l.stop.Asked():
-		return cli.Stopped
-	case l.stream.End().Stopped && l.status == cli.OK:
-		// Nobody else would tell: the status of a pipe is its last command's.
-		l.log.Error(errors.New("the dump ended before its last task, see its messages"))
-		return cli.Failed
+	case l.Stop.Asked():
+		return cli.Exit(cli.Stopped)
+	case l.failed:
+		return cli.Exit(cli.Failed)
+	case l.stream.End().Stopped:
+		// The status of a pipe is that of its last command: bf-load has to
+		// report the failure of bf-dump.
+		return errors.New("the dump ended before its last task, see its messages")
 	}
-	return l.status
+	return nil
 }
 
 // open connects to the target, unless that is done.
@@ -121,8 +116,9 @@ func (l *lane) open() (err error) {
 	if l.db != nil {
 		return nil
 	}
-	ctx := l.stop.Context
-	options := pg.Options{Application: name, Log: l.log.Info, Locks: true}
+	ctx := l.Stop.Context
+	options := l.Options()
+	options.Locks = true
 	if l.db, err = tsdb.Open(ctx, pg.Target, l.flags.Target, options); err != nil {
 		return err
 	}
@@ -130,7 +126,7 @@ func (l *lane) open() (err error) {
 		return err
 	}
 	l.loader = target.New(l.db, l.flags.Force)
-	l.loader.Stop = l.stop.Requested()
+	l.loader.Stop = l.Stop.Requested()
 	return l.progress.open(ctx, l.db.Conn, l.flags.Target)
 }
 
@@ -141,38 +137,38 @@ func (l *lane) close() {
 	l.progress.over()
 }
 
-// load loads one task and reports it; over means that the lane cannot go on.
-func (l *lane) load(h *stream.Header) (over bool) {
-	ctx := l.stop.Context
+// load loads one task and reports it. It returns an error only if the lane cannot
+// go on.
+func (l *lane) load(h *stream.Header) error {
+	ctx := l.Stop.Context
 	l.progress.begin(&h.Task)
 	res, err := l.loader.Load(ctx, l.stream, h)
 	l.progress.end(ctx, l.db.Conn, &h.Task, res)
 	if werr := task.Write(l.out, res); werr != nil {
-		l.log.Error(fmt.Errorf("write the result record: %w", werr))
-		l.status = cli.Failed
+		l.Log.Error(fmt.Errorf("write the result record: %w", werr))
+		l.failed = true
 	}
 	switch {
 	case err == nil && l.progress.shown() && res.Status == task.Loaded:
-		l.log.Detail("%s %s", l.progress.done(), line(res))
+		l.Log.Detail("%s %s", l.progress.done(), line(res))
 	case err == nil:
-		l.log.Info("%s %s", l.progress.done(), line(res))
+		l.Log.Info("%s %s", l.progress.done(), line(res))
 	case ctx.Err() != nil:
-		l.log.Warn("%s: stopped in the middle and rolled back", &h.Task)
-		l.status = cli.Stopped
-		return true
+		l.Log.Warn("%s: stopped in the middle and rolled back", &h.Task)
+		return cli.Exit(cli.Stopped)
 	case errors.Is(err, target.ErrStopped):
-		l.log.Warn("%v", err)
-		l.status = cli.Stopped
-		return true
+		l.Log.Warn("%v", err)
+		return cli.Exit(cli.Stopped)
+	case l.db.Lost() || errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd):
+		return err
 	default:
-		l.log.Error(err)
-		l.status = cli.Failed
-		return l.db.Lost() || errors.Is(err, stream.ErrCorrupt) || errors.Is(err, stream.ErrNoEnd)
+		l.Log.Error(err)
+		l.failed = true
 	}
-	return false
+	return nil
 }
 
-// line is what people see of a task that is over.
+// line is the message about a task that is done, skipped or gone.
 func line(r *task.Result) string {
 	s := r.Hypertable.String() + " " + r.Chunk.Name
 	if r.Status != task.Loaded {

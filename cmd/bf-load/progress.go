@@ -13,10 +13,9 @@ import (
 	"bf/lib/task"
 )
 
-// progress is what people see while chunks are loaded: one live line when this
-// bf-load is alone, that is, stderr is a terminal and no other bf-load is
-// connected to the target; else a line per chunk, so that lanes that share a
-// terminal never draw over each other.
+// progress shows how far the backfill is. It redraws one line if stderr is a
+// terminal and no other bf-load is connected to the target. Otherwise there is a
+// line per chunk, so that lanes that share a terminal do not overwrite each other.
 type progress struct {
 	log   *cli.Log
 	r     *stream.Reader
@@ -27,13 +26,13 @@ type progress struct {
 	counted time.Time // when count last asked the target
 
 	mu     sync.Mutex
-	course cli.Course // of the whole backfill: others may be at it
-	chunk  string     // in hand
-	since  time.Time  // when it began
-	expect int64      // bytes that are expected to travel for it
-	before int64      // bytes that had been read before it
+	course cli.Progress // of the whole backfill: others may be at it
+	chunk  string       // in hand
+	since  time.Time    // when it began
+	expect int64        // bytes that its stream is expected to have
+	before int64        // bytes that had been read before it
 
-	watch  sync.WaitGroup // looks whether others are at work
+	watch  sync.WaitGroup // for other bf-load
 	cancel context.CancelFunc
 
 	began         time.Time
@@ -70,24 +69,24 @@ func (p *progress) open(ctx context.Context, c *pg.Conn, connString string) erro
 // its own.
 func (p *progress) shown() bool { return p.live.Shown() }
 
-// look looks how far the backfill is: others may have been at it.
+// look asks the target how far the backfill is: others may have loaded chunks.
 func (p *progress) look(ctx context.Context, c *pg.Conn) {
 	if _, all, err := queue.Progresses(ctx, c, ""); err == nil {
 		p.mu.Lock()
-		p.course = cli.Course{Chunks: all.Total, ChunksDone: all.Done, Bytes: all.Bytes, BytesDone: all.BytesDone}
+		p.course = cli.Progress{Chunks: all.Total, ChunksDone: all.Done, Bytes: all.Bytes, BytesDone: all.BytesDone}
 		p.mu.Unlock()
 	}
 }
 
-// How often the target is asked how far the backfill is, and of how few pending
-// tasks on each time: then asking is cheap, and the last line is exact.
+// How often the target is asked how many tasks are done. With few pending tasks it
+// is asked every time, so that the last lines are exact.
 const (
 	countEvery = time.Second
 	countFew   = 100
 )
 
-// count brings up to date how many tasks there are and how many are done,
-// whoever did them: task numbers say neither.
+// count updates the number of tasks and of those that are done, by whatever
+// process. Task numbers cannot tell: tasks are added and deleted.
 func (p *progress) count(ctx context.Context, c *pg.Conn) error {
 	p.mu.Lock()
 	pending := p.course.Chunks - p.course.ChunksDone
@@ -132,10 +131,10 @@ func (p *progress) end(ctx context.Context, c *pg.Conn, t *task.Task, res *task.
 		p.bytes += res.Bytes
 	}
 	p.mu.Unlock()
-	_ = p.count(ctx, c) // else what is known so far has to do
+	_ = p.count(ctx, c) // on an error the line shows the numbers of before
 }
 
-// over ends the live line; it leaves behind what there is to say of the whole.
+// over hides the live line and prints a summary instead.
 func (p *progress) over() {
 	if p.cancel == nil {
 		return
@@ -170,8 +169,8 @@ func (p *progress) line() string {
 	return c.Line(p.meter.Rate(float64(c.BytesDone))) + now
 }
 
-// moved is how much of the chunk in hand has come. COPY data is not quite as
-// long as the table it came from: the rest is for the end.
+// moved is how much of the chunk in hand has arrived. COPY data may be longer than
+// the table it came from: it stays below 100 % until the end.
 func (p *progress) moved() int64 { return min(p.r.Moved()-p.before, p.expect*99/100) }
 
 // waitingFor names the chunk in hand and what is left of it; "" for none.

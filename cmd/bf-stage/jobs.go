@@ -9,9 +9,8 @@ import (
 	"bf/lib/tsdb"
 )
 
-// sourceJobs names the jobs of the source that can drop or rewrite a chunk
-// while it waits to be copied. They are the user's to pause: nothing is ever
-// written to the source.
+// sourceJobs names the jobs of the source that can drop or rewrite a chunk before
+// it is copied. bf never writes to the source, so the user has to pause them.
 func sourceJobs(ctx context.Context, src *tsdb.DB, p *stage.Plan, log *cli.Log) error {
 	js, err := src.Jobs(ctx, p.Hypertables)
 	if err != nil {
@@ -25,8 +24,7 @@ func sourceJobs(ctx context.Context, src *tsdb.DB, p *stage.Plan, log *cli.Log) 
 	return nil
 }
 
-// targetJobs pauses the jobs of the target that would work on what is being
-// copied, or says how to.
+// targetJobs pauses the jobs of the target on what is staged, or prints how to.
 func targetJobs(ctx context.Context, dst *tsdb.DB, p *stage.Plan, pause bool, log *cli.Log) error {
 	all, err := dst.Hypertables(ctx)
 	if err != nil {

@@ -4,17 +4,12 @@ package main
 
 import (
 	"errors"
-	"io"
-	"os"
 	"regexp"
 	"slices"
 
 	"bf/lib/cli"
-	"bf/lib/pg"
 	"bf/lib/stage"
 )
-
-const name = "bf-stage"
 
 type flags struct {
 	Source   string `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
@@ -29,60 +24,51 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Plans a backfill: one task per chunk of the source that holds rows before --until, recorded in schema __backfill of the target.\n" +
 		"Prints the newly staged task records. Staging again adds what is new and never duplicates a task."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "With --source alone it prints the plan and records nothing (a dry run); with --target alone it records a plan read from stdin.\n\n" +
 		"  bf-stage --source \"$SOURCE\" --target \"$TARGET\" --until 2016-01-02T00:00:00"
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main("bf-stage", &flags{}, run) }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, negative(args), stdout, stderr); done {
-		return status
-	}
+func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "" && f.Target == "":
-		return cli.BadUsage(name, stderr, "--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
+		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
 	case f.Source != "" && f.Until == "":
-		return cli.BadUsage(name, stderr, "--until is required")
+		return e.Usagef("--until is required")
 	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != ""):
-		return cli.BadUsage(name, stderr, "--until, --from, --filter, the cascades and --snapshot choose on the source: give --source")
+		return e.Usagef("--until, --from, --filter, the cascades and --snapshot choose on the source: give --source")
 	case f.Target == "" && f.Pause:
-		return cli.BadUsage(name, stderr, "--pause-jobs pauses jobs of the target: give --target")
-	case f.Source == "" && cli.IsTerminal(stdin):
-		return cli.BadUsage(name, stderr, "no --source, and stdin is a terminal: pipe a plan into it")
+		return e.Usagef("--pause-jobs pauses jobs of the target: give --target")
+	case f.Source == "" && cli.IsTerminal(e.Stdin):
+		return e.Usagef("no --source, and stdin is a terminal: pipe a plan into it")
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	stop := cli.Signals(log)
-	go func() { <-stop.Requested(); os.Exit(cli.Stopped) }() // before the one commit is only what may be done again
-	if err := plan(stop.Context, &f, log, stdin, stdout); err != nil {
-		var misfit *stage.Misfit
-		if errors.As(err, &misfit) && len(misfit.Differences) > 1 {
-			for _, d := range misfit.Differences {
-				log.Warn("target: %s", d)
-			}
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	e.Stop.Immediately() // staging can be repeated, whatever of it was done
+	err := plan(e, f)
+	var misfit *stage.Misfit
+	if errors.As(err, &misfit) && len(misfit.Differences) > 1 {
+		for _, d := range misfit.Differences {
+			e.Log.Warn("target: %s", d)
 		}
-		log.Error(err)
-		var bad *stage.BadArgument
-		if errors.As(err, &bad) || pg.Code(err) == pg.InvalidRegexp {
-			return cli.Usage
-		}
-		return cli.Failed
 	}
-	return cli.OK
+	return err
 }
 
 var bound = regexp.MustCompile("^-([0-9]|infinity$)")
 
-// negative joins a bound like -5 to its flag: the parser takes what begins with
-// a dash for another flag.
-func negative(args []string) (out []string) {
+// Rewrite joins a negative bound to its flag ("--until -5"): the parser would take
+// it for another flag.
+func (*flags) Rewrite(args []string) (out []string) {
 	for _, a := range args {
 		if n := len(out); n > 0 && bound.MatchString(a) && slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
 			out[n-1] += "=" + a

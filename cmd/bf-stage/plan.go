@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"bf/lib/cagg"
 	"bf/lib/cli"
@@ -16,30 +16,31 @@ import (
 
 // plan makes the plan from the source or reads it from stdin, and records it on
 // the target or prints it.
-func plan(ctx context.Context, f *flags, log *cli.Log, stdin io.Reader, stdout io.Writer) (err error) {
+func plan(e *cli.Env, f *flags) (err error) {
 	var p *stage.Plan
 	if f.Source == "" {
-		p, err = stage.Read(stdin)
+		p, err = stage.Read(e.Stdin)
 	} else {
-		p, err = fromSource(ctx, f, log)
+		p, err = fromSource(e, f)
 	}
 	if err != nil {
 		return err
 	}
 	if f.Target == "" {
-		err = p.Write(stdout)
+		err = p.Write(e.Stdout)
 	} else {
-		err = record(ctx, f, p, log, stdout)
+		err = record(e, f, p)
 	}
 	if err == nil && len(p.Tasks) == 0 {
-		log.Info("nothing to do: %s", nothing(p))
+		e.Log.Info("nothing to do: %s", nothing(p))
 	}
 	return err
 }
 
-// fromSource makes the plan, and says what on the source people should know of.
-func fromSource(ctx context.Context, f *flags, log *cli.Log) (*stage.Plan, error) {
-	src, err := tsdb.Open(ctx, pg.Source, f.Source, pg.Options{Application: name, Log: log.Info})
+// fromSource makes the plan and prints what people should know of the source.
+func fromSource(e *cli.Env, f *flags) (*stage.Plan, error) {
+	ctx, log := e.Stop.Context, e.Log
+	src, err := tsdb.Open(ctx, pg.Source, f.Source, e.Options())
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func fromSource(ctx context.Context, f *flags, log *cli.Log) (*stage.Plan, error
 	if err := sourceJobs(ctx, src, p, log); err != nil {
 		return nil, err
 	}
-	beyond, err := cagg.Beyond(ctx, src, p)
+	beyond, err := cagg.Beyond(ctx, src, p.Hypertables)
 	for _, view := range beyond {
 		log.Warn("source: %s has buckets whose raw data is gone, and is not staged: "+
 			"they will be missing on the target (--cascade-up stages it)", view)
@@ -64,8 +65,9 @@ func fromSource(ctx context.Context, f *flags, log *cli.Log) (*stage.Plan, error
 }
 
 // record compares the plan with the target and records it there.
-func record(ctx context.Context, f *flags, p *stage.Plan, log *cli.Log, stdout io.Writer) error {
-	dst, err := tsdb.Open(ctx, pg.Target, f.Target, pg.Options{Application: name, Log: log.Info})
+func record(e *cli.Env, f *flags, p *stage.Plan) error {
+	ctx, log := e.Stop.Context, e.Log
+	dst, err := tsdb.Open(ctx, pg.Target, f.Target, e.Options())
 	if err != nil {
 		return err
 	}
@@ -86,22 +88,31 @@ func record(ctx context.Context, f *flags, p *stage.Plan, log *cli.Log, stdout i
 	if err := queue.Conflicts(ctx, dst.Conn, p.Source.Origin, p.Tasks); err != nil {
 		return err
 	}
-	// Before there is a task that could be copied: jobs stop changing what is
-	// copied to, and aggregates are primed while their range is still empty.
+	// Before there are tasks that a lane could copy: pause the jobs, and prime the
+	// aggregates while their range is still empty.
 	if err := targetJobs(ctx, dst, p, f.Pause, log); err != nil {
 		return err
 	}
-	if err := cagg.Prime(ctx, dst, p, log.Info); err != nil {
+	if err := cagg.Prime(ctx, dst, aggregates(p), log.Info); err != nil {
 		return err
 	}
 	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks)
 	if err != nil {
 		return err
 	}
-	return report(p, recorded, log, stdout)
+	return report(p, recorded, log, e.Stdout)
 }
 
-// report prints the records of what is newly staged, and sums it up for people.
+// aggregates are those of the plan, for package cagg.
+func aggregates(p *stage.Plan) (planned []cagg.Planned) {
+	for _, a := range p.Aggregates {
+		staged := slices.ContainsFunc(p.Hypertables, func(h *tsdb.Hypertable) bool { return h.View != nil && *h.View == a.View })
+		planned = append(planned, cagg.Planned{View: a.View, Watermark: a.Watermark, Until: a.Until, Staged: staged})
+	}
+	return planned
+}
+
+// report prints the records of the new tasks, and a summary for people.
 func report(p *stage.Plan, recorded *queue.Recorded, log *cli.Log, stdout io.Writer) error {
 	if n := len(recorded.Retired); n > 0 {
 		first := recorded.Retired[0].String()

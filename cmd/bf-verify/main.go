@@ -3,15 +3,11 @@ package main
 
 import (
 	"cmp"
-	"io"
-	"os"
 
 	"bf/lib/cli"
 	"bf/lib/task"
 	"bf/lib/verify"
 )
-
-const name = "bf-verify"
 
 type flags struct {
 	Source      string        `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
@@ -23,52 +19,55 @@ type flags struct {
 	cli.Common
 }
 
-func (flags) Description() string {
+func (*flags) Description() string {
 	return "Compares what source and target hold in the staged range of each task, marks equal ones as verified " +
 		"and prints a result record per task.\n" +
 		"Ends with status 3 when something differs, also if other tasks could not be compared (1)."
 }
 
-func (flags) Epilogue() string {
+func (*flags) Epilogue() string {
 	return "With --source alone it prints a summary record per task; with --target alone it reads summaries and judges.\n\n" +
 		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\"\n" +
 		"  bf-chunks --target \"$TARGET\" --done | ssh source-host bf-verify - | bf-verify --target \"$TARGET\" -"
 }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { cli.Main("bf-verify", &flags{}, run) }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var f flags
-	if done, status := cli.Parse(name, &f, args, stdout, stderr); done {
-		return status
-	}
-	o := verify.Options{Mode: f.mode(), Method: cmp.Or(f.Method, verify.ByRows),
-		Source: f.Source, Target: f.Target, Parallelism: f.Parallelism, All: f.All}
-	piped := len(f.Records) == 1 && f.Records[0] == "-" || o.Mode == verify.Judge && len(f.Records) == 0
+func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "" && f.Target == "":
-		return cli.BadUsage(name, stderr, "--source and --target are required (or BF_SOURCE and BF_TARGET); "+
-			"one alone does its half")
-	case !o.Method.Known():
-		return cli.BadUsage(name, stderr, "--method is rows, values or summary, not %q", f.Method)
-	case f.Method != "" && o.Mode == verify.Judge:
-		return cli.BadUsage(name, stderr, "--method is what the summaries were made with: give it with --source")
+		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
+	case f.Method != "" && !f.Method.Known():
+		return e.Usagef("--method is rows, values or summary, not %q", f.Method)
+	case f.Method != "" && f.mode() == verify.Judge:
+		return e.Usagef("--method is what the summaries were made with: give it with --source")
 	case f.Parallelism < 1 || f.Parallelism > 1000:
-		return cli.BadUsage(name, stderr, "--parallelism is a number from 1 to 1000, not %d", f.Parallelism)
-	case f.All && (len(f.Records) > 0 || o.Mode != verify.Both):
-		return cli.BadUsage(name, stderr, "--all chooses tasks: not with records, nor with one side alone")
-	case o.Mode == verify.Summarize && len(f.Records) == 0:
-		return cli.BadUsage(name, stderr, "no task records: give them as arguments, "+
-			"or - to read them from stdin (bf-chunks --done lists them)")
-	case piped && cli.IsTerminal(stdin):
-		return cli.BadUsage(name, stderr, "stdin is a terminal: pipe records into it")
-	case piped:
-		o.Records = task.NewReader(stdin)
+		return e.Usagef("--parallelism is a number from 1 to 1000, not %d", f.Parallelism)
+	case f.All && (len(f.Records) > 0 || f.mode() != verify.Both):
+		return e.Usagef("--all chooses tasks: not with records, nor with one side alone")
+	case f.mode() == verify.Summarize && len(f.Records) == 0:
+		return e.Usagef("no task records: give them as arguments, or - to read them from stdin (bf-chunks --done lists them)")
+	case f.piped() && cli.IsTerminal(e.Stdin):
+		return e.Usagef("stdin is a terminal: pipe records into it")
+	}
+	return nil
+}
+
+func run(e *cli.Env, f *flags) error {
+	o := verify.Options{Mode: f.mode(), Method: cmp.Or(f.Method, verify.ByRows),
+		Source: f.Source, Target: f.Target, Parallelism: f.Parallelism, All: f.All}
+	switch {
+	case f.piped():
+		o.Records = task.NewReader(e.Stdin)
 	case len(f.Records) > 0:
 		o.Records, o.Given = task.Arguments(f.Records), len(f.Records)
 	}
-	log := cli.NewLog(name, stderr, f.Common)
-	return verify.Run(o, log.Beside(stdout), log, cli.Signals(log))
+	return cli.Exit(verify.Run(o, e.Log.Beside(e.Stdout), e.Log, e.Stop))
+}
+
+// piped reports whether records come from stdin.
+func (f *flags) piped() bool {
+	return len(f.Records) == 1 && f.Records[0] == "-" || f.mode() == verify.Judge && len(f.Records) == 0
 }
 
 // mode follows from the sides that are given.

@@ -164,46 +164,60 @@ func one(name string) string {
 	return "insert into " + name + " (time, device_id) values ('2024-01-01', -1)"
 }
 
+// contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
-	cores := float64(runtime.NumCPU())
-	verified := func(s sample) float64 { return max(s.source, s.target).Seconds() }
-	lanes := func(n int) func(m *meter) error {
-		return func(m *meter) error {
-			return m.pipe("", []string{"sh", "-c", fmt.Sprintf(`for i in $(seq %d); do
+	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(), b.manyChunks()}
+}
+
+// lanes runs n lanes that share the work.
+func (b *bench) lanes(n int) func(m *meter) error {
+	return func(m *meter) error {
+		return m.pipe("", []string{"sh", "-c", fmt.Sprintf(`for i in $(seq %d); do
                 bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" >/dev/null & done; wait`, n)})
-		}
 	}
-	single := func(name string) func(m *meter) error {
-		return func(m *meter) error { return m.pipe(b.records[name], b.dump(), b.load()) }
-	}
-	prepare := func(name, columns, indexes, more string) func() error {
-		return func() error { return b.fresh(name, columns, indexes, more) }
-	}
-	oneChunk := func(name, indexes string) *contest {
-		c := &contest{name: name, variants: []*variant{
-			{name: "psql | psql, ready chunk", prepare: prepare("wide", wideTable, indexes, one("wide")), run: func(m *meter) error { return b.psql(m, "wide", 1) }},
-			{name: "analyze of that chunk", run: func(m *meter) error {
-				chunks, err := b.dst.chunks("wide")
-				if err != nil || len(chunks) != 1 {
-					return fmt.Errorf("%d chunks: %w", len(chunks), err)
-				}
-				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "analyze " + chunks[0]})
-			}},
-			{name: "bf, ready chunk", prepare: prepare("wide", wideTable, indexes, one("wide")), run: single("wide")},
-			{name: "bf, chunk not there", prepare: prepare("wide", wideTable, indexes, ""), run: func(m *meter) error {
-				err := single("wide")(m)
-				way, _ := b.dst.strings("select coalesce(copy_message, '') from __backfill.task")
-				b.attaches = strings.Contains(strings.Join(way, ""), "became the chunk")
-				return err
-			}},
-		}}
-		return c
-	}
-	withIndexes := oneChunk(indexed, threeIndexes)
-	withIndexes.variants = append(withIndexes.variants, &variant{name: "bf-verify", run: func(m *meter) error {
-		return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
-	}})
-	withIndexes.judge = func(b *bench, c *contest) {
+}
+
+// single runs one pipe over the records that are staged.
+func (b *bench) single(name string) func(m *meter) error {
+	return func(m *meter) error { return m.pipe(b.records[name], b.dump(), b.load()) }
+}
+
+func (b *bench) prepare(name, columns, indexes, more string) func() error {
+	return func() error { return b.fresh(name, columns, indexes, more) }
+}
+
+// verify compares both sides, one chunk at a time.
+func (b *bench) verify(m *meter) error {
+	return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
+}
+
+func verified(s sample) float64 { return max(s.source, s.target).Seconds() }
+
+// oneChunk copies a chunk that is there, and one that is not.
+func (b *bench) oneChunk(name, indexes string) *contest {
+	return &contest{name: name, variants: []*variant{
+		{name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")), run: func(m *meter) error { return b.psql(m, "wide", 1) }},
+		{name: "analyze of that chunk", run: func(m *meter) error {
+			chunks, err := b.dst.chunks("wide")
+			if err != nil || len(chunks) != 1 {
+				return fmt.Errorf("%d chunks: %w", len(chunks), err)
+			}
+			return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "analyze " + chunks[0]})
+		}},
+		{name: "bf, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")), run: b.single("wide")},
+		{name: "bf, chunk not there", prepare: b.prepare("wide", wideTable, indexes, ""), run: func(m *meter) error {
+			err := b.single("wide")(m)
+			way, _ := b.dst.strings("select coalesce(copy_message, '') from __backfill.task")
+			b.attaches = strings.Contains(strings.Join(way, ""), "became the chunk")
+			return err
+		}},
+	}}
+}
+
+func (b *bench) withIndexes() *contest {
+	c := b.oneChunk(indexed, threeIndexes)
+	c.variants = append(c.variants, &variant{name: "bf-verify", run: b.verify})
+	c.judge = func(b *bench, c *contest) {
 		psql, ready, attach, verify := c.variants[0], c.variants[2], c.variants[3], c.variants[4]
 		b.check("one lane, ready chunk, 3 indexes, without analyze: wall against psql | psql", (ready.median(wall)-c.variants[1].median(wall))/max(psql.median(wall), 1e-9), 1.03)
 		b.check("one lane, ready chunk, 3 indexes: client CPU", over(ready, psql, client), 0.8)
@@ -225,8 +239,12 @@ func (b *bench) contests() []*contest {
 		b.check("peak memory of dump and load, MiB: ready chunk", ready.median(memory), 64)
 		b.check("peak memory of dump and load, MiB: chunk not there", attach.median(memory), 64)
 	}
-	withoutIndex := oneChunk(bare, "")
-	withoutIndex.judge = func(b *bench, c *contest) {
+	return c
+}
+
+func (b *bench) withoutIndex() *contest {
+	c := b.oneChunk(bare, "")
+	c.judge = func(b *bench, c *contest) {
 		// The server analyzes what psql has copied later, by itself.
 		psql, analyze, ready := c.variants[0], c.variants[1], c.variants[2]
 		without := func(f func(sample) float64) float64 {
@@ -235,80 +253,90 @@ func (b *bench) contests() []*contest {
 		b.check("one lane, ready chunk, no index, without analyze: wall against psql | psql", without(wall), 1.05)
 		b.check("one lane, ready chunk, no index, without analyze: target CPU", without(target), 1.05)
 	}
-	return []*contest{
-		withIndexes,
-		withoutIndex,
-		{name: several, variants: []*variant{
-			{name: "psql | psql, ready chunks, one after the other", prepare: prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error { return b.psql(m, "parts", 8) }},
-			{name: "bf, 1 lane", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(1)},
-			{name: "bf, 2 lanes", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(2)},
-			{name: "bf, 2 lanes, ready chunks", prepare: prepare("parts", wideTable, threeIndexes, one("parts")), run: lanes(2)},
-			{name: "bf, 4 lanes", prepare: prepare("parts", wideTable, threeIndexes, ""), run: lanes(4)},
-		}, judge: func(b *bench, c *contest) {
-			b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
-			b.check("two lanes: wall against the CPU time of all divided by the cores", c.variants[2].median(func(s sample) float64 {
-				return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / cores)
-			}), 1.10)
-		}},
-		{name: tiny, variants: []*variant{
-			{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: func(m *meter) error {
-				for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
-					if err := m.pipe(r, b.dump(), b.load()); err != nil {
-						return err
-					}
-				}
-				return nil
-			}},
-			{name: "psql | psql for each, ready chunks", scale: 25, prepare: prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error { return b.psql(m, "tiny", 40) }},
-			{name: "bf, 1 lane", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: single("tiny")},
-			{name: "bf, 1 lane that claims", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: lanes(1)},
-			{name: "bf, 2 lanes", prepare: prepare("tiny", tinyTable, twoIndexes, ""), run: lanes(2)},
-		}, judge: func(b *bench, c *contest) {
-			b.check("1000 tiny chunks, one lane: wall against a pair of processes for each", over(c.variants[2], c.variants[0], wall), 0.25)
-		}},
-		{name: packed, variants: []*variant{
-			{name: "psql | psql decompressed, then compress", prepare: prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
-				if err := b.psql(m, "packed", 1); err != nil {
+	return c
+}
+
+func (b *bench) severalChunks() *contest {
+	return &contest{name: several, variants: []*variant{
+		{name: "psql | psql, ready chunks, one after the other", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error { return b.psql(m, "parts", 8) }},
+		{name: "bf, 1 lane", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(1)},
+		{name: "bf, 2 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(2)},
+		{name: "bf, 2 lanes, ready chunks", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: b.lanes(2)},
+		{name: "bf, 4 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(4)},
+	}, judge: func(b *bench, c *contest) {
+		b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
+		b.check("two lanes: wall against the CPU time of all divided by the cores", c.variants[2].median(func(s sample) float64 {
+			return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / float64(runtime.NumCPU()))
+		}), 1.10)
+	}}
+}
+
+func (b *bench) tinyChunks() *contest {
+	return &contest{name: tiny, variants: []*variant{
+		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: func(m *meter) error {
+			for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
+				if err := m.pipe(r, b.dump(), b.load()); err != nil {
 					return err
 				}
-				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "select compress_chunk(c) from show_chunks('packed') c"})
-			}},
-			{name: "count, min, max, sum of all columns", run: func(m *meter) error {
-				return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
-			}},
-			{name: "bf", prepare: prepare("packed", wideTable, threeIndexes, compress), run: single("packed")},
-			{name: "bf-verify", run: func(m *meter) error {
-				return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
-			}},
-		}, judge: func(b *bench, c *contest) {
-			c.variants[2].pipe = b.wire(b.records["packed"], b.dump()...)
-			b.check("compressed chunk: wall against decompress, copy, compress", over(c.variants[2], c.variants[0], wall), 0.10)
-			if q := c.variants[1].median(source); q > 0 {
-				b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum", c.variants[3].median(verified)/q, 0.25)
 			}
+			return nil
 		}},
-		{name: huge, variants: []*variant{
-			{name: "psql | psql", prepare: prepare("huge", "(time timestamptz not null, v text)", "", "insert into huge values ('2024-01-01', '')"), run: func(m *meter) error { return b.psql(m, "huge", 1) }},
-			{name: "bf", prepare: prepare("huge", "(time timestamptz not null, v text)", "", ""), run: single("huge")},
-		}, judge: func(b *bench, c *contest) {
-			b.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
+		{name: "psql | psql for each, ready chunks", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error { return b.psql(m, "tiny", 40) }},
+		{name: "bf, 1 lane", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.single("tiny")},
+		{name: "bf, 1 lane that claims", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(1)},
+		{name: "bf, 2 lanes", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(2)},
+	}, judge: func(b *bench, c *contest) {
+		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each", over(c.variants[2], c.variants[0], wall), 0.25)
+	}}
+}
+
+func (b *bench) compressed() *contest {
+	return &contest{name: packed, variants: []*variant{
+		{name: "psql | psql decompressed, then compress", prepare: b.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
+			if err := b.psql(m, "packed", 1); err != nil {
+				return err
+			}
+			return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "select compress_chunk(c) from show_chunks('packed') c"})
 		}},
-		{name: planning, variants: []*variant{
-			{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.wide$")) }},
-			{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
-			{name: "staged again", run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
-			{name: "list", run: func(m *meter) error {
-				return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
-			}},
-			{name: "the first fifth, 1 lane, then killed", run: func(m *meter) error { return b.killed(m, b.chunks/5) }},
-			{name: "resumed and killed again", run: func(m *meter) error { return b.killed(m, b.chunks*4/5) }},
-			{name: "resumed, the last fifth", run: lanes(1)},
-		}, judge: func(b *bench, c *contest) {
-			b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
-			b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
-			b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.5)
+		{name: "count, min, max, sum of all columns", run: func(m *meter) error {
+			return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
 		}},
-	}
+		{name: "bf", prepare: b.prepare("packed", wideTable, threeIndexes, compress), run: b.single("packed")},
+		{name: "bf-verify", run: b.verify},
+	}, judge: func(b *bench, c *contest) {
+		c.variants[2].pipe = b.wire(b.records["packed"], b.dump()...)
+		b.check("compressed chunk: wall against decompress, copy, compress", over(c.variants[2], c.variants[0], wall), 0.10)
+		if q := c.variants[1].median(source); q > 0 {
+			b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum", c.variants[3].median(verified)/q, 0.25)
+		}
+	}}
+}
+
+func (b *bench) values() *contest {
+	return &contest{name: huge, variants: []*variant{
+		{name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "", "insert into huge values ('2024-01-01', '')"), run: func(m *meter) error { return b.psql(m, "huge", 1) }},
+		{name: "bf", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "", ""), run: b.single("huge")},
+	}, judge: func(b *bench, c *contest) {
+		b.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
+	}}
+}
+
+func (b *bench) manyChunks() *contest {
+	return &contest{name: planning, variants: []*variant{
+		{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.wide$")) }},
+		{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+		{name: "staged again", run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+		{name: "list", run: func(m *meter) error {
+			return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
+		}},
+		{name: "the first fifth, 1 lane, then killed", run: func(m *meter) error { return b.killed(m, b.chunks/5) }},
+		{name: "resumed and killed again", run: func(m *meter) error { return b.killed(m, b.chunks*4/5) }},
+		{name: "resumed, the last fifth", run: b.lanes(1)},
+	}, judge: func(b *bench, c *contest) {
+		b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
+		b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
+		b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.5)
+	}}
 }
 
 const (

@@ -164,6 +164,26 @@ func (b *bench) run() error {
 	for _, c := range contests {
 		c.judge(b, c)
 	}
+	medians(contests, rounds)
+	for _, c := range contests {
+		for _, v := range c.variants {
+			if v.failed != nil {
+				fmt.Printf("\n%s, %s: %v", c.name, v.name, v.failed)
+			}
+		}
+	}
+	fmt.Println("\nBudget:")
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	for _, v := range b.budget {
+		fmt.Fprintf(w, "%s\t%s\t%.3g\tat most %g\n", v.word(), v.row, v.got, v.limit)
+	}
+	w.Flush()
+	fmt.Printf("load after: %s\n", load())
+	return nil
+}
+
+// table prints the medians.
+func medians(contests []*contest, rounds int) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Printf("\nMedians of %d rounds, seconds; ratio to the first of each contest.\n", rounds)
 	fmt.Fprintln(w, "\twall\tratio\tsource CPU\ttarget CPU\tratio\tclient CPU\tratio\tpipe MB\tpeak MiB of each\t")
@@ -184,21 +204,6 @@ func (b *bench) run() error {
 		}
 	}
 	w.Flush()
-	for _, c := range contests {
-		for _, v := range c.variants {
-			if v.failed != nil {
-				fmt.Printf("\n%s, %s: %v", c.name, v.name, v.failed)
-			}
-		}
-	}
-	fmt.Println("\nBudget:")
-	w = tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	for _, v := range b.budget {
-		fmt.Fprintf(w, "%s\t%s\t%.3g\tat most %g\n", v.word(), v.row, v.got, v.limit)
-	}
-	w.Flush()
-	fmt.Printf("load after: %s\n", load())
-	return nil
 }
 
 // once measures a variant once more, unless it has failed before.

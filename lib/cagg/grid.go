@@ -7,12 +7,12 @@ import (
 )
 
 // grid answers where the buckets of an aggregate begin and end. The server
-// computes them, with the aggregate's own bucket function: months, time zones
-// and origins are its business.
+// computes them, with the aggregate's own bucket function: it knows months, time
+// zones and origins.
 type grid struct {
 	db    *tsdb.DB
 	a     *tsdb.Aggregate
-	width int64 // about
+	width int64 // of a bucket, in internal units; a month counts as 30 days
 }
 
 func newGrid(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (*grid, error) {
@@ -37,9 +37,9 @@ func (g *grid) floor1(ctx context.Context, v int64) (int64, error) {
 	return f[0], nil
 }
 
-// ends returns the ends of buckets, given their starts. Widths vary with months
-// and clocks: the first half-width step that lands in another bucket is in the
-// next one, as no bucket is longer than twice or shorter than half of another.
+// ends returns the ends of buckets, given their starts. Widths vary (months,
+// changes of the clock), but by less than a factor of two: of the points in steps
+// of half a width, the first one in another bucket is in the next bucket.
 func (g *grid) ends(ctx context.Context, starts []int64) ([]int64, error) {
 	ends := make([]int64, len(starts))
 	todo := make([]int, len(starts))
@@ -78,8 +78,8 @@ func (g *grid) end(ctx context.Context, start int64) (int64, error) {
 	return e[0], nil
 }
 
-// ceil returns the values that begin a bucket as they are, and of others the
-// end of their bucket.
+// ceil returns a value that begins a bucket as it is, and the end of the bucket
+// for any other value.
 func (g *grid) ceil(ctx context.Context, values []int64) ([]int64, error) {
 	floors, err := g.floor(ctx, values)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"bf/lib/pg"
+	"bf/lib/queue"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
@@ -14,21 +15,20 @@ import (
 // Window is a range of whole buckets that one refresh covers.
 type Window struct {
 	Span tsdb.Span
-	// Keep is set where the aggregate's rows are right as they are, and the
-	// refresh is for TimescaleDB's books only: the log of changes, the
-	// watermark.
+	// Keep is set where the aggregate's rows must not change. The refresh only
+	// empties the invalidation log there, or moves the watermark.
 	Keep bool
 }
 
 // Refresher refreshes aggregates of the target. Where a backfill is staged, it
-// keeps the buckets that were copied. Where none is (Planless), nothing may be
-// created on the target: there it computes what has changed since the target's
-// last refresh, and leaves buckets alone whose raw rows are gone.
+// keeps the buckets that were copied. Without one (Planless) it creates nothing
+// on the target: it computes what has changed since the last refresh, and leaves
+// out buckets whose raw rows were deleted.
 type Refresher struct {
 	db       *tsdb.DB
 	marks    map[task.Name]int64 // of the source
 	byID     map[int32]*tsdb.Hypertable
-	staged   map[task.Name]staged
+	staged   map[task.Name]queue.StagedRange
 	planless bool
 }
 
@@ -40,7 +40,7 @@ func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, mark
 		return nil, err
 	}
 	r.planless = false
-	r.staged, err = stagedByName(ctx, db.Conn)
+	r.staged, err = queue.StagedRanges(ctx, db.Conn)
 	return r, err
 }
 
@@ -50,52 +50,51 @@ func Planless(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks ma
 	for _, h := range all {
 		r.byID[h.ID] = h
 	}
-	// A refresh deletes buckets of compressed chunks, too, however many rows
-	// that decompresses.
+	// A refresh also deletes buckets in compressed chunks: lift the limit on the
+	// rows that a DELETE may decompress.
 	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 		return nil, db.Wrap(err, "session settings")
 	}
 	return r, nil
 }
 
-// Pending returns how many tasks are pending of the aggregate and of what it
-// depends on.
+// Pending counts the pending tasks of the aggregate and of what it depends on.
 func (r *Refresher) Pending(a *tsdb.Aggregate) (n int64) {
 	for h := a.Hypertable; h != nil; h = r.byID[h.Raw] {
-		n += r.staged[h.Label()].pending
+		n += r.staged[h.Label()].Pending
 	}
 	return n
 }
 
-// scene is what a plan is made from: one aggregate and the raw data under it,
-// on the target.
-type scene struct {
+// facts are what a plan is made from: one aggregate of the target, and the raw
+// rows that it is computed from.
+type facts struct {
 	*grid
 	raw    *tsdb.Hypertable
-	until  int64  // end of what matters: the higher watermark
-	logged []span // what TimescaleDB would refresh, in whole buckets
-	filled []span // where raw data is
+	until  int64  // nothing after this is planned: the higher one of the two watermarks
+	logged []span // invalidated, that is, what a refresh would compute; in whole buckets
+	filled []span // extents of the chunks with raw rows
 
-	first, last int64 // bucket of the aggregate, ok if there is one
+	first, last int64 // first and last bucket of the aggregate, if ok
 	ok          bool
 }
 
-// Plan returns the windows to refresh, oldest first: a real-time view stays
-// whole while its watermark climbs. more are ranges that will be logged by the
-// time of the refresh, for a plan that is not carried out.
+// Plan returns the windows to refresh. The oldest comes first, so that a
+// real-time view misses no bucket while its watermark moves up. more are ranges
+// that will be invalidated by the time of the refresh (for a dry run).
 func (r *Refresher) Plan(ctx context.Context, a *tsdb.Aggregate, more []tsdb.Span) ([]Window, error) {
 	mark := r.marks[*a.View]
 	if !a.Finalized {
 		return nil, &pg.Error{Side: r.db.Side, Object: a.Label().String(), Err: errLegacy,
 			Hint: "migrate it first: call cagg_migrate(" + pg.Literal(a.Label().String()) + ")"}
 	}
-	s, err := r.look(ctx, a, max(mark, a.Watermark), more)
+	s, err := r.gather(ctx, a, max(mark, a.Watermark), more)
 	if err != nil || s == nil {
 		return nil, err
 	}
 	var windows []Window
-	if st, ok := r.staged[*a.View]; ok && st.cut != nil {
-		windows, err = r.copied(ctx, s, min(st.until, mark), *st.cut)
+	if st, ok := r.staged[*a.View]; ok && st.Cut != nil {
+		windows, err = r.copied(ctx, s, min(st.Until, mark), *st.Cut)
 	} else {
 		windows, err = r.computed(ctx, s)
 	}
@@ -110,12 +109,12 @@ func (r *Refresher) Plan(ctx context.Context, a *tsdb.Aggregate, more []tsdb.Spa
 	return windows, err
 }
 
-func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, more []span) (*scene, error) {
+func (r *Refresher) gather(ctx context.Context, a *tsdb.Aggregate, until int64, more []span) (*facts, error) {
 	g, err := newGrid(ctx, r.db, a)
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{grid: g, raw: r.byID[a.Raw], until: until}
+	s := &facts{grid: g, raw: r.byID[a.Raw], until: until}
 	if s.first, s.ok, err = r.db.First(ctx, a.Hypertable, task.MinBound, until); err != nil {
 		return nil, err
 	}
@@ -147,9 +146,9 @@ func (r *Refresher) look(ctx context.Context, a *tsdb.Aggregate, until int64, mo
 	return s, nil
 }
 
-// visible returns where a refresh finds rows of a hypertable, or of the view
-// that stands for it: a real-time view takes its own buckets before its
-// watermark, and what lies under it from there on.
+// visible returns where a refresh of an aggregate on h finds rows. If h is behind
+// a real-time view, these are its own buckets before its watermark, and from
+// there on what it is computed from.
 func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, error) {
 	filled, err := r.db.Filled(ctx, h)
 	if err != nil {
@@ -171,10 +170,10 @@ func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, er
 }
 
 // copied plans for an aggregate whose buckets before copiedUntil were copied.
-// They are right; what is newer is computed from raw data.
-func (r *Refresher) copied(ctx context.Context, s *scene, copiedUntil, rawUntil int64) ([]Window, error) {
-	// The bucket in which the copy ends goes on on the target if the
-	// application writes there (dual writes): then it has to be computed.
+// Those are kept; newer buckets are computed from raw rows.
+func (r *Refresher) copied(ctx context.Context, s *facts, copiedUntil, rawUntil int64) ([]Window, error) {
+	// Where the application writes to the target (dual writes), the last copied
+	// bucket has rows on both sides of --until: it has to be computed.
 	_, live, err := r.db.First(ctx, s.raw, rawUntil, task.MaxBound)
 	if err != nil {
 		return nil, err
@@ -197,9 +196,9 @@ func (r *Refresher) copied(ctx context.Context, s *scene, copiedUntil, rawUntil 
 		return nil, err
 	}
 	end := ends[0]
-	// Copied buckets that a later refresh would delete, or compute from a part
-	// of their raw data. The others would come out the same: they are left to
-	// the policies.
+	// Copied buckets that a later refresh would delete, or compute from only a
+	// part of their raw rows. The others would come out the same: policies may
+	// refresh them.
 	lost := clip(without(clip(s.logged, task.MinBound, end), whole), task.MinBound, right)
 	windows, err := r.keep(ctx, s, lost)
 	if err != nil {
@@ -232,9 +231,9 @@ func (r *Refresher) copied(ctx context.Context, s *scene, copiedUntil, rawUntil 
 	return append(windows, fresh...), err
 }
 
-// computed plans for an aggregate that was not copied: it is computed from the
-// raw data, wherever there is any.
-func (r *Refresher) computed(ctx context.Context, s *scene) ([]Window, error) {
+// computed plans for an aggregate that was not copied: it is computed wherever
+// there are raw rows.
+func (r *Refresher) computed(ctx context.Context, s *facts) ([]Window, error) {
 	touched, err := s.grow(ctx, s.filled)
 	if err != nil {
 		return nil, err
@@ -242,8 +241,8 @@ func (r *Refresher) computed(ctx context.Context, s *scene) ([]Window, error) {
 	todo := within(s.logged, touched)
 	var windows []Window
 	if len(touched) > 0 && s.ok && s.first < touched[0].From {
-		// The aggregate reaches further back than the raw data: of the bucket
-		// in which that begins a part is gone.
+		// The aggregate reaches further back than the raw rows: the bucket in
+		// which those begin has lost some of them.
 		whole, err := s.shrink(ctx, s.filled)
 		if err != nil {
 			return nil, err
@@ -268,7 +267,7 @@ var errWhole = errors.New("only a refresh of everything would be right, and it w
 
 // whole plans without a staged backfill where only a refresh of everything is
 // right.
-func (r *Refresher) whole(s *scene, windows []Window) ([]Window, error) {
+func (r *Refresher) whole(s *facts, windows []Window) ([]Window, error) {
 	if len(windows) == 0 {
 		return nil, nil
 	}
@@ -279,14 +278,14 @@ func (r *Refresher) whole(s *scene, windows []Window) ([]Window, error) {
 	return []Window{{Span: span{From: s.logged[0].From, Until: s.logged[len(s.logged)-1].Until}}}, nil
 }
 
-// A window covers that many chunks of raw data, or one bucket if that is more:
-// what is lost when it is interrupted.
+// A window covers this many chunks of raw rows, or one bucket if that is longer.
+// It is what has to be done again after an interruption.
 const windowChunks = 4
 
-func (s *scene) step() int64 { return max(windowChunks*s.raw.Dimensions[0].Interval, s.width) }
+func (s *facts) step() int64 { return max(windowChunks*s.raw.Dimensions[0].Interval, s.width) }
 
 // cut cuts spans into windows.
-func (r *Refresher) cut(ctx context.Context, s *scene, spans []span) ([]Window, error) {
+func (r *Refresher) cut(ctx context.Context, s *facts, spans []span) ([]Window, error) {
 	var ws []Window
 	for _, todo := range spans {
 		for from := todo.From; from < todo.Until; {
@@ -302,7 +301,7 @@ func (r *Refresher) cut(ctx context.Context, s *scene, spans []span) ([]Window, 
 }
 
 // cutAt returns where a window that begins at from ends.
-func (s *scene) cutAt(ctx context.Context, from, until int64) (int64, error) {
+func (s *facts) cutAt(ctx context.Context, from, until int64) (int64, error) {
 	if until-from <= s.step() {
 		return until, nil
 	}
@@ -313,10 +312,10 @@ func (s *scene) cutAt(ctx context.Context, from, until int64) (int64, error) {
 	return min(at, until), err
 }
 
-// keep cuts spans into windows that keep their rows. Where there are no rows
-// there is nothing to keep, and no window. The bucket before a shifted one is
-// kept, too: TimescaleDB up to 2.22 logs changes as if buckets were not shifted.
-func (r *Refresher) keep(ctx context.Context, s *scene, spans []span) ([]Window, error) {
+// keep cuts spans into windows that keep their rows. Where there are no rows,
+// there is no window. ≤ 2.22: invalidations are logged as if buckets had no
+// origin or offset, so the bucket before a shifted one is kept as well.
+func (r *Refresher) keep(ctx context.Context, s *facts, spans []span) ([]Window, error) {
 	var ws []Window
 	for _, todo := range spans {
 		if s.a.Shifted {
@@ -338,7 +337,7 @@ func (r *Refresher) keep(ctx context.Context, s *scene, spans []span) ([]Window,
 				return nil, err
 			}
 			until := todo.Until
-			if !s.a.Shifted { // else it would touch rows of the next window
+			if !s.a.Shifted { // else the refresh would change rows of the next window
 				if until, err = s.cutAt(ctx, first, until); err != nil {
 					return nil, err
 				}

@@ -1,17 +1,17 @@
 // Package cagg brings the continuous aggregates of the target to the state of
 // the source's without losing a bucket.
 //
-// A refresh looks at what is logged as changed; there it deletes the buckets
-// and computes them from the raw data. A new aggregate has all of time in its
-// log. So a refresh of a target whose raw data does not reach back as far as
-// the copied buckets (retention) deletes the rest. Two things prevent it:
+// A refresh deletes the buckets of all ranges in the invalidation log and computes
+// them from raw rows. The log of a new aggregate contains all of time. So where
+// retention has dropped raw rows, the next refresh of the target would delete the
+// buckets that were copied. Two things prevent that:
 //
-//   - Prime, when a backfill is staged, refreshes what is still empty. It
-//     computes and deletes nothing, but takes all that out of the log.
-//   - The copy of raw data puts its own range back into the log, which is right
-//     but for buckets that it covers in part. Plan finds those, and what else
-//     is in the log of copied buckets without raw data, and Refresh keeps their
-//     rows: it puts them aside, refreshes, and puts them back.
+//   - When a backfill is staged, Prime refreshes the range that is still empty.
+//     This computes and deletes nothing, but removes the range from the log.
+//   - The copy of raw rows logs its own range again. That does no harm, except to
+//     buckets that have lost some of their raw rows. Plan finds those, and other
+//     logged buckets without raw rows; Refresh copies their rows to a table,
+//     refreshes, and restores them.
 package cagg
 
 import (
@@ -21,41 +21,44 @@ import (
 	"time"
 
 	"bf/lib/pg"
-	"bf/lib/stage"
+	"bf/lib/queue"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
 
-// Prime readies the plan's continuous aggregates on the target for copied
-// buckets, parents first: what is empty there, raw data and aggregate, and ends
-// before the source's watermark, counts as refreshed from now on. It remembers
-// the source's watermarks. Nothing happens where nothing is logged, so it may
-// be run at any time, again too.
-func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format string, args ...any)) error {
+// Planned is a continuous aggregate of a plan.
+type Planned struct {
+	View      task.Name
+	Watermark int64  // of the source
+	Until     *int64 // its buckets before this are copied; nil for none
+	Staged    bool   // its chunks are: prime it
+}
+
+// Prime prepares continuous aggregates of the target for copied buckets, parents
+// first: it refreshes the range before the source's watermark in which neither
+// the aggregate nor its raw hypertable has rows. It also stores the source's
+// watermarks. It can be run again at any time: a range that is not in the
+// invalidation log is not refreshed.
+func Prime(ctx context.Context, db *tsdb.DB, plan []Planned, say func(format string, args ...any)) error {
 	marks := map[task.Name]int64{}
-	for _, a := range p.Aggregates {
-		marks[a.View] = a.Watermark
+	for _, p := range plan {
+		marks[p.View] = p.Watermark
 	}
-	if err := Remember(ctx, db.Conn, marks); err != nil {
+	if err := queue.SetMarks(ctx, db.Conn, marks); err != nil {
 		return err
 	}
-	for _, a := range p.Aggregates {
-		if _, err := db.Exec(ctx, `update __backfill.aggregate set copied_until = greatest(copied_until, $3)
-            where view_schema = $1 and view_name = $2`, a.View.Schema, a.View.Name, a.Until); err != nil {
-			return db.Wrap(err, "remember %s", a.View)
+	for _, p := range plan {
+		if err := queue.SetCopied(ctx, db.Conn, p.View, p.Until); err != nil {
+			return err
 		}
 	}
 	all, err := db.Hypertables(ctx)
 	if err != nil {
 		return err
 	}
-	byID := map[int32]*tsdb.Hypertable{}
-	for _, h := range all {
-		byID[h.ID] = h
-	}
 	var staged []*tsdb.Hypertable
-	for _, s := range p.Hypertables {
-		if h := tsdb.Counterpart(all, s.Name, s.View); h != nil && h.View != nil {
+	for _, p := range plan {
+		if h := tsdb.Counterpart(all, task.Name{}, &p.View); h != nil && p.Staged {
 			staged = append(staged, h)
 		}
 	}
@@ -64,52 +67,57 @@ func Prime(ctx context.Context, db *tsdb.DB, p *stage.Plan, say func(format stri
 		return err
 	}
 	for _, a := range aggregates {
-		until, err := emptyUntil(ctx, db, a, byID[a.Raw], marks[*a.View])
+		i := slices.IndexFunc(all, func(h *tsdb.Hypertable) bool { return h.ID == a.Raw })
+		until, primed, err := prime(ctx, db, a, all[i], marks[*a.View])
 		if err != nil {
 			return err
 		}
-		logged, err := db.Invalid(ctx, a)
-		if err != nil {
-			return err
+		if primed {
+			say("%s: empty before %s, marked as refreshed there", a.Label(), until)
 		}
-		from, err := beginning(ctx, db, a)
-		if err != nil {
-			return err
-		}
-		if len(clip(merge(logged), max(from, a.Lowest()), until)) == 0 {
-			continue
-		}
-		if err := patiently(ctx, func() error { return db.Refresh(ctx, a, span{From: from, Until: until}) }); err != nil {
-			return err
-		}
-		if _, err := db.Exec(ctx, "update __backfill.aggregate set primed = $3 where view_schema = $1 and view_name = $2", a.View.Schema, a.View.Name, until); err != nil {
-			return db.Wrap(err, "prime %s", a.Label())
-		}
-		texts, err := db.Text(ctx, a.Hypertable, []int64{until})
-		if err != nil {
-			return err
-		}
-		say("%s: empty before %s, marked as refreshed there", a.Label(), texts[until])
 	}
 	return nil
 }
 
-// Beyond lists the aggregates of the source that the plan leaves out although
-// raw data is copied to which they reach back further: nothing can compute those
-// buckets on the target.
-func Beyond(ctx context.Context, src *tsdb.DB, p *stage.Plan) (views []task.Name, err error) {
+// prime refreshes the empty range of one aggregate and returns its end, for people.
+func prime(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypertable, mark int64) (end string, primed bool, err error) {
+	until, err := emptyUntil(ctx, db, a, raw, mark)
+	if err != nil {
+		return "", false, err
+	}
+	logged, err := db.Invalid(ctx, a)
+	if err != nil {
+		return "", false, err
+	}
+	from, err := beginning(ctx, db, a)
+	if err != nil || len(clip(merge(logged), max(from, a.Lowest()), until)) == 0 {
+		return "", false, err
+	}
+	if err := retryLocked(ctx, func() error { return db.Refresh(ctx, a, span{From: from, Until: until}) }); err != nil {
+		return "", false, err
+	}
+	if err := queue.SetPrimed(ctx, db.Conn, *a.View, until); err != nil {
+		return "", false, err
+	}
+	texts, err := db.Text(ctx, a.Hypertable, []int64{until})
+	return texts[until], true, err
+}
+
+// Beyond lists aggregates of the source that are not staged and that have buckets
+// older than the staged raw rows: the target cannot compute those.
+func Beyond(ctx context.Context, src *tsdb.DB, staged []*tsdb.Hypertable) (views []task.Name, err error) {
 	all, err := src.Hypertables(ctx)
 	if err != nil {
 		return nil, err
 	}
-	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, p.Hypertables))
+	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, staged))
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range aggregates {
 		i := slices.IndexFunc(all, func(h *tsdb.Hypertable) bool { return h.ID == a.Raw })
 		planned := func(id int32) bool {
-			return slices.ContainsFunc(p.Hypertables, func(h *tsdb.Hypertable) bool { return h.ID == id })
+			return slices.ContainsFunc(staged, func(h *tsdb.Hypertable) bool { return h.ID == id })
 		}
 		if i < 0 || planned(a.ID) || !planned(a.Raw) {
 			continue
@@ -136,9 +144,9 @@ func Beyond(ctx context.Context, src *tsdb.DB, p *stage.Plan) (views []task.Name
 	return views, nil
 }
 
-// emptyUntil returns the end of the range that is worth priming: before the
-// source's watermark, the first raw row and the first bucket of the target.
-// task.MinBound if there is none.
+// emptyUntil returns the end of the range to prime: the source's watermark, the
+// target's first raw row or its first bucket, whichever is first; task.MinBound
+// if there is nothing to prime.
 func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypertable, mark int64) (int64, error) {
 	if mark <= a.Lowest() {
 		return task.MinBound, nil
@@ -163,10 +171,10 @@ func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.H
 	return b[0], nil
 }
 
-// beginning returns where priming begins: at the beginning of time. A bigint is
-// an exception: from there a refresh leaves the first few values behind in the
-// log, on which a later refresh of everything fails up to 2.14 ("timestamp out
-// of range"). Half way to the lowest bigint does as well.
+// beginning returns where priming begins: at the lowest value, but for a bigint
+// half way to it. ≤ 2.14: a refresh from the lowest bigint leaves a few values in
+// the log, and a later refresh of everything fails on them ("timestamp out of
+// range").
 func beginning(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (int64, error) {
 	if a.Lowest() != math.MinInt64 {
 		return task.MinBound, nil
@@ -178,14 +186,14 @@ func beginning(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (int64, erro
 	return b[0], nil
 }
 
-// How long a refresh waits for another one of the same aggregate (a policy's):
-// TimescaleDB refuses the second.
+// How long a refresh waits for another one of the same aggregate, a policy's for
+// example: TimescaleDB lets only one run at a time and refuses the second.
 const (
 	otherRefresh = time.Minute
 	retryAfter   = time.Second
 )
 
-func patiently(ctx context.Context, refresh func() error) error {
+func retryLocked(ctx context.Context, refresh func() error) error {
 	for deadline := time.Now().Add(otherRefresh); ; {
 		err := refresh()
 		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {

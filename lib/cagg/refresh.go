@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"bf/lib/pg"
+	"bf/lib/queue"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 
@@ -14,8 +15,7 @@ import (
 
 var errLegacy = errors.New("is a continuous aggregate of the old, partial form (finalized = false): bf does not refresh it")
 
-// Lock makes sure that no other bf-caggs is at the aggregate, for as long as
-// the connection lives.
+// Lock keeps other bf-caggs from this aggregate until the connection ends.
 func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 	var ok bool
 	err := r.db.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", pg.LockAggregate, a.ID).Scan(&ok)
@@ -25,8 +25,8 @@ func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 	return r.db.Wrap(err, "%s", a.Label())
 }
 
-// Resume ends the window that a bf-caggs was in when it died. ok is false if
-// there was none.
+// Resume restores the rows that a bf-caggs had put aside when it died, and
+// finishes its window. ok is false if there was no window.
 func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok bool, err error) {
 	if r.planless {
 		return w, false, nil
@@ -34,11 +34,10 @@ func (r *Refresher) Resume(ctx context.Context, a *tsdb.Aggregate) (w Window, ok
 	if err := r.showAbove(ctx, a); err != nil {
 		return w, false, err
 	}
-	s, err := keeping(ctx, r.db.Conn, *a.View)
-	if err != nil || s == nil {
+	w.Keep = true
+	if w.Span.From, w.Span.Until, ok, err = queue.Keeping(ctx, r.db.Conn, *a.View); err != nil || !ok {
 		return w, false, err
 	}
-	w = Window{Span: *s, Keep: true}
 	return w, true, r.putBack(ctx, a, w)
 }
 
@@ -55,9 +54,7 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 		if _, err := tx.Exec(ctx, fmt.Sprintf("create table %s as select %s from %s where %s", kept(a), columns(a), table(a), where)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = int8range($3, $4) where view_schema = $1 and view_name = $2",
-			a.View.Schema, a.View.Name, w.Span.From, w.Span.Until)
-		return err
+		return queue.SetKeeping(ctx, tx, *a.View, w.Span.From, w.Span.Until)
 	})
 	if err != nil {
 		return r.db.Wrap(err, "put aside rows of %s", a.Label())
@@ -65,9 +62,8 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	return r.putBack(ctx, a, w)
 }
 
-// putBack refreshes a window whose rows are put aside and puts them back in
-// place of what the refresh has made of it. Whatever dies when, it can be done
-// again.
+// putBack refreshes a window whose rows are put aside, and replaces the result by
+// those rows. It can be repeated after a crash at any point.
 func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) error {
 	if err := r.refresh(ctx, a, w.Span); err != nil {
 		return err
@@ -86,19 +82,18 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = null where view_schema = $1 and view_name = $2", a.View.Schema, a.View.Name)
-		return err
+		return queue.ClearKeeping(ctx, tx, *a.View)
 	})
 	return r.db.Wrap(err, "put back rows of %s", a.Label())
 }
 
-// refresh refreshes a span. TimescaleDB moves the watermark to the end of the
-// last row of the materialization hypertable, wherever that is. Rows above the
-// source's watermark (somebody inserted a bucket by hand there, and it was
-// copied) would take it along, and a real-time view would show nothing of the
-// raw rows in between. They are put aside meanwhile.
+// refresh refreshes a span. TimescaleDB sets the watermark to the end of the last
+// bucket in the materialization hypertable, even if the refresh did not compute
+// that bucket. A copied bucket above the source's watermark (somebody inserted it
+// by hand) would raise the watermark, and a real-time view would no longer show
+// the raw rows below it. So such buckets are put aside during the refresh.
 func (r *Refresher) refresh(ctx context.Context, a *tsdb.Aggregate, s span) error {
-	refresh := func() error { return patiently(ctx, func() error { return r.db.Refresh(ctx, a, s) }) }
+	refresh := func() error { return retryLocked(ctx, func() error { return r.db.Refresh(ctx, a, s) }) }
 	if r.planless {
 		return refresh()
 	}
@@ -108,8 +103,8 @@ func (r *Refresher) refresh(ctx context.Context, a *tsdb.Aggregate, s span) erro
 	return errors.Join(refresh(), r.showAbove(ctx, a))
 }
 
-// hideAbove moves the rows that no refresh up to until can have made to table
-// above: those behind both sides' watermarks.
+// hideAbove moves the rows above until and above both sides' watermarks to table
+// above_N: no refresh has computed those.
 func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int64) error {
 	now, err := r.current(ctx, a)
 	if err != nil {
@@ -133,9 +128,9 @@ func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int6
 	return r.db.Wrap(err, "put aside rows of %s", a.Label())
 }
 
-// showAbove puts back what hideAbove has moved, if it has: the table is there
-// for as long as its rows are missing. Buckets that a refresh of somebody else
-// has made meanwhile stay as that made them.
+// showAbove puts back what hideAbove has moved; the table exists exactly as long
+// as the rows are missing. A bucket that another refresh has computed meanwhile
+// is left as it is.
 func (r *Refresher) showAbove(ctx context.Context, a *tsdb.Aggregate) error {
 	var hidden bool
 	if err := r.db.QueryRow(ctx, "select to_regclass($1) is not null", above(a)).Scan(&hidden); err != nil || !hidden {
@@ -155,9 +150,8 @@ func (r *Refresher) showAbove(ctx context.Context, a *tsdb.Aggregate) error {
 
 func table(a *tsdb.Aggregate) string { return pg.Ident(a.Name.Schema, a.Name.Name) }
 
-func kept(a *tsdb.Aggregate) string { return pg.Ident("__backfill", fmt.Sprintf("kept_%d", a.ID)) }
-
-func above(a *tsdb.Aggregate) string { return pg.Ident("__backfill", fmt.Sprintf("above_%d", a.ID)) }
+func kept(a *tsdb.Aggregate) string  { kept, _ := queue.Aside(a.ID); return kept }
+func above(a *tsdb.Aggregate) string { _, above := queue.Aside(a.ID); return above }
 
 func columns(a *tsdb.Aggregate) string {
 	var names []string
@@ -170,14 +164,13 @@ func columns(a *tsdb.Aggregate) string {
 // Mark is where the watermark of an aggregate stands after its refresh.
 type Mark struct {
 	Source, Target int64
-	Moved          bool   // by hand: there was no raw data to refresh
-	Hidden         *int64 // the first bucket that is there and a real-time view does not show
+	Moved          bool   // by an UPDATE: there were no raw rows to refresh
+	Hidden         *int64 // the first bucket that exists and that a real-time view does not show
 }
 
-// Finish brings the watermark to the source's where refreshing could not:
-// TimescaleDB moves it to the end of the last bucket that a refresh has
-// computed, and without raw data there is none. Only a superuser can move it
-// then.
+// Finish sets the watermark to the source's where no refresh has done so: a
+// refresh moves it only if it computes a bucket, which takes raw rows. Only a
+// superuser can set it.
 func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error) {
 	now, err := r.current(ctx, a)
 	if err != nil {
@@ -191,7 +184,8 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 	if err != nil {
 		return nil, err
 	}
-	// Without a plan nothing says that raw rows will not come yet.
+	// Without a plan, raw rows may still be going to be loaded: a higher watermark
+	// would hide them.
 	if r.db.Superuser && r.Pending(a) == 0 && (any || !r.planless) {
 		m.Moved = true
 		return m, r.db.SetWatermark(ctx, a, m.Source)

@@ -1,5 +1,5 @@
-// Package cli is what all tools share: arguments, exit status, messages and
-// signals.
+// Package cli is what all commands share: their frame (Main), arguments, exit
+// statuses, messages, signals and the live line.
 package cli
 
 import (
@@ -13,7 +13,6 @@ import (
 
 	"bf/lib/pg"
 
-	"github.com/alexflint/go-arg"
 	"github.com/mattn/go-isatty"
 )
 
@@ -33,7 +32,7 @@ type Common struct {
 	Version bool `arg:"--version" help:"display the version and exit"`
 }
 
-func (c Common) common() Common { return c }
+func (c *Common) common() *Common { return c }
 
 // version is set by the Makefile; a plain go build leaves it to the build's own
 // information.
@@ -56,38 +55,6 @@ func Version() string {
 		}
 	}
 	return v
-}
-
-// Parse reads a tool's arguments into dest, a pointer to its flags. When done is
-// true the tool exits with status: help or the version was printed on stdout,
-// or a usage error on stderr.
-func Parse(name string, dest interface{ common() Common }, args []string, stdout, stderr io.Writer) (done bool, status int) {
-	p, err := arg.NewParser(arg.Config{Program: name, Out: io.Discard, Exit: func(int) {}}, dest)
-	if err != nil {
-		panic("internal error: " + err.Error()) // the flags' declaration is wrong
-	}
-	switch err := p.Parse(args); {
-	case err == nil && dest.common().Version:
-		fmt.Fprintln(stdout, name, Version())
-		return true, OK
-	case err == nil:
-		return false, OK
-	case errors.Is(err, arg.ErrHelp):
-		p.WriteHelp(stdout)
-		fmt.Fprintf(stdout, "\nManual: man %s (overview: man bf)\n", name)
-		return true, OK
-	default:
-		return true, BadUsage(name, stderr, pg.Redact(err.Error()))
-	}
-}
-
-// BadUsage prints a usage error and returns its exit status.
-func BadUsage(name string, stderr io.Writer, format string, args ...any) int {
-	if len(args) > 0 {
-		format = fmt.Sprintf(format, args...)
-	}
-	fmt.Fprintf(stderr, "%s: %s\nhint: %s --help\n", name, format, name)
-	return Usage
 }
 
 // Log prints a tool's messages for people: the tool's name first, lower case,

@@ -13,8 +13,8 @@ import (
 )
 
 // Live is a line at the bottom of the terminal that is drawn again and again;
-// messages of the Log scroll by above it. Only a process that has the terminal
-// for itself may have one.
+// messages of the Log scroll by above it. Only one process per terminal may show
+// one.
 type Live struct {
 	log  *Log
 	text func() string
@@ -24,9 +24,9 @@ type Live struct {
 	over sync.WaitGroup
 }
 
-// Live returns the live line of a tool, hidden, whose text is asked for several
-// times a second; nil when there is none, because stderr is no terminal that
-// can do it or --quiet was given. The methods of a nil Live do nothing.
+// Live returns the live line of a command, hidden at first. text is called several
+// times a second. It returns nil, whose methods do nothing, with --quiet, or if
+// stderr is not a terminal that can redraw a line.
 func (l *Log) Live(text func() string) *Live {
 	if l.quiet || !IsTerminal(l.w) || os.Getenv("TERM") == "dumb" || os.Getenv("TERM") == "" {
 		return nil
@@ -34,8 +34,7 @@ func (l *Log) Live(text func() string) *Live {
 	return &Live{log: l, text: text}
 }
 
-// Shown reports whether the line is shown: then a tool need not print a line
-// per chunk.
+// Shown reports whether the line is shown.
 func (v *Live) Shown() bool {
 	if v == nil {
 		return false
@@ -79,7 +78,7 @@ func (v *Live) Show(on bool) {
 	}()
 }
 
-// Erase takes the cursor to the start of its line and clears what follows.
+// erase moves the cursor to the start of its line and clears the line.
 const erase = "\r\x1b[K"
 
 func (l *Log) setLive(text string) {
@@ -90,13 +89,13 @@ func (l *Log) setLive(text string) {
 	}
 	l.live = text
 	if width, _ := Size(l.w); width > 0 {
-		text = Cut(text, width-1) // the cursor stands behind it
+		text = Cut(text, width-1) // leave room for the cursor
 	}
 	io.WriteString(l.w, erase+Clean(text))
 }
 
-// Beside returns a writer to w, which may be the terminal that shows the live
-// line.
+// Beside returns a writer to w that first erases the live line if w is the
+// terminal that shows it.
 func (l *Log) Beside(w io.Writer) io.Writer { return beside{l, w} }
 
 type beside struct {
@@ -126,7 +125,7 @@ func Size(w any) (columns, lines int) {
 	return int(s.Col), int(s.Row)
 }
 
-// Cut shortens a text to so many characters.
+// Cut shortens a text to at most that many characters.
 func Cut(s string, most int) string {
 	if utf8.RuneCountInString(s) <= most {
 		return s
@@ -148,8 +147,8 @@ func Duration(seconds float64) string {
 	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
 }
 
-// Of formats a part of a size in one unit: 1.2/4.0 GB.
-func Of(part, whole int64) string {
+// Of formats how much of a size is done, in one unit if possible: 1.2/4.0 GB.
+func Share(part, whole int64) string {
 	a, b := Bytes(part), Bytes(whole)
 	if n, unit, _ := strings.Cut(a, " "); strings.HasSuffix(b, " "+unit) {
 		a = n
@@ -157,16 +156,16 @@ func Of(part, whole int64) string {
 	return a + "/" + b
 }
 
-// Course is how far a run is.
-type Course struct {
+// Progress is how much of a run is done.
+type Progress struct {
 	Chunks, ChunksDone int64
 	Bytes, BytesDone   int64
 }
 
-// Line says it to people, with the time that is left at a rate in bytes per
-// second, if that is known.
-func (c Course) Line(rate float64) string {
-	s := fmt.Sprintf("%d/%d chunks, %s", c.ChunksDone, c.Chunks, Of(c.BytesDone, c.Bytes))
+// Line formats it, with the time left at a rate in bytes per second; 0 if the rate
+// is not known.
+func (c Progress) Line(rate float64) string {
+	s := fmt.Sprintf("%d/%d chunks, %s", c.ChunksDone, c.Chunks, Share(c.BytesDone, c.Bytes))
 	if rate > 0 {
 		s += fmt.Sprintf(", %s/s", Bytes(int64(rate)))
 		if left := c.Bytes - c.BytesDone; left > 0 {
@@ -189,8 +188,7 @@ type sample struct {
 
 const meterSpan = 30 * time.Second
 
-// Rate takes note of how much is done by now and returns how much that is per
-// second.
+// Rate records how much is done by now and returns the rate per second.
 func (m *Meter) Rate(done float64) float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -68,6 +68,15 @@ func (s *Stop) waitingFor() string {
 	return s.waiting()
 }
 
+// Immediately ends the process at the first signal, for a command in which
+// nothing is worth waiting for.
+func (s *Stop) Immediately() {
+	go func() {
+		<-s.requested
+		os.Exit(Stopped)
+	}()
+}
+
 // Requested is closed when the tool should take no new chunk.
 func (s *Stop) Requested() <-chan struct{} { return s.requested }
 

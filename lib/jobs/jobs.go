@@ -1,5 +1,5 @@
-// Package jobs pauses the policies of the target during a backfill and gives
-// them back afterwards. What was paused is remembered in __backfill.
+// Package jobs pauses the policies of the target during a backfill and resumes
+// them afterwards. What was paused is kept in __backfill.
 package jobs
 
 import (
@@ -7,17 +7,17 @@ import (
 	"fmt"
 
 	"bf/lib/pg"
+	"bf/lib/queue"
 	"bf/lib/tsdb"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Pause pauses a job that is scheduled and remembers it. If it is running, it
-// goes on to its end.
+// Pause pauses a scheduled job and stores that. A run that is in progress is not
+// stopped.
 func Pause(ctx context.Context, db *tsdb.DB, j *tsdb.Job) error {
 	err := pgx.BeginFunc(ctx, db.Conn.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `insert into __backfill.job (job_id, kind, hypertable_schema, hypertable_name) values ($1, $2, $3, $4)
-            on conflict (job_id) do update set paused = excluded.paused`, j.ID, j.Kind, j.Of.Schema, j.Of.Name); err != nil {
+		if err := queue.AddJob(ctx, tx, queue.Job{ID: j.ID, Kind: j.Kind, Of: j.Of}); err != nil {
 			return err
 		}
 		return schedule(ctx, db, tx, j.ID, false)
@@ -25,22 +25,16 @@ func Pause(ctx context.Context, db *tsdb.DB, j *tsdb.Job) error {
 	return db.Wrap(err, "pause %s", j)
 }
 
-// Resume lets the remembered jobs run again and forgets them. It returns those
-// that run again and those that are not there any more.
+// Resume resumes the paused jobs. It returns those, and the ones that were dropped
+// meanwhile.
 func Resume(ctx context.Context, db *tsdb.DB) (resumed, gone []*tsdb.Job, err error) {
 	err = pgx.BeginFunc(ctx, db.Conn.Conn, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "select job_id, kind, hypertable_schema, hypertable_name from __backfill.job order by 1 for update")
+		js, err := queue.TakeJobs(ctx, tx)
 		if err != nil {
 			return err
 		}
-		js, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*tsdb.Job, error) {
-			var j tsdb.Job
-			return &j, r.Scan(&j.ID, &j.Kind, &j.Of.Schema, &j.Of.Name)
-		})
-		if err != nil {
-			return err
-		}
-		for _, j := range js {
+		for _, kept := range js {
+			j := &tsdb.Job{ID: kept.ID, Kind: kept.Kind, Of: kept.Of}
 			var there bool
 			if err := tx.QueryRow(ctx, "select exists (select from timescaledb_information.jobs where job_id = $1)", j.ID).Scan(&there); err != nil {
 				return err
@@ -54,8 +48,7 @@ func Resume(ctx context.Context, db *tsdb.DB) (resumed, gone []*tsdb.Job, err er
 			}
 			resumed = append(resumed, j)
 		}
-		_, err = tx.Exec(ctx, "delete from __backfill.job")
-		return err
+		return nil
 	})
 	return resumed, gone, db.Wrap(err, "resume jobs")
 }
@@ -65,7 +58,7 @@ func schedule(ctx context.Context, db *tsdb.DB, tx pgx.Tx, id int32, scheduled b
 	return err
 }
 
-// Statement is what a user runs to pause the job.
+// Statement is the SQL with which a user pauses the job.
 func Statement(db *tsdb.DB, j *tsdb.Job) string {
 	fn := "alter_job"
 	if db.ExtensionSchema != "public" {

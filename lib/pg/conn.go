@@ -40,13 +40,12 @@ type Conn struct {
 type Options struct {
 	// Application is shown in pg_stat_activity.
 	Application string
-	// Log is told about each attempt to connect that is tried again; nil for
-	// nobody.
+	// Log is called before each new attempt to connect; may be nil.
 	Log func(format string, args ...any)
-	// Locks says that others wait for what the session holds, and that its
-	// answers are small: the server also gives it up when one of them arrives
-	// nowhere. Where much data is on the way, that would hit a client that is
-	// stopped for a while (^Z) as well.
+	// Locks is set for a session that holds locks and receives little data. The
+	// server then also ends it when its answers are not acknowledged (settings.sql).
+	// A session that receives much data must not be ended for that: its client may
+	// just be suspended (^Z).
 	Locks bool
 }
 
@@ -74,8 +73,8 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
 	}
 	if strings.Contains(cfg.Host, "@") {
-		// As libpq reads it, what follows the first @ of a URI is the host:
-		// here the end of a password, which no message may show.
+		// libpq takes what follows the first @ of a URI for the host. Here it is
+		// the end of a password, which no message may show.
 		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"), Hint: "write %40 for an @ in a user name or password"}
 	}
 	alive, err := tcpParams(side, cfg.RuntimeParams)
@@ -119,7 +118,7 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		return nil, c.Wrap(err, "session settings")
 	}
 	if side == Source {
-		// Nothing bf does to a source writes: let the server hold us to it.
+		// bf never writes to a source: have the server enforce it.
 		if _, err := c.Exec(ctx, "set default_transaction_read_only = on"); err != nil {
 			c.Close()
 			return nil, c.Wrap(err, "session settings")
@@ -128,7 +127,7 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 	return c, nil
 }
 
-// Close ends the connection, politely when the server still listens.
+// Close ends the connection, with a message to the server if that still answers.
 func (c *Conn) Close() {
 	if c == nil || c.Conn == nil {
 		return
@@ -138,7 +137,7 @@ func (c *Conn) Close() {
 	_ = c.Conn.Close(ctx)
 }
 
-// Lost reports whether the connection is beyond use: the lane has to end.
+// Lost reports whether the connection is closed or broken: the lane has to end.
 func (c *Conn) Lost() bool { return c.Conn.IsClosed() }
 
 // InTx reports whether a transaction is open, or was aborted and not ended: a

@@ -56,8 +56,8 @@ func (c *Conn) Wrap(err error, object string, args ...any) error {
 	return e
 }
 
-// lost is the end of a connection about which the server said nothing. What the
-// network says about it ("unexpected EOF") is no help to anybody.
+// lost is a connection that ended without an error message of the server. It
+// replaces what the network reports ("unexpected EOF").
 type lost struct {
 	addr string
 	err  error
@@ -138,10 +138,12 @@ func hint(err error) string {
 	case Deadlock, "40001":
 		return "run the task again"
 	case "22021":
-		return "text that is not valid in its encoding, as a database of the encoding SQL_ASCII may hold, cannot be copied: correct it on the source, then run again"
+		return "text that is not valid in its encoding (possible in a database of encoding SQL_ASCII) cannot be copied: " +
+			"correct it on the source, then run again"
 	case InsufficientRight:
 		if p.Routine == "check_enable_rls" || p.Routine == "ExecWithCheckOptions" { // also where lc_messages is not English
-			return "row level security applies to the role: use one with BYPASSRLS, or the owner, unless it is forced on him"
+			return "row level security applies to the role: use one with BYPASSRLS, " +
+				"or the owner of the table unless FORCE ROW LEVEL SECURITY is set"
 		}
 		return "run as the owner of the hypertables, or as a role that is a member of it"
 	}
@@ -149,7 +151,7 @@ func hint(err error) string {
 }
 
 var (
-	passwordURI = regexp.MustCompile(`(://[^:/@\s]*):\S*@`) // to the last @: many a password has one
+	passwordURI = regexp.MustCompile(`(://[^:/@\s]*):\S*@`) // to the last @: a password may contain one
 	passwordKV  = regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)`)
 )
 
@@ -160,11 +162,11 @@ func Redact(s string) string {
 
 func parseError(err error) error {
 	msg := Redact(err.Error())
-	// pgx repeats the whole string; what helps is the reason behind it.
+	// pgx repeats the whole string before the reason.
 	if i := strings.LastIndex(msg, "`: "); i >= 0 {
 		msg = msg[i+3:]
 	}
-	// What comes in brackets may quote from the middle of a password.
+	// The text in brackets may quote a part of a password.
 	if s, _, ok := strings.Cut(msg, " ("); ok && strings.HasPrefix(s, "failed to parse") {
 		msg = s
 	}

@@ -14,9 +14,9 @@ func gathers(c net.Conn) bool {
 	return !encrypted
 }
 
-// gather leaves the socket alone while the server sends on. By the kernel's
-// clock: the runtime's timers are several times as coarse, and would fill the
-// buffers of a local socket, so that the server waits for us.
+// gather waits for a moment, so that more data arrives before the next read. It
+// sleeps by the kernel's clock: Go's timers are several times as coarse, and the
+// buffers of a local socket would fill up and make the server wait.
 func gather() {
 	_ = unix.Nanosleep(&unix.Timespec{Nsec: 300_000}, nil)
 }

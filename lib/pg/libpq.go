@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// parse reads a connection string. To libpq a negative connect_timeout is none,
-// to pgx a mistake.
+// parse reads a connection string. A negative connect_timeout means none to libpq
+// and is an error to pgx.
 func parse(connString string) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(connString)
 	if err != nil && noTimeout.MatchString(connString) {
@@ -25,10 +25,9 @@ func parse(connString string) (*pgx.ConnConfig, error) {
 
 var noTimeout = regexp.MustCompile(`\b(connect_timeout\s*=\s*'?)-\d+`)
 
-// libpqParams takes out of the parameters of a connection string what libpq
-// knows and pgx does not: it would hand it to the server, which refuses it.
-// What we cannot do and nobody misses is passed over; what somebody has asked
-// for to be safe is refused.
+// libpqParams removes the parameters that libpq knows and pgx does not: pgx would
+// send them to the server, which refuses them. Parameters without effect here are
+// ignored; those that ask for more security than bf can give are an error.
 func libpqParams(cfg *pgx.ConnConfig) error {
 	take := func(name string) string {
 		s := cfg.RuntimeParams[name]
@@ -56,7 +55,7 @@ func libpqParams(cfg *pgx.ConnConfig) error {
 		return errors.New("replication is not supported: bf needs an ordinary session")
 	}
 	if addr := take("hostaddr"); addr != "" {
-		// The name in host is still what a certificate has to be for.
+		// The certificate still has to be for the name in host.
 		if strings.HasPrefix(cfg.Host, "/") || strings.Contains(addr, ",") || slices.ContainsFunc(cfg.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cfg.Host }) {
 			return errors.New("hostaddr is supported with one address and one host")
 		}

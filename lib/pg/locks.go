@@ -1,8 +1,8 @@
 package pg
 
-// LockClass is the first key of an advisory lock; the second tells the locks of
-// one class apart. They are the database's, so all that bf takes stand here: two
-// meanings of one pair of keys would make strangers wait for each other.
+// LockClass is the first key of an advisory lock; the second one identifies the
+// object. All advisory locks of bf are listed here, because they are global to
+// the database: two meanings of one pair of keys would block each other.
 type LockClass int32
 
 // The classes, and what their second key is. iota: no two are the same.

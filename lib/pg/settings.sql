@@ -1,12 +1,12 @@
--- Settings of every session of bf. Values, times and identifiers must read the
--- same on both sides whatever the role, the database or PGOPTIONS say, and no
--- timeout of the application may hit a long COPY. Settings that the server
--- does not know (older versions) are left out. TimescaleDB's chunks go neither
--- by default_tablespace nor by the default access method: nor must our tables.
--- lock_timeout is finite: a chunk that cannot be locked fails and is tried
--- again, instead of queueing the application behind us. The last four make the
--- server notice within a minute, or what the connection string says (tcp.go),
--- that we are gone without a word (power, network): until then it keeps our
+-- Settings of every session of bf. They override those of the role, the database
+-- and PGOPTIONS: values, times and identifiers must have the same text on both
+-- sides, and no timeout may end a long COPY. Settings that the server does not
+-- know (older versions) are left out. TimescaleDB creates chunks without regard
+-- to default_tablespace and default_table_access_method, so bf's tables ignore
+-- them too. lock_timeout is finite: a task that cannot lock its chunk fails and
+-- is tried again, and the application does not queue behind it. With the last
+-- four the server detects a dead client (power failure, broken network) within a
+-- minute, or by the limits of the connection string (tcp.go), and releases its
 -- locks.
 select count(set_config(s.name, v.value, false))
 from (values

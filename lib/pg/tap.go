@@ -32,10 +32,10 @@ type tap struct {
 
 const tapBuffer = 256 << 10
 
-// gatherFrom is how much of a COPY is read as soon as it comes. PostgreSQL sends
-// 8 KiB at a time, and a reader that keeps pace is put to sleep and woken for
-// each of them, which costs it more than all else that it does. So when it has
-// emptied the socket of a large COPY, it lets data gather there for a moment.
+// gatherFrom is how much of a COPY is read without pauses. PostgreSQL sends 8 KiB
+// at a time. A reader that keeps pace sleeps and wakes up for each of them, which
+// takes more CPU time than everything else it does. So after that much, it waits
+// a moment whenever it has emptied the socket.
 const gatherFrom = 1 << 20
 
 func newTap(r io.Reader) *tap { return &tap{r: r} }

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// tcp says how a peer is noticed that vanished without a word (power, network):
-// it must not hold a lane for ever. The values hit no healthy COPY, however
-// long it is silent: a peer that is there answers the probes.
+// tcp holds the limits by which a dead peer is detected (power failure, broken
+// network), so that a lane does not wait for ever. A healthy COPY may be silent
+// for any time: the peer's kernel answers the probes.
 type tcp struct {
 	keepalives            bool
 	idle, interval, count int           // seconds, seconds, probes; 0 as the system has it
@@ -66,9 +66,10 @@ func (t tcp) dialer(timeout time.Duration) *net.Dialer {
 	return d
 }
 
-// settings fills in settings.sql: the server looks after us as we do after it.
-// Without a limit for what was sent it goes by the kernel's retries when an
-// answer is on the way, and holds the session's locks for a quarter of an hour.
+// settings fills in settings.sql, so that the server detects a dead client by the
+// same limits. Without a limit for unacknowledged data, a server that is sending
+// an answer would keep the session's locks for as long as the kernel retries: a
+// quarter of an hour.
 func (t tcp) settings(sql string, locks bool) string {
 	sql = strings.NewReplacer("{idle}", strconv.Itoa(t.idle), "{interval}", strconv.Itoa(t.interval), "{count}", strconv.Itoa(t.count)).Replace(sql)
 	if locks {

@@ -18,7 +18,7 @@ select n.oid is not null,
        to_regclass('__backfill.task') is not null and to_regclass('__backfill.version') is not null,
        coalesce((select bool_and(c.relowner in (select role from trusted)
                                  and c.relkind = 'r' and not c.relrowsecurity
-                                 -- pg_class only says that there have ever been any
+                                 -- pg_class only says that there may be some
                                  and not exists (select from pg_trigger where tgrelid = c.oid)
                                  and not exists (select from pg_rewrite where ev_class = c.oid)
                                  and not exists (select from pg_inherits where inhparent = c.oid))

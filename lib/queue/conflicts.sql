@@ -1,6 +1,6 @@
--- Planned chunks, by their place in the plan, that are staged with a range that
--- neither overlaps nor adjoins the planned one. What a task was staged with
--- counts as far as it is inside the chunk, which may be another now.
+-- Planned chunks, by their place in the plan, whose task has a range that neither
+-- overlaps nor adjoins the planned one. Of the task's range counts what is inside
+-- the chunk's extent, which may have changed since.
 select p.n, t.filter
 from unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) with ordinality
      as p(chunk_schema, chunk_name, range_from, range_until, chunk_from, chunk_until, n)

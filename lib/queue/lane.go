@@ -6,7 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"bf/lib/pg"
@@ -14,33 +14,36 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PassOver tells the lane that handed the task out that this bf-load leaves it
-// alone and writes nothing about it: another one is at it, or the task was
-// staged anew since. It is told by a lock, which ends with the connection: a
-// lane must not wait for ever for a task that nobody is going to do.
+// PassOver tells the lane that handed the task out that this bf-load will not do
+// it, because another one is doing it or it was staged again since. Otherwise the
+// lane would wait for the task for ever. The message is an advisory lock, which
+// ends with the connection.
 func PassOver(ctx context.Context, c *pg.Conn, number int64) error {
 	_, err := c.Exec(ctx, "select pg_advisory_lock_shared($1, $2::bigint::int)", pg.LockPassed, number)
 	return c.Wrap(err, "pass over task %d", number)
 }
 
-//go:embed release.sql
-var releaseSQL string
+var (
+	//go:embed hand_out.sql
+	handOutSQL string
+	//go:embed release.sql
+	releaseSQL string
+)
 
-// Lane hands out pending tasks that no other lane holds. It keeps its claims by
-// the advisory locks of its connection: when the lane dies, the server frees
-// them at once. Correctness never rests on a lane's claim (see Claim); it only
-// keeps two lanes from doing the same work.
+// Lane hands out pending tasks that no other lane holds. It holds them by advisory
+// locks of its connection, which the server releases when the lane dies. They
+// only keep two lanes from doing the same work; correctness rests on Claim.
 type Lane struct {
 	conn    *pg.Conn
 	filter  string
-	order   string
+	order   Order
 	started time.Time       // of the lane, by the server's clock
 	held    map[int64]int64 // task numbers and their bytes
 	passed  map[int64]bool  // tasks not to be handed out by this lane again
 }
 
-// A lane holds one task ahead of the one in hand so that it never idles; of
-// small chunks it holds more, because handing out costs a round trip each.
+// A lane holds one task besides the one that is being copied, so that it is never
+// idle. Of small chunks it holds more, because each costs a round trip.
 const (
 	aheadTasks = 8
 	aheadBytes = 32 << 20
@@ -48,16 +51,13 @@ const (
 
 // NewLane starts a lane on its own connection. filter and order are those of a
 // Selection.
-func NewLane(ctx context.Context, c *pg.Conn, filter, order string) (*Lane, error) {
-	if order == "" {
-		order = Newest
-	}
+func NewLane(ctx context.Context, c *pg.Conn, filter string, order Order) (*Lane, error) {
 	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}}
 	err := c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
 	return l, c.Wrap(err, "start a lane")
 }
 
-// full reports whether the lane holds enough for now.
+// full reports whether the lane holds enough tasks for now.
 func (l *Lane) full() bool {
 	var bytes int64
 	for _, b := range l.held {
@@ -66,11 +66,10 @@ func (l *Lane) full() bool {
 	return len(l.held) >= 2 && (bytes > aheadBytes || len(l.held) >= aheadTasks)
 }
 
-// Next returns the next task for the lane. It returns nil and more=true when
-// there is nothing to hand out for the moment: the lane holds enough, or other
-// lanes hold what is pending and may still give it up; call it again after a
-// while. It returns nil and more=false when no task is pending that the lane
-// could ever get.
+// Next returns the next task for the lane. It returns nil and more=true if there
+// is none at the moment: the lane holds enough tasks, or other lanes hold all
+// that are pending. Call it again after a while. It returns nil and more=false if
+// the lane cannot get any of the pending tasks.
 func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 	if err := l.release(ctx); err != nil {
 		return nil, false, err
@@ -78,28 +77,22 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 	if l.full() {
 		return nil, true, nil
 	}
-	where, args := Selection{State: "worked is null and (failed is null or failed < $1)", Filter: l.filter}.where([]any{l.started})
 	for {
-		// The inner query is fenced, so that locks are tried one by one in
-		// order and only until the first success.
-		rows, err := l.conn.Query(ctx, `select * from (`+listSQL+` where `+where+` and not priority = any($`+strconv.Itoa(len(args)+1)+`) order by `+l.order+` offset 0) t
-            where pg_try_advisory_lock($`+strconv.Itoa(len(args)+2)+`, priority::int) limit 1`, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask)...)
+		e, err := l.handOut(ctx)
 		if err != nil {
-			return nil, false, l.conn.Wrap(err, "claim a task")
+			return nil, false, err
 		}
-		e, err := pgx.CollectOneRow(rows, scanEntry)
-		if errors.Is(err, pgx.ErrNoRows) {
-			break
-		}
-		if err != nil {
-			return nil, false, filterError(l.conn, err, l.filter)
+		if e == nil {
+			more, err := l.pending(ctx)
+			return nil, more, err
 		}
 		n := e.Task.Task
 		l.held[n] = e.Bytes
-		// The lock may have become free because the task was done between
-		// the snapshot of that query and the lock: look again.
+		// The task may have been done between the snapshot of that query and
+		// the lock: look again.
 		var pending bool
-		if err := l.conn.QueryRow(ctx, "select worked is null and (failed is null or failed < $2) from __backfill.task where priority = $1", n, l.started).Scan(&pending); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		err = l.conn.QueryRow(ctx, "select "+pendingSince+" from __backfill.task where priority = $2", l.started, n).Scan(&pending)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return nil, false, l.conn.Wrap(err, "claim task %d", n)
 		}
 		if pending {
@@ -109,13 +102,42 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 			return nil, false, err
 		}
 	}
-	var pending bool
-	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+where+" and not priority = any($"+strconv.Itoa(len(args)+1)+"))", append(args, keys(l.passed))...).Scan(&pending)
-	return nil, pending, l.conn.Wrap(err, "claim a task")
 }
 
-// release gives back the locks of tasks that are done, have failed or were
-// passed over since.
+// pendingSince: a task is pending and has not failed since the lane began ($1).
+const pendingSince = "worked is null and (failed is null or failed < $1)"
+
+// mine is the condition for the tasks that the lane may get, and its two
+// parameters; the second one is there even without a filter.
+func (l *Lane) mine() (string, []any) {
+	return pendingSince + " and ($2 = '' or " + matches(2) + ")", []any{l.started, l.filter}
+}
+
+// handOut takes the lock of the next task, nil if there is none.
+func (l *Lane) handOut(ctx context.Context) (*Entry, error) {
+	pending, args := l.mine()
+	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(), "{lock}", "$4").Replace(handOutSQL)
+	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask)...)
+	if err != nil {
+		return nil, l.conn.Wrap(err, "claim a task")
+	}
+	e, err := pgx.CollectOneRow(rows, scanEntry)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	return e, filterError(l.conn, err, l.filter)
+}
+
+// pending reports whether there is a task that the lane can still get.
+func (l *Lane) pending(ctx context.Context) (some bool, err error) {
+	pending, args := l.mine()
+	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+pending+" and not priority = any($3))",
+		append(args, keys(l.passed))...).Scan(&some)
+	return some, l.conn.Wrap(err, "claim a task")
+}
+
+// release releases the locks of tasks that are done, have failed or were passed
+// over since.
 func (l *Lane) release(ctx context.Context) error {
 	if len(l.held) == 0 {
 		return nil

@@ -15,10 +15,10 @@ import (
 //go:embed progress.sql
 var progressSQL string
 
-// Progress is how far the tasks of one hypertable are, or all of them.
+// Progress counts the tasks of one hypertable, or all of them, by state.
 type Progress struct {
 	V int `json:"v"`
-	// Hypertable is absent in the record of the whole.
+	// Hypertable is absent in the record that counts all tasks.
 	Hypertable task.Name `json:"hypertable,omitzero"`
 	Total      int64     `json:"total"` // chunks, as the following
 	Done       int64     `json:"done"`
@@ -32,10 +32,10 @@ type Progress struct {
 	Left       float64   `json:"seconds_left,omitempty"` // at that rate
 }
 
-// Progresses returns the progress per hypertable, and of all that filter (a
-// regular expression, "" for everything) chooses.
+// Progresses returns the progress per hypertable, and that of all of them. filter
+// is that of a Selection.
 func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progress, all *Progress, err error) {
-	which, args := Selection{State: All, Filter: filter}.where(nil)
+	which, args := Selection{State: All, Filter: filter}.where()
 	rows, err := c.Query(ctx, strings.Replace(progressSQL, "{which}", which, 1), args...)
 	if err != nil {
 		return nil, nil, filterError(c, err, filter)
@@ -49,7 +49,7 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 	if err != nil {
 		return nil, nil, filterError(c, err, filter)
 	}
-	n := len(each) - 1 // the row of the whole is always there, and the last
+	n := len(each) - 1 // the last row counts all tasks; it always exists
 	each, all = each[:n], each[n]
 	for _, p := range append(each, all) {
 		rate := p.Rate
@@ -63,24 +63,24 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 	return each, all, nil
 }
 
-// AtWork returns how many of these tools are connected to the database. A tool
-// names one connection after itself, and others it has differently.
+// AtWork returns how many processes of these commands are connected to the
+// database. A command has one connection with just its name.
 func AtWork(ctx context.Context, c *pg.Conn, tools ...string) (n int, err error) {
 	err = c.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() and application_name = any($1)", tools).Scan(&n)
 	return n, c.Wrap(err, "look who is at work")
 }
 
-// How often Alone looks: often enough to get out of the way of others, and at
-// leisure while they are there.
+// How often Alone looks: while alone, often enough to stop drawing soon after
+// another one has connected.
 const (
 	aloneEvery  = time.Second
 	sharedEvery = 10 * time.Second
 )
 
-// Alone calls shown again and again until ctx ends: with true when exactly one
-// of this tool is connected to the database, which is the caller. It looks over
-// a connection of its own, and first after a moment, because lanes are started
-// together.
+// Alone calls shown again and again until ctx ends: with true if the caller is the
+// only process of this command that is connected to the database. It uses a
+// connection of its own. The first call comes after a second, because lanes are
+// started together.
 func Alone(ctx context.Context, connString, tool string, shown func(c *pg.Conn, alone bool)) {
 	var c *pg.Conn
 	defer func() { c.Close() }()

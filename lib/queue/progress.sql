@@ -1,8 +1,8 @@
--- How far the backfill is, per hypertable (continuous aggregates by their view)
--- and, in the row without a name, as a whole. Bytes are what was expected to
--- travel when the tasks were staged, so that they are known before the copy.
--- The rate is that of the last tasks that were done: their bytes by the time in
--- which at least one of them was being copied, so that pauses do not count.
+-- Counts of tasks per hypertable (of a continuous aggregate by its view), and of
+-- all tasks in the row without a name. Bytes are the estimates made when the tasks
+-- were staged, so they are known before the copy. The rate is that of the tasks
+-- that were done last: their bytes divided by the time in which at least one of
+-- them was being copied. Pauses do not count.
 with task as (
     select coalesce(view_schema, hypertable_schema) as schema, coalesce(view_name, hypertable_name) as name,
            worked, failed, verified, verify_message, est_bytes

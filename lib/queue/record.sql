@@ -1,11 +1,9 @@
--- Merge a plan (temporary table staged) into the tasks. A chunk that is staged
--- already keeps its number. Staging again only ever adds: a chunk that was
--- staged with another range (an earlier --until) gets the union of both, and is
--- pending again if it had worked, because the task is one transaction and
--- copying rows again does no harm. Conflicts has seen to it that the union has
--- no gap. A chunk that is another than when it was staged (merged or split, its
--- hypertable or a dimension renamed) is planned anew; of its range stays what
--- is inside the new extent.
+-- Merge a plan (temporary table staged) into the tasks. A chunk that has a task
+-- keeps its number. Staging again never takes rows away: a task with another range
+-- (an earlier --until) gets the union of both ranges, which has no gap (see
+-- Conflicts). If it was done, it is pending again and copies all of the union.
+-- A chunk that was merged or split since, or whose hypertable or dimension was
+-- renamed, is planned anew; of its old range stays what is inside the new extent.
 with known as (
     select t.priority, t.filter as old, s.*,
            (t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.dimensions)

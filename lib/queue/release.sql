@@ -1,6 +1,6 @@
--- What became of the tasks that a lane has handed out: are they over, or has a
--- bf-load passed them over, which holds a shared lock then (PassOver)? That is
--- found out by trying to take the lock and giving it back at once.
+-- Of each task that a lane has handed out: is it done or has it failed, and has a
+-- bf-load passed it over? In that case the bf-load holds a shared advisory lock
+-- (PassOver), and trying to take the same lock fails.
 select n,
        not exists (select from __backfill.task
                    where priority = n and worked is null and (failed is null or failed < $2)),

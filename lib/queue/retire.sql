@@ -1,10 +1,10 @@
--- Tasks whose chunk is not in the plan (temporary table staged) while chunks
--- that are (live) copy all of its range: since chunks of a hypertable never
--- overlap, it is none any more (renamed, merged into another, split), and its
--- rows are other tasks' now. A chunk that was dropped leaves a gap, and its task
--- stays. All chunks that hold the task's slices of the further dimensions are
--- apart in the first one: their lengths add up. A hypertable that was renamed is
--- known by the number that it gives its chunks' names.
+-- Delete tasks whose chunk is not in the plan (temporary table staged) and whose
+-- whole range is covered by chunks in the plan (table live). Chunks of a hypertable
+-- never overlap, so the task's chunk was renamed, merged or split, and other tasks
+-- copy its rows. The task of a chunk that was dropped stays: its range is not
+-- covered. Chunks that hold the task's slices of the other dimensions do not
+-- overlap in the first one, so their lengths can be added up. A hypertable that
+-- was renamed is found by its number, which is in the names of its chunks.
 with absent as (
     select priority, int8range((t.filter->>'from')::bigint, (t.filter->>'until')::bigint) as range
     from __backfill.task t

@@ -1,6 +1,6 @@
--- The schema __backfill of the target: what bf-stage plans and the other tools
--- work off. It is an interface: users inspect progress with SQL. Columns may be
--- added; the version in __backfill.version changes when their meaning does.
+-- The schema __backfill of the target: the tasks that bf-stage plans and the other
+-- commands do. It is an interface: users inspect progress with SQL. Columns may be
+-- added; a change of their meaning changes the version in __backfill.version.
 create schema __backfill;
 
 create table __backfill.version (version int not null);
@@ -39,7 +39,7 @@ create table __backfill.task (
     bytes             bigint,
     unique (chunk_schema, chunk_name)
 );
--- so that claiming a task takes no longer the more there are
+-- claiming a task takes the same time, however many there are
 create index on __backfill.task (priority) where worked is null;
 create index on __backfill.task (est_bytes desc, priority) where worked is null;
 
@@ -58,8 +58,7 @@ create table __backfill.aggregate (
     primary key (view_schema, view_name)
 );
 
--- Jobs of the target that bf-stage --pause-jobs has paused; bf-clean gives them
--- back.
+-- Jobs of the target that bf-stage --pause-jobs has paused; bf-clean resumes them.
 create table __backfill.job (
     job_id            int primary key,
     kind              text not null,

@@ -12,8 +12,8 @@ import (
 	"bf/lib/tsdb"
 )
 
-// Misfit is why a plan cannot be carried out on the target, every difference
-// of it.
+// Misfit lists the differences because of which a plan cannot be carried out on
+// the target.
 type Misfit struct{ Differences []string }
 
 func (m *Misfit) Error() string {
@@ -28,84 +28,105 @@ func (m *Misfit) Error() string {
 // knowing comes back as notes.
 func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error) {
 	if p.Source.Identity == dst.Identity {
-		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"), Hint: "check --source and --target"}
+		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"),
+			Hint: "check --source and --target"}
 	}
 	all, err := dst.Hypertables(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m := &Misfit{}
+	f := &fitting{dst: dst, plan: p}
 	for _, s := range p.Hypertables {
-		t := tsdb.Counterpart(all, s.Name, s.View)
-		if t == nil {
-			d, err := missing(ctx, dst, s)
-			if err != nil {
-				return nil, err
-			}
-			m.Differences = append(m.Differences, d)
-			continue
-		}
-		m.Differences = append(m.Differences, columnDifferences(s, t)...)
-		diffs, ns := dimensionDifferences(s, t)
-		m.Differences = append(m.Differences, diffs...)
-		notes = append(notes, ns...)
-		trig, err := dst.RowTriggers(ctx, t, tsdb.OnInsert)
-		if err != nil {
+		if err := f.hypertable(ctx, s, tsdb.Counterpart(all, s.Name, s.View)); err != nil {
 			return nil, err
 		}
-		if s.CompressionEnabled {
-			settings, err := dst.HypertableSettings(ctx, t)
-			if err != nil {
-				return nil, err
-			}
-			var sorted []string
-			if settings != nil {
-				sorted = settings.OrderBy
-			}
-			why := rowsOnly(p, dst, s, t, sorted)
-			if why == "" && len(trig) > 0 {
-				why = "row triggers of the target have to fire"
-			}
-			if why != "" {
-				for _, task := range p.Tasks {
-					if task.Hypertable == s.Name {
-						task.RowsOnly = why
-					}
-				}
-				notes = append(notes, fmt.Sprintf("%s: compressed chunks are copied row by row: %s", s.Label(), why))
-			}
-			if err := p.loose(ctx, dst, s, t, why); err != nil {
-				return nil, err
-			}
-		}
-		if s.View == nil {
-			n, err := beside(ctx, dst, t, p.Tasks)
-			if err != nil {
-				return nil, err
-			}
-			if n > 0 {
-				notes = append(notes, fmt.Sprintf("%s: where the source has no chunk, the target has rows in %d; they stay", t.Label(), n))
-			}
-		}
-		if len(trig) > 0 {
-			notes = append(notes, fmt.Sprintf("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(trig, ", ")))
-		}
 	}
-	diffs, ns, err := aggregateDifferences(ctx, dst, all, p)
+	diffs, more, err := aggregateDifferences(ctx, dst, all, p)
 	if err != nil {
 		return nil, err
 	}
-	notes = append(notes, ns...)
-	if m.Differences = append(m.Differences, diffs...); len(m.Differences) > 0 {
-		return notes, m
+	f.notes = append(f.notes, more...)
+	if f.differences = append(f.differences, diffs...); len(f.differences) > 0 {
+		return f.notes, &Misfit{f.differences}
 	}
-	return notes, nil
+	return f.notes, nil
 }
 
-// aggregateDifferences finds aggregates that sum up other spans than those of the
-// same name on the source: with what is copied, the view would be wrong. Whether
-// they sum up the same is for people to see: another version of PostgreSQL may
-// only spell it otherwise.
+// fitting is what Fit has found.
+type fitting struct {
+	dst                *tsdb.DB
+	plan               *Plan
+	differences, notes []string
+}
+
+func (f *fitting) note(format string, args ...any) {
+	f.notes = append(f.notes, fmt.Sprintf(format, args...))
+}
+
+// hypertable compares one of the plan with its counterpart, nil if there is none.
+func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
+	if t == nil {
+		d, err := missing(ctx, f.dst, s)
+		f.differences = append(f.differences, d)
+		return err
+	}
+	f.differences = append(f.differences, columnDifferences(s, t)...)
+	diffs, notes := dimensionDifferences(s, t)
+	f.differences, f.notes = append(f.differences, diffs...), append(f.notes, notes...)
+	triggers, err := f.dst.RowTriggers(ctx, t, tsdb.OnInsert)
+	if err != nil {
+		return err
+	}
+	if s.CompressionEnabled {
+		if err := f.compressed(ctx, s, t, triggers); err != nil {
+			return err
+		}
+	}
+	if s.View == nil {
+		n, err := unstaged(ctx, f.dst, t, f.plan.Tasks)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			f.note("%s: where the source has no chunk, the target has rows in %d; they stay", t.Label(), n)
+		}
+	}
+	if len(triggers) > 0 {
+		f.note("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(triggers, ", "))
+	}
+	return nil
+}
+
+// compressed tells how compressed chunks of a hypertable will travel, and which
+// will not be compressed on the target.
+func (f *fitting) compressed(ctx context.Context, s, t *tsdb.Hypertable, triggers []string) error {
+	settings, err := f.dst.HypertableSettings(ctx, t)
+	if err != nil {
+		return err
+	}
+	var sorted []string
+	if settings != nil {
+		sorted = settings.OrderBy
+	}
+	why := rowsOnly(f.plan, f.dst, s, t, sorted)
+	if why == "" && len(triggers) > 0 {
+		why = "row triggers of the target have to fire"
+	}
+	if why != "" {
+		for _, task := range f.plan.Tasks {
+			if task.Hypertable == s.Name {
+				task.RowsOnly = why
+			}
+		}
+		f.note("%s: compressed chunks are copied row by row: %s", s.Label(), why)
+	}
+	return f.plan.loose(ctx, f.dst, s, t, why)
+}
+
+// aggregateDifferences finds aggregates whose buckets are not those of the same
+// view on the source: with copied rows, the view would be wrong. A difference in
+// the query is only a note: another version of PostgreSQL may spell the same query
+// differently.
 func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable, p *Plan) (diffs, notes []string, err error) {
 	aggregates, err := dst.Aggregates(ctx, all)
 	if err != nil {
@@ -130,9 +151,9 @@ func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hyperta
 	return diffs, notes, nil
 }
 
-// rowsOnly says why compressed chunks of s cannot become compressed chunks of t
-// as they are; "" when nothing speaks against it that is known before a dump.
-// sorted are columns that order rows in the batches; chunks may have others.
+// rowsOnly returns why compressed chunks of s cannot be copied as they are; "" if
+// no reason is known before the dump. sorted are the hypertable's orderby columns;
+// its chunks may have others.
 func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) string {
 	switch {
 	case !dst.Full:

@@ -33,8 +33,9 @@ type BadArgument struct {
 func (e *BadArgument) Error() string { return e.Flag + ": " + e.Err.Error() }
 func (e *BadArgument) Unwrap() error { return e.Err }
 
-// Suggest is the hint of package cli.
+// Suggest and BadUsage are what package cli asks an error.
 func (e *BadArgument) Suggest() string { return e.Hint }
+func (e *BadArgument) BadUsage() bool  { return true }
 
 // Plan is what bf-stage finds on the source: the hypertables concerned and one
 // task per chunk.
@@ -75,8 +76,8 @@ type Server struct {
 	Full        bool   `json:"full"`
 }
 
-// Make plans: it lists the chunks of the matching hypertables that overlap
-// [From, Until) on the primary dimension.
+// Make plans: it lists the chunks of the chosen hypertables that overlap [From,
+// Until) on the primary dimension.
 func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	all, err := src.Hypertables(ctx)
 	if err != nil {
@@ -89,45 +90,50 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
 		return nil, err
 	}
-	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full}, Hypertables: chosen, Compressed: map[task.Name]Compressed{}}
+	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full},
+		Hypertables: chosen, Compressed: map[task.Name]Compressed{}}
+	if err := p.addTasks(ctx, src, o); err != nil {
+		return nil, err
+	}
+	if err := readable(ctx, src, p.Tasks); err != nil {
+		return nil, err
+	}
+	order(chosen, p.Tasks)
 	aggregates, err := src.Aggregates(ctx, tsdb.Affected(all, chosen))
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]int32, len(chosen))
-	for i, h := range chosen {
+	return p, p.addAggregates(ctx, src, aggregates, o.Until)
+}
+
+// addTasks makes the tasks of the plan's hypertables.
+func (p *Plan) addTasks(ctx context.Context, src *tsdb.DB, o Options) error {
+	ids := make([]int32, len(p.Hypertables))
+	for i, h := range p.Hypertables {
 		ids[i] = h.ID
 	}
-	chunks, err := src.Chunks(ctx, ids...)
+	all, err := src.Chunks(ctx, ids...)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	byHypertable := map[int32][]*tsdb.Chunk{}
-	for _, c := range chunks {
-		byHypertable[c.Hypertable] = append(byHypertable[c.Hypertable], c)
+	chunks := map[int32][]*tsdb.Chunk{}
+	for _, c := range all {
+		chunks[c.Hypertable] = append(chunks[c.Hypertable], c)
 	}
-	var bad, moot *BadArgument // the first; moot is that of a hypertable without chunks
+	var bad, moot *BadArgument // the first one, and the first one of a hypertable without chunks
 	good := 0
-	for _, h := range chosen {
-		tasks, err := tasksOf(ctx, src, h, byHypertable[h.ID], o)
+	for _, h := range p.Hypertables {
+		tasks, err := tasksOf(ctx, src, h, chunks[h.ID], o)
 		var arg *BadArgument
 		switch {
 		case err == nil:
-			p.Tasks = append(p.Tasks, tasks...)
 			good++
-			if err := p.sizes(ctx, src, byHypertable[h.ID], tasks); err != nil {
-				return nil, err
-			}
-			note, err := hidden(ctx, src, h, byHypertable[h.ID], tasks)
-			if err != nil {
-				return nil, err
-			}
-			if note != "" {
-				p.Notes = append(p.Notes, note)
+			if err := p.add(ctx, src, h, chunks[h.ID], tasks); err != nil {
+				return err
 			}
 		case !errors.As(err, &arg):
-			return nil, err
-		case len(byHypertable[h.ID]) == 0:
+			return err
+		case len(chunks[h.ID]) == 0:
 			moot = cmp.Or(moot, arg)
 		default:
 			bad = cmp.Or(bad, arg)
@@ -138,29 +144,43 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		if good > 0 {
 			bad.Hint = "hypertables with dimensions of different types are staged one after the other, with --filter"
 		}
-		return nil, bad
+		return bad
 	case moot != nil && good == 0:
-		return nil, moot
+		return moot
 	}
-	if err := readable(ctx, src, p.Tasks); err != nil {
-		return nil, err
+	return nil
+}
+
+// add adds the tasks of one hypertable, and what there is to say of its chunks.
+func (p *Plan) add(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, tasks []*task.Task) error {
+	p.Tasks = append(p.Tasks, tasks...)
+	if err := p.sizes(ctx, src, chunks, tasks); err != nil {
+		return err
 	}
-	order(chosen, p.Tasks)
+	note, err := hidden(ctx, src, h, chunks, tasks)
+	if note != "" {
+		p.Notes = append(p.Notes, note)
+	}
+	return err
+}
+
+// addAggregates adds what the target must know of aggregates.
+func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*tsdb.Aggregate, bound string) (err error) {
 	for _, a := range aggregates {
 		pa := Aggregate{View: *a.View, Watermark: a.Watermark, Definition: a.Definition}
 		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
 			if pa.Buckets, err = src.Buckets(ctx, a, a.Samples()...); err != nil {
-				return nil, err
+				return err
 			}
-			until, err := src.Internal(ctx, a.Hypertable, o.Until)
+			until, err := src.Internal(ctx, a.Hypertable, bound)
 			if err != nil {
-				return nil, badBound("--until", err)
+				return badBound("--until", err)
 			}
 			pa.Until = &until
 		}
 		p.Aggregates = append(p.Aggregates, pa)
 	}
-	return p, nil
+	return nil
 }
 
 // tasksOf makes a task of every chunk of h that overlaps the staged range.
@@ -220,8 +240,7 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 	return tasks, nil
 }
 
-// checkSnapshot makes sure that an exported snapshot can be used: else every
-// dump would fail.
+// checkSnapshot tries to use an exported snapshot: otherwise every dump would fail.
 func checkSnapshot(ctx context.Context, src *tsdb.DB, id string) error {
 	if id == "" {
 		return nil

@@ -14,7 +14,7 @@ import (
 type tally struct {
 	mu                    sync.Mutex
 	out                   io.Writer
-	course                cli.Course // Chunks is 0 where it is not known
+	course                cli.Progress // Chunks is 0 where it is not known
 	meter                 cli.Meter
 	equal, differ, failed int64 // tasks
 	equalByValue          int64 // of those that differ

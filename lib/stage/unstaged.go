@@ -9,9 +9,9 @@ import (
 	"bf/lib/tsdb"
 )
 
-// beside counts the chunks of the target's hypertable with rows between those
-// that are staged of it, where the source has no chunk: no task replaces them.
-func beside(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*task.Task) (n int, err error) {
+// unstaged counts the chunks of a hypertable of the target that have rows, lie
+// between staged chunks, and have no counterpart on the source: their rows stay.
+func unstaged(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*task.Task) (n int, err error) {
 	type span struct{ from, until int64 }
 	var staged []span
 	for _, tk := range tasks {

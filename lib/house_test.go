@@ -1,0 +1,141 @@
+// Package lib holds no code: this is the test of the rules that lib/README.md
+// states for the packages below.
+package lib
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// row is a line of the table of packages.
+type row struct {
+	name    string
+	imports []string
+}
+
+// table reads the table of packages of README.md, in its order.
+func table(t *testing.T) (rows []row) {
+	t.Helper()
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(b), "\n## Packages\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z0-9]+) \| .* \| *([a-z0-9, ]*?) *\|$`).FindAllStringSubmatch(section, -1) {
+		if m[1] == "package" { // the head
+			continue
+		}
+		r := row{name: m[1]}
+		for _, i := range strings.Split(m[2], ", ") {
+			if i != "" {
+				r.imports = append(r.imports, i)
+			}
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
+// helpers are for tests and measurements: nothing of the commands imports them.
+var helpers = []string{"bench", "chaos", "e2e", "testdb"}
+
+// imports returns what each package imports of lib, by its path below the
+// module.
+func imports(t *testing.T) map[string][]string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "bf/...")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string][]string{}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		words := strings.Fields(line)
+		name := strings.TrimPrefix(words[0], "bf/")
+		m[name] = nil
+		for _, w := range words[1:] {
+			if i, ok := strings.CutPrefix(w, "bf/"); ok {
+				m[name] = append(m[name], strings.TrimPrefix(i, "lib/"))
+			}
+		}
+		slices.Sort(m[name])
+	}
+	return m
+}
+
+// TestImports: a package imports what its line of the table says, and that is
+// above it in the table. The commands import anything but the helpers; nothing
+// imports a command.
+func TestImports(t *testing.T) {
+	rows, actual := table(t), imports(t)
+	if len(rows) < 10 {
+		t.Fatalf("%d packages in the table of README.md: the expression is out of date", len(rows))
+	}
+	var above []string
+	for _, r := range rows {
+		got, there := actual["lib/"+r.name]
+		if !there {
+			t.Errorf("README.md lists %s, and there is no such package", r.name)
+		}
+		if !slices.Equal(got, r.imports) {
+			t.Errorf("%s imports %q, README.md says %q", r.name, got, r.imports)
+		}
+		for _, i := range got {
+			if !slices.Contains(above, i) {
+				t.Errorf("%s imports %s, which is not above it in README.md", r.name, i)
+			}
+		}
+		above = append(above, r.name)
+	}
+	for name, got := range actual {
+		pkg, isLib := strings.CutPrefix(name, "lib/")
+		if isLib && !slices.Contains(above, pkg) && !slices.Contains(helpers, pkg) {
+			t.Errorf("README.md does not list package %s", pkg)
+		}
+		if slices.Contains(helpers, pkg) {
+			continue
+		}
+		for _, i := range got {
+			if slices.Contains(helpers, i) || strings.HasPrefix(i, "cmd/") {
+				t.Errorf("%s imports %s", name, i)
+			}
+		}
+	}
+}
+
+// TestBackfillSQL: only package queue has SQL on the tables of __backfill.
+func TestBackfillSQL(t *testing.T) {
+	tables := regexp.MustCompile(`\b__backfill\.(task|aggregate|job|version)\b`)
+	comment := regexp.MustCompile(`(?m)(//|--).*$`)
+	n := 0
+	for _, pattern := range []string{"*/*.go", "*/*.sql", "../cmd/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := tables.Match(comment.ReplaceAll(b, nil))
+			switch pkg := filepath.Base(filepath.Dir(f)); {
+			case strings.HasSuffix(f, "_test.go") || slices.Contains(helpers, pkg):
+			case pkg == "queue" && found:
+				n++
+			case found:
+				t.Errorf("%s has SQL on __backfill, which is package queue's business", f)
+			}
+		}
+	}
+	if n < 5 {
+		t.Errorf("%d files of package queue have SQL on __backfill: the expression is out of date", n)
+	}
+}
