@@ -196,12 +196,11 @@ func TestLaneWaitsStops(t *testing.T) {
 			d.Exec(t, "create table m (ts timestamptz not null, v int); select create_hypertable('m', 'ts', chunk_time_interval => interval '1 day')")
 		}
 		source.Exec(t, "insert into m select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
-		target.Exec(t, "insert into m values ('2024-01-04', 0)")
 		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
 		s := start(t, env, "bf-stage --until 2024-02-01")
 		s.wait(t, deadline)
 		app := target.Conn(t)
-		for _, sql := range []string{"begin", "lock table m in share update exclusive mode", "lock table only m in share mode"} {
+		for _, sql := range []string{"begin", "lock table only m in share mode"} { // no chunk can be made
 			if _, err := app.Exec(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}

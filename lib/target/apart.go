@@ -277,7 +277,7 @@ func (l *Loader) exchange(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, t
 			return nil, err
 		}
 	}
-	return chunk, l.replaceChunk(ctx, tx, end{ht: ht, task: t, chunk: chunk, r: r}, rel, truncate, func(pgx.Tx) error { return nil })
+	return chunk, l.replaceChunk(ctx, tx, end{ht: ht, task: t, chunk: chunk, r: r, rel: rel}, truncate, func(pgx.Tx) error { return nil })
 }
 
 // refill copies the batches of a relation like r into another one with the same

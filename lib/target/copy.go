@@ -209,13 +209,13 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 	if err != nil {
 		return 0, 0, err
 	}
-	e := end{ht: ht, task: t, chunk: chunk, r: rr}
+	e := end{ht: ht, task: t, chunk: chunk, r: rr, rel: rel}
 	squeezed := chunk.Status&tsdb.StatusCompressed != 0
 	// To empty a chunk that is compressed, has many rows or is aggregated takes a
 	// lock that keeps the application out: the rows had better have come by then,
 	// and be few.
 	if !aggregated && !squeezed && !many {
-		stored, more, err := l.besideFirst(ctx, tx, r, e, rel, func() (int64, int64, error) {
+		stored, more, err := l.besideFirst(ctx, tx, e, func() (int64, int64, error) {
 			stored, more, err := l.rows(ctx, tx, r, into, part, beside)
 			return stored, more, cmpErr(err, whole(r))
 		})
@@ -229,39 +229,47 @@ func (l *Loader) rawFresh(ctx context.Context, tx pgx.Tx, r *stream.Reader, ht *
 		return 0, 0, err
 	}
 	if stored <= few {
-		return stored, bytes + more, l.replaceChunk(ctx, tx, e, rel, aggregated || many, func(tx pgx.Tx) error {
+		return stored, bytes + more, l.replaceChunk(ctx, tx, e, aggregated || many, func(tx pgx.Tx) error {
 			return l.unpark(ctx, tx, into, part, stored)
 		})
 	}
+	return stored, bytes + more, l.manyBeside(ctx, tx, e, stored, !squeezed && !many, func() error {
+		return l.unpark(ctx, tx, into, part, stored)
+	})
+}
+
+// manyBeside makes a filled relation the chunk's, and fill puts so many rows beside it
+// that the chunk must not be locked meanwhile. It can do without if the chunk is bare:
+// neither compressed nor with many rows. Then aggregates are told of the change by
+// the rows at its ends.
+func (l *Loader) manyBeside(ctx context.Context, tx pgx.Tx, e end, rows int64, bare bool, fill func() error) error {
+	why, err := l.untold(ctx, e.ht)
+	if err != nil {
+		return err
+	}
 	var ends []string
-	if !squeezed && !many {
-		if ends, err = l.spanOf(ctx, tx, ht, rr, rel); err != nil {
-			return 0, 0, err
+	if bare && why == "" {
+		if ends, err = l.spanOf(ctx, tx, e.ht, e.r, e.rel); err != nil {
+			return err
 		}
 	}
-	why, err := l.untold(ctx, ht)
-	if err != nil {
-		return 0, 0, err
+	if ends == nil {
+		return byRows(e.task, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", rows))
 	}
-	if ends == nil || why != "" {
-		return 0, 0, byRows(t, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows beside the batches", stored))
+	if err := l.remember(ctx, tx, e.ht, e.chunk); err != nil {
+		return err
 	}
-	if err := l.remember(ctx, tx, ht, chunk); err != nil {
-		return 0, 0, err
+	if _, _, err := l.besideFirst(ctx, tx, e, func() (int64, int64, error) { return 0, 0, fill() }); err != nil {
+		return err
 	}
-	if _, _, err := l.besideFirst(ctx, tx, r, e, rel, func() (int64, int64, error) {
-		return 0, 0, l.unpark(ctx, tx, into, part, stored)
-	}); err != nil {
-		return 0, 0, err
-	}
-	return stored, bytes + more, l.touch(ctx, tx, ht, chunk, ends)
+	return l.touch(ctx, tx, e.ht, e.chunk, ends)
 }
 
 // besideFirst makes a filled relation the chunk's when the rows beside it, which
 // fill puts there, have come. The chunk holds few rows, and meanwhile writers of
 // other rows are not kept out of it.
-func (l *Loader) besideFirst(ctx context.Context, tx pgx.Tx, r *stream.Reader, e end, rel string, fill func() (stored, bytes int64, err error)) (stored, bytes int64, err error) {
-	if err := l.ready(ctx, tx, rel, e.r); err != nil {
+func (l *Loader) besideFirst(ctx context.Context, tx pgx.Tx, e end, fill func() (stored, bytes int64, err error)) (stored, bytes int64, err error) {
+	if err := l.ready(ctx, tx, e.rel, e.r); err != nil {
 		return 0, 0, err
 	}
 	if e.chunk, err = l.empty(ctx, tx, e.ht, e.task, e.chunk, false); err != nil {
@@ -272,15 +280,15 @@ func (l *Loader) besideFirst(ctx context.Context, tx pgx.Tx, r *stream.Reader, e
 	}
 	e.mode = "share"
 	return stored, bytes, l.atLast(ctx, tx, e, func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error {
-		return l.become(ctx, tx, e, c, rel, alter)
+		return l.become(ctx, tx, e, c, alter)
 	})
 }
 
 // replaceChunk makes a filled relation the chunk's in place of all that the chunk
 // holds, and fill puts rows beside it. The chunk is emptied by TRUNCATE if that is
 // what it takes. Nobody writes to the chunk meanwhile.
-func (l *Loader) replaceChunk(ctx context.Context, tx pgx.Tx, e end, rel string, truncate bool, fill func(tx pgx.Tx) error) error {
-	if err := l.ready(ctx, tx, rel, e.r); err != nil {
+func (l *Loader) replaceChunk(ctx context.Context, tx pgx.Tx, e end, truncate bool, fill func(tx pgx.Tx) error) error {
+	if err := l.ready(ctx, tx, e.rel, e.r); err != nil {
 		return err
 	}
 	if e.mode = "share row exclusive"; truncate || e.chunk.Status&tsdb.StatusCompressed != 0 {
@@ -294,7 +302,7 @@ func (l *Loader) replaceChunk(ctx context.Context, tx pgx.Tx, e end, rel string,
 		if err := fill(tx); err != nil {
 			return err
 		}
-		return l.become(ctx, tx, e, c, rel, alter)
+		return l.become(ctx, tx, e, c, alter)
 	})
 }
 
@@ -329,11 +337,11 @@ func (l *Loader) ready(ctx context.Context, tx pgx.Tx, rel string, r *relation) 
 }
 
 // become makes a relation that is ready that of c, the chunk of e.
-func (l *Loader) become(ctx context.Context, tx pgx.Tx, e end, c *tsdb.Chunk, rel string, alter bool) error {
-	if err := l.attach(ctx, tx, e.ht, c, rel, e.r, alter); err != nil {
+func (l *Loader) become(ctx context.Context, tx pgx.Tx, e end, c *tsdb.Chunk, alter bool) error {
+	if err := l.attach(ctx, tx, e.ht, c, e.rel, e.r, alter); err != nil {
 		return l.db.Wrap(err, "attach the compressed relation to chunk %s", c.Name)
 	}
-	if err := l.finish(ctx, tx, e.ht, c, rel); err != nil {
+	if err := l.finish(ctx, tx, e.ht, c, e.rel); err != nil {
 		return err
 	}
 	return l.db.NameCompressed(ctx, tx, c)

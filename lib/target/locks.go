@@ -108,20 +108,23 @@ func (l *Loader) lockHypertable(ctx context.Context, tx pgx.Tx, ht *tsdb.Hyperta
 	return l.db.Wrap(err, "%s", ht.Label())
 }
 
-// end is what atLast locks.
+// end is what atLast locks, and inChunk.
 type end struct {
 	ht    *tsdb.Hypertable
 	task  *task.Task
 	chunk *tsdb.Chunk // nil if there is none yet
 	mode  string      // of the lock on the chunk
 	r     *relation   // that is attached to it; nil for none
+	rel   string      // its name, once it is built
 }
 
 // atLast runs f at the end of a copy, which only the commit may follow. c is the
 // chunk as it is once it is locked; alter says that f may alter the hypertable's
 // settings: where that is what it takes, the hypertable is locked for it first.
 // Locks are given back, and what f has done is undone, as often as it takes.
-func (l *Loader) atLast(ctx context.Context, tx pgx.Tx, e end, f func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error) error {
+func (l *Loader) atLast(
+	ctx context.Context, tx pgx.Tx, e end, f func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error,
+) error {
 	run := func(alter bool) error {
 		return l.patiently(ctx, tx, func(tx pgx.Tx) error {
 			if err := turn(ctx, tx); err != nil {
@@ -223,11 +226,13 @@ func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) err
 		// Whoever waits for a row of ours, and is in our way, would wait as long as
 		// we do: neither of us waits in one go until the server looks for deadlocks.
 		var awaited bool
-		if e := tx.QueryRow(ctx, "select exists (select from pg_locks where not granted and locktype = 'transactionid' and pg_backend_pid() = any(pg_blocking_pids(pid)))").Scan(&awaited); e != nil {
+		if e := tx.QueryRow(ctx, `select exists (select from pg_locks where not granted and locktype = 'transactionid'
+            and pg_backend_pid() = any(pg_blocking_pids(pid)))`).Scan(&awaited); e != nil {
 			return e
 		}
 		if awaited {
-			return &pg.Error{Side: pg.Target, Err: errors.New("a deadlock: the application waits for a row that is being copied or replaced, and the copy for the application"), Hint: "run the task again"}
+			return &pg.Error{Side: pg.Target, Hint: "run the task again",
+				Err: errors.New("a deadlock: the application waits for a row that is being copied or replaced, and the copy for the application")}
 		}
 		return err
 	})
@@ -239,7 +244,8 @@ func (l *Loader) attempt(ctx context.Context, tx pgx.Tx, wait time.Duration, f f
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", wait.Milliseconds())); err != nil {
+	begin := fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", wait.Milliseconds())
+	if _, err := tx.Exec(ctx, begin); err != nil {
 		return err
 	}
 	if err = f(tx); err == nil {

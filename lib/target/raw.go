@@ -178,7 +178,7 @@ func (l *Loader) settle(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	}
 	if l.rehearsed != kind {
 		rehearsal := errors.New("a rehearsal")
-		err = l.inChunk(ctx, ht, t, chunk, r, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+		err = l.inChunk(ctx, end{ht: ht, task: t, chunk: chunk, r: r}, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
 			if r.Broken() != "" { // in a twin's relation alone, then
 				tw, err := l.twin(ctx, tx, ht, t, chunk)
 				if err != nil {
@@ -259,16 +259,16 @@ func (l *Loader) ensure(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 	return chunk, nil
 }
 
-// inChunk runs f briefly with the task's chunk, which it makes if there is none.
+// inChunk runs f briefly with the chunk of e, which it makes if there is none.
 // Only with alter may f alter the hypertable's settings: then that is locked for it
 // from the beginning (see the order of locks).
-func (l *Loader) inChunk(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, chunk *tsdb.Chunk, r *relation, f func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error) error {
-	return l.altering(ht, r, func(alter bool) error {
+func (l *Loader) inChunk(ctx context.Context, e end, f func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error) error {
+	return l.altering(e.ht, e.r, func(alter bool) error {
 		return l.briefly(ctx, func(tx pgx.Tx) error {
-			if err := l.lockHypertable(ctx, tx, ht, alter); err != nil {
+			if err := l.lockHypertable(ctx, tx, e.ht, alter); err != nil {
 				return err
 			}
-			c, err := l.ensure(ctx, ht, t, chunk)
+			c, err := l.ensure(ctx, e.ht, e.task, e.chunk)
 			if err != nil {
 				return err
 			}
@@ -307,7 +307,7 @@ func (l *Loader) native(ctx context.Context, ht *tsdb.Hypertable, t *task.Task, 
 		}
 	}
 	var compressed *tsdb.Chunk
-	err := l.inChunk(ctx, ht, t, chunk, r, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
+	err := l.inChunk(ctx, end{ht: ht, task: t, chunk: chunk, r: r}, func(tx pgx.Tx, chunk *tsdb.Chunk, alter bool) error {
 		compressed = chunk
 		return l.withSettings(ctx, tx, ht, chunk, r, alter, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "select "+pg.Ident(l.db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", chunk.OID)
