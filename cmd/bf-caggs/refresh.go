@@ -248,8 +248,10 @@ func (t *tool) finish(ctx context.Context, a *tsdb.Aggregate) error {
 		t.windows++
 		t.Log.Info("%s: watermark set to the source's, %s: no raw data is there whose refresh would do it", a.Label(), texts[m.Source])
 	case m.Hidden != nil:
-		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: no raw data is there whose refresh would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden], texts[m.Source])
-		t.Log.Warn("hint: run bf-caggs as superuser; until then this shows them: alter materialized view %s set (timescaledb.materialized_only = true);", pg.Ident(a.View.Schema, a.View.Name))
+		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: no raw data is there whose refresh "+
+			"would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden], texts[m.Source])
+		t.Log.Warn("hint: run bf-caggs as superuser; until then this shows them: "+
+			"alter materialized view %s set (timescaledb.materialized_only = true);", pg.Ident(a.View.Schema, a.View.Name))
 	default:
 		t.Log.Detail("%s: watermark %s, the source's %s; there is nothing in between", a.Label(), texts[m.Target], texts[m.Source])
 	}

@@ -22,7 +22,8 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target when the backfill is done and verified."
+	return "Resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target " +
+		"when the backfill is done and verified."
 }
 
 func main() { cli.Main("bf-clean", &flags{}, clean) }
@@ -61,7 +62,8 @@ func clean(e *cli.Env, f *flags) error {
 		return err
 	}
 	if len(kept) > 0 {
-		return &pg.Error{Side: pg.Target, Object: kept[0].String(), Err: errors.New("bf-caggs was interrupted: rows of it are still in __backfill"),
+		return &pg.Error{Side: pg.Target, Object: kept[0].String(), 
+			Err:  errors.New("bf-caggs was interrupted: rows of it are still in __backfill"),
 			Hint: "run bf-caggs again: it puts them back"}
 	}
 	if err := resume(ctx, db, log); err != nil {

@@ -18,7 +18,8 @@ func sourceJobs(ctx context.Context, src *tsdb.DB, p *stage.Plan, log *cli.Log) 
 	}
 	for _, j := range js {
 		if j.Scheduled && (j.Kind == tsdb.Retention || j.Kind == tsdb.Compression) {
-			log.Info("source: %s is scheduled%s and can change chunks before they are copied; to pause it: %s", j, running(j), jobs.Statement(src, j))
+			log.Info("source: %s is scheduled%s and can change chunks before they are copied; to pause it: %s",
+				j, running(j), jobs.Statement(src, j))
 		}
 	}
 	return nil

@@ -25,12 +25,14 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Plans a backfill: one task per chunk of the source that holds rows before --until, recorded in schema __backfill of the target.\n" +
+	return "Plans a backfill: one task per chunk of the source that holds rows before --until, " +
+		"recorded in schema __backfill of the target.\n" +
 		"Prints the newly staged task records. Staging again adds what is new and never duplicates a task."
 }
 
 func (*flags) Epilogue() string {
-	return "With --source alone it prints the plan and records nothing (a dry run); with --target alone it records a plan read from stdin.\n\n" +
+	return "With --source alone it prints the plan and records nothing (a dry run); " +
+		"with --target alone it records a plan read from stdin.\n\n" +
 		"  bf-stage --source \"$SOURCE\" --target \"$TARGET\" --until 2016-01-02T00:00:00"
 }
 

@@ -129,7 +129,8 @@ func report(p *stage.Plan, recorded *queue.Recorded, log *cli.Log, stdout io.Wri
 		}
 	}
 	if len(p.Tasks) > 0 {
-		log.Info("%d of %d chunks newly staged, about %s, of %s", len(recorded.Staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
+		log.Info("%d of %d chunks newly staged, about %s, of %s",
+			len(recorded.Staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
 	}
 	return nil
 }

@@ -51,7 +51,8 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 		return err
 	}
 	err = pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("create table %s as select %s from %s where %s", kept(a), columns(a), table(a), where)); err != nil {
+		sql := fmt.Sprintf("create table %s as select %s from %s where %s", kept(a), columns(a), table(a), where)
+		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
 		return queue.SetKeeping(ctx, tx, *a.View, w.Span.From, w.Span.Until)
@@ -119,7 +120,8 @@ func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int6
 		return err
 	}
 	err = pgx.BeginFunc(ctx, r.db.Conn.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("create table %s as select %s from %s where %s", above(a), columns(a), table(a), where)); err != nil {
+		sql := fmt.Sprintf("create table %s as select %s from %s where %s", above(a), columns(a), table(a), where)
+		if _, err := tx.Exec(ctx, sql); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, "delete from "+table(a)+" where "+where)

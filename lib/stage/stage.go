@@ -248,7 +248,9 @@ func checkSnapshot(ctx context.Context, src *tsdb.DB, id string) error {
 	_, err := src.Exec(ctx, "begin isolation level repeatable read read only; set transaction snapshot "+pg.Literal(id)+"; commit")
 	if err != nil {
 		_, _ = src.Exec(ctx, "rollback")
-		return &pg.Error{Side: src.Side, Object: "--snapshot " + id, Err: err, Hint: "give the result of pg_export_snapshot(), and keep the session that called it in its transaction until all dumps are done"}
+		return &pg.Error{Side: src.Side, Object: "--snapshot " + id, Err: err,
+			Hint: "give the result of pg_export_snapshot(), " +
+				"and keep the session that called it in its transaction until all dumps are done"}
 	}
 	return nil
 }
