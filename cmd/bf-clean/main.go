@@ -62,7 +62,7 @@ func clean(e *cli.Env, f *flags) error {
 		return err
 	}
 	if len(kept) > 0 {
-		return &pg.Error{Side: pg.Target, Object: kept[0].String(), 
+		return &pg.Error{Side: pg.Target, Object: kept[0].String(),
 			Err:  errors.New("bf-caggs was interrupted: rows of it are still in __backfill"),
 			Hint: "run bf-caggs again: it puts them back"}
 	}
