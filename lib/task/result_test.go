@@ -11,8 +11,10 @@ func TestDifference(t *testing.T) {
 		want string
 	}{
 		{Difference{What: "rows", Source: "2", Target: "1"}, "rows: 2 on the source, 1 on the target"},
-		{Difference{What: "sum", Column: "a b", Source: "2", Target: "1"}, `column "a b", sum: 2 on the source, 1 on the target`},
-		{Difference{What: "row", Key: "(k=1)", Source: "present", Target: "absent"}, "row (k=1): present on the source, absent on the target"},
+		{Difference{What: "sum", Column: "a b", Source: "2", Target: "1"},
+			`column "a b", sum: 2 on the source, 1 on the target`},
+		{Difference{What: "row", Key: "(k=1)", Source: "present", Target: "absent"},
+			"row (k=1): present on the source, absent on the target"},
 		{Difference{What: "value", Key: "(k=1)", Column: "a", Source: "x", Target: "null"},
 			`row (k=1), column "a": x on the source, null on the target`},
 	} {

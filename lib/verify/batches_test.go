@@ -51,8 +51,10 @@ func TestBatchesByProperty(t *testing.T) {
 		// Batches of equally many values, some without any, some that are the same.
 		d.Exec(t, `create table b (time int not null, dev int, kind text, a float8, n numeric, x text, j jsonb);
             select create_hypertable('b', 'time', chunk_time_interval => 1000);
-            alter table b set (timescaledb.compress, timescaledb.compress_segmentby = 'dev, kind', timescaledb.compress_orderby = 'time');
-            insert into b select i, dev, 'k' || dev % 2, sqrt(i * (dev % 5)), case when dev % 4 > 0 then i / 2.0 end, 'x' || i % 3,
+            alter table b set (timescaledb.compress, timescaledb.compress_segmentby = 'dev, kind',
+                               timescaledb.compress_orderby = 'time');
+            insert into b select i, dev, 'k' || dev % 2, sqrt(i * (dev % 5)),
+                                 case when dev % 4 > 0 then i / 2.0 end, 'x' || i % 3,
                                  case when dev % 3 > 0 then to_jsonb(dev) end
                           from generate_series(0, 4) i, generate_series(0, 19) dev;
             select compress_chunk(c) from show_chunks('b') c`)
@@ -69,7 +71,8 @@ func TestBatchesByProperty(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.db.QueryRow(t.Context(), "select md5(string_agg(every::text, ' ' order by every::text)) from "+s.rows+" every").Scan(&rows); err != nil {
+			all := "select md5(string_agg(every::text, ' ' order by every::text)) from " + s.rows + " every"
+			if err := s.db.QueryRow(t.Context(), all).Scan(&rows); err != nil {
 				t.Fatal(err)
 			}
 			return sum.Hash, rows
@@ -94,8 +97,11 @@ func TestBatchesByProperty(t *testing.T) {
 			for n := range 20 {
 				pairs = append(pairs, fmt.Sprintf("(%d, %d)", n, from(n)))
 			}
-			return fmt.Sprintf(`with b as materialized (select row_number() over (order by ctid) - 1 as batch, ctid as id, * from %[1]s)
-                update %[1]s t set %[2]s from (values %[3]s) m(here, there), b me, b o where t.ctid = me.id and me.batch = here and o.batch = there and here <> there`,
+			return fmt.Sprintf(`with b as materialized (
+                    select row_number() over (order by ctid) - 1 as batch, ctid as id, * from %[1]s)
+                update %[1]s t set %[2]s
+                from (values %[3]s) m(here, there), b me, b o
+                where t.ctid = me.id and me.batch = here and o.batch = there and here <> there`,
 				rel.name, strings.Join(set, ", "), strings.Join(pairs, ", "))
 		}
 		kinds := map[string]func() string{
@@ -112,8 +118,11 @@ func TestBatchesByProperty(t *testing.T) {
 					return n
 				})
 			},
-			"columns rotated by a batch":  func() string { return move(some(), func(n int) int { return (n + 1) % 20 }) },
-			"columns of batches shuffled": func() string { p := r.Perm(20); return move(some(), func(n int) int { return p[n] }) },
+			"columns rotated by a batch": func() string { return move(some(), func(n int) int { return (n + 1) % 20 }) },
+			"columns of batches shuffled": func() string {
+				p := r.Perm(20)
+				return move(some(), func(n int) int { return p[n] })
+			},
 			"a batch doubled, one dropped": func() string {
 				i, j := r.IntN(20), r.IntN(20)
 				return move(values, func(n int) int { return swap(n == i, j, n) })

@@ -47,7 +47,8 @@ var pools = []pool{
 	{"time", []string{"00:00", "00:00:00.000001", "01:11:34.967296", "01:11:34.967297"}},
 	{"timetz", []string{"10:00+00", "11:00+01", "10:00+01"}},
 	{"timestamp", []string{"2000-01-01", "2000-01-01 01:11:34.967296", "2000-01-01 00:00:00.000001", "-infinity"}},
-	{"timestamptz", []string{"2000-01-01+00", "2000-01-01 01:11:34.967296+00", "2000-01-01 00:00:00.000001+00", "infinity"}},
+	{"timestamptz", []string{"2000-01-01+00", "2000-01-01 01:11:34.967296+00", "2000-01-01 00:00:00.000001+00",
+		"infinity"}},
 	{"interval", []string{"0", "1 mon", "30 days", "720:00", "-1 mon", "1 mon -30 days"}},
 	{"interval(3)", []string{"1.5 s", "1.501 s"}},
 	{"inet", []string{"10.0.0.1/8", "10.0.0.1", "::1"}},
@@ -81,7 +82,9 @@ var pools = []pool{
 
 var floats = &pools[slices.IndexFunc(pools, func(p pool) bool { return p.typ == "real" })]
 
-const poolTypes = `create type mood as enum ('sad', 'ok'); create domain positive as int; create domain weight as numeric;
+const poolTypes = `create type mood as enum ('sad', 'ok');
+    create domain positive as int;
+    create domain weight as numeric;
     create type pair as (a int, b text)`
 
 // table is a random table: the types of its columns, and slices of rows. nil is
@@ -307,8 +310,10 @@ func sameByEquality(t testing.TB, db *tsdb.DB, of *table) map[int]bool {
 		}
 		names = append(names, fmt.Sprintf("c%d", i))
 	}
-	all := "select slice, array_agg(x.r order by x.r) as rows from (select slice, row(" + strings.Join(names, ", ") + ") as r from public.%s) x group by slice"
-	rows, err := db.Query(context.Background(), fmt.Sprintf("select slice, a.rows = b.rows from ("+all+") a join ("+all+") b using (slice)", "before", "after"))
+	all := "(select slice, array_agg(x.r order by x.r) as rows from (select slice, row(" + strings.Join(names, ", ") +
+		") as r from public.%s) x group by slice)"
+	sql := fmt.Sprintf("select slice, a.rows = b.rows from "+all+" a join "+all+" b using (slice)", "before", "after")
+	rows, err := db.Query(context.Background(), sql)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,8 +351,10 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 		texts = append(texts, shown(c))
 	}
 	row := "row(" + pg.Idents(names) + `)::text collate "C"`
-	rows, err := db.Query(ctx, fmt.Sprintf("select slice, count(*), %s, %s, string_agg(%s, E'\\n' order by %s), json_agg(array[%s]), array[%s]::text[] from public.%s group by slice",
-		sumOf(s.hashedRow(cols)), sumOf(s.hashedRow(byValue)), row, row, strings.Join(texts, ", "), strings.Join(aggregates, ", "), name))
+	rows, err := db.Query(ctx, fmt.Sprintf(`select slice, count(*), %s, %s, string_agg(%s, E'\n' order by %s),
+            json_agg(array[%s]), array[%s]::text[] from public.%s group by slice`,
+		sumOf(s.hashedRow(cols)), sumOf(s.hashedRow(byValue)), row, row,
+		strings.Join(texts, ", "), strings.Join(aggregates, ", "), name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +399,8 @@ func promise(a, b *slice) (differ, known bool) {
 			} else if !slices.EqualFunc(p, q, func(a, b *big.Rat) bool { return a.Cmp(b) == 0 }) {
 				differ = true
 			}
-		case "text", "character varying", "name", "bytea", "json", "jsonb", "bit", "bit varying", "uuid", "mood", "boolean", "point":
+		case "text", "character varying", "name", "bytea", "json", "jsonb", "bit", "bit varying", "uuid", "mood",
+			"boolean", "point":
 			if len(x) > 0 && (slices.Min(x) != slices.Min(y) || slices.Max(x) != slices.Max(y)) {
 				differ = true
 			}

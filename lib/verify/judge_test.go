@@ -15,7 +15,8 @@ const aTask = `{"v":1,"task":7,"chunk":{"schema":"s","name":"c"},"hypertable":{"
 	`"slices":[{"column":"time","from":"0","until":"10"}],"range":{"column":"time","from":"0","until":"10"}}`
 
 func summaryLine(method, hash, state string) string {
-	return fmt.Sprintf(`{"v":1,"kind":"summary","task":%s,"method":%q,"hash_name":%q,"state":%q}`+"\n", aTask, method, hash, state)
+	return fmt.Sprintf(`{"v":1,"kind":"summary","task":%s,"method":%q,"hash_name":%q,"state":%q}`+"\n",
+		aTask, method, hash, state)
 }
 
 func endLine(summaries, failed int, stopped bool) string {
@@ -58,7 +59,8 @@ func TestSummaries(t *testing.T) {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}
-	for _, bad := range []string{"{", `"x"`, aTask, `{"v":2,"kind":"summary"}`, summaryLine("guess", HashName, "chunk"), summaryLine("rows", HashName, "?")} {
+	for _, bad := range []string{"{", `"x"`, aTask, `{"v":2,"kind":"summary"}`,
+		summaryLine("guess", HashName, "chunk"), summaryLine("rows", HashName, "?")} {
 		s := &summaries{Reader: task.NewReader(strings.NewReader(bad + "\n" + good))}
 		var rec *task.BadRecord
 		if _, err := s.next(); !errors.As(err, &rec) || rec.Line != 1 {
@@ -75,8 +77,12 @@ func TestCheckColumns(t *testing.T) {
 		column Column
 		good   bool
 	}{
-		{Column{Name: "a", How: pg.HashValue}, true}, {Column{Name: "a", How: "timestamptz_send"}, true}, {Column{Name: "a", How: hashNumbers}, true},
-		{Column{Name: "a", How: "pg_sleep"}, false}, {Column{Name: "", How: pg.HashValue}, false}, {Column{Name: "a\x00", How: pg.HashText}, false},
+		{Column{Name: "a", How: pg.HashValue}, true},
+		{Column{Name: "a", How: "timestamptz_send"}, true},
+		{Column{Name: "a", How: hashNumbers}, true},
+		{Column{Name: "a", How: "pg_sleep"}, false},
+		{Column{Name: "", How: pg.HashValue}, false},
+		{Column{Name: "a\x00", How: pg.HashText}, false},
 	} {
 		if c.column.valid() != c.good {
 			t.Errorf("%+v: %t", c.column, !c.good)
@@ -91,25 +97,32 @@ func TestJudge(t *testing.T) {
 	of := func(rows int64, hash string, cols []Column) *Summary {
 		return &Summary{Rows: rows, Hash: hash, Columns: cols}
 	}
+	two := of(2, "1", nil)
+	gone := &side{gone: true}
 	for _, c := range []struct {
 		comparison
 		status  task.Status
 		message string
 		differ  int
 	}{
-		{comparison{method: ByRows, source: of(2, "1", nil), target: of(2, "1", nil)}, task.Verified, "equal: 2 rows", 0},
-		{comparison{method: ByValue, source: of(2, "1", nil), target: of(2, "1", nil)}, task.Verified, "equal by value: 2 rows", 0},
-		{comparison{method: BySummary, source: of(2, "", column("1", "3")), target: of(2, "", column("2", "3"))}, task.Differs,
-			`differs: column "a", hash: 1 on the source, 2 on the target`, 1},
-		{comparison{method: BySummary, source: of(2, "", column("1", "3")), target: of(2, "", column("1", "3"))}, task.Verified,
-			"equal: 2 rows; count, min, max and sum of 1 columns", 0},
-		{comparison{method: ByRows, source: of(2, "1", column("1", "3")), target: of(2, "2", column("1", "3"))}, task.Differs,
-			"differs: hash: 1 on the source, 2 on the target; each column has the same values on both sides, but in other rows", 1},
-		{comparison{method: ByRows, source: of(2, "1", nil), target: of(3, "2", nil)}, task.Differs, "differs: rows: 2 on the source, 3 on the target", 1},
+		{comparison{method: ByRows, source: two, target: two}, task.Verified, "equal: 2 rows", 0},
+		{comparison{method: ByValue, source: two, target: two}, task.Verified, "equal by value: 2 rows", 0},
+		{comparison{method: BySummary, source: of(2, "", column("1", "3")), target: of(2, "", column("2", "3"))},
+			task.Differs, `differs: column "a", hash: 1 on the source, 2 on the target`, 1},
+		{comparison{method: BySummary, source: of(2, "", column("1", "3")), target: of(2, "", column("1", "3"))},
+			task.Verified, "equal: 2 rows; count, min, max and sum of 1 columns", 0},
+		{comparison{method: ByRows, source: of(2, "1", column("1", "3")), target: of(2, "2", column("1", "3"))},
+			task.Differs, "differs: hash: 1 on the source, 2 on the target; " +
+				"each column has the same values on both sides, but in other rows", 1},
+		{comparison{method: ByRows, source: two, target: of(3, "2", nil)},
+			task.Differs, "differs: rows: 2 on the source, 3 on the target", 1},
 		// The texts of values that are equal do not count.
-		{comparison{method: ByValue, source: of(2, "1", column("1", "3")), target: of(2, "1", column("1", "3.0"))}, task.Verified, "equal by value: 2 rows", 0},
-		{comparison{method: ByRows, source: of(2, "1", nil), target: of(0, "0", nil), to: &side{gone: true}}, task.Gone, "gone on the target: the chunk was dropped there", 1},
-		{comparison{method: ByRows, source: of(0, "0", nil), target: of(0, "0", nil), to: &side{gone: true}}, task.Verified, "equal: 0 rows", 0},
+		{comparison{method: ByValue, source: of(2, "1", column("1", "3")), target: of(2, "1", column("1", "3.0"))},
+			task.Verified, "equal by value: 2 rows", 0},
+		{comparison{method: ByRows, source: two, target: of(0, "0", nil), to: gone},
+			task.Gone, "gone on the target: the chunk was dropped there", 1},
+		{comparison{method: ByRows, source: of(0, "0", nil), target: of(0, "0", nil), to: gone},
+			task.Verified, "equal: 0 rows", 0},
 	} {
 		if c.to == nil {
 			c.to = &side{}
@@ -117,7 +130,8 @@ func TestJudge(t *testing.T) {
 		var res task.Result
 		c.judge(&res)
 		hashed := res.Status == task.Verified && c.method != BySummary
-		if res.Status != c.status || res.Message != c.message || len(res.Differences) != c.differ || (res.Hash != "") != hashed {
+		if res.Status != c.status || res.Message != c.message || len(res.Differences) != c.differ ||
+			(res.Hash != "") != hashed {
 			t.Errorf("%+v\nwant %s: %s", res, c.status, c.message)
 		}
 	}

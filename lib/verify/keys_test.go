@@ -44,8 +44,11 @@ func keyed(t *testing.T, create, change string) (from, to *side) {
 // finds every kind of difference among ten thousand rows.
 func TestFinder(t *testing.T) {
 	from, to := keyed(t, `create table k (a int not null, b text, v float8, k int, r text, unique (a, b));
-            insert into k select i, 'k' || i % 3, i from generate_series(1, 10000) i; insert into k values (0, null, 1), (0, null, 1)`,
-		"update k set v = -v where a in (10, 5000); delete from k where a = 77; insert into k values (-1, 'new', 0), (0, null, 1)")
+            insert into k select i, 'k' || i % 3, i from generate_series(1, 10000) i;
+            insert into k values (0, null, 1), (0, null, 1)`,
+		`update k set v = -v where a in (10, 5000);
+            delete from k where a = 77;
+            insert into k values (-1, 'new', 0), (0, null, 1)`)
 	cols, _ := agree(from, to)
 	key, err := uniqueKey(t.Context(), from, cols)
 	if err != nil || !slices.Equal(key, []int{0, 1}) {
@@ -83,9 +86,11 @@ func TestFinder(t *testing.T) {
 func TestFinderExchanged(t *testing.T) {
 	for _, keys := range [][2]string{{"1", "2"}, {"1", "4294967296"}, {"4294967298", "8589934593"}} {
 		from, to := keyed(t, `create table k (a bigint primary key, v numeric);
-            insert into k select i, i from generate_series(1, 3000) i; insert into k select i::bigint << 32, -i from generate_series(1, 10) i;
+            insert into k select i, i from generate_series(1, 3000) i;
+            insert into k select i::bigint << 32, -i from generate_series(1, 10) i;
             insert into k values (4294967298, 77), (8589934593, 78)`,
-			fmt.Sprintf("update k set v = o.v from k o where k.a in (%[1]s, %[2]s) and o.a in (%[1]s, %[2]s) and o.a <> k.a", keys[0], keys[1]))
+			fmt.Sprintf(`update k set v = o.v from k o
+                where k.a in (%[1]s, %[2]s) and o.a in (%[1]s, %[2]s) and o.a <> k.a`, keys[0], keys[1]))
 		cols, _ := agree(from, to)
 		for bits := 1; bits <= 12; bits += 11 {
 			f := &finder{from: from, to: to, cols: cols, key: []int{0}, bits: bits, few: 100}
@@ -105,7 +110,8 @@ func TestFinderExchanged(t *testing.T) {
 func TestTolerance(t *testing.T) {
 	sums := func(typ, sum string) *Summary {
 		one := "1"
-		return &Summary{Rows: 1000, Columns: []Column{{Name: "c", Type: typ, Values: &Values{Count: "1000", Min: &one, Max: &one, Sum: &sum}}}}
+		values := &Values{Count: "1000", Min: &one, Max: &one, Sum: &sum}
+		return &Summary{Rows: 1000, Columns: []Column{{Name: "c", Type: typ, Values: values}}}
 	}
 	for _, c := range []struct {
 		typ, a, b string
