@@ -13,8 +13,41 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed chunks.sql
-var chunksSQL string
+var (
+	//go:embed chunks.sql
+	chunksSQL string
+	//go:embed chunks_in.sql
+	chunksInSQL string
+)
+
+// chunksOf fills in the parts of chunks.sql that depend on the catalogs: where they
+// keep the names of chunks, and of their compressed relations, has changed.
+func chunksOf(columns map[string]bool) *strings.Replacer {
+	class := `join lateral (select * from pg_class where relname = c.table_name
+            and relnamespace = (select oid from pg_namespace where nspname = c.schema_name) offset 0) cl on true`
+	named := "c.schema_name = $1 and c.table_name = $2"
+	if columns["chunk.relid"] {
+		class = "join lateral (select * from pg_class where oid = c.relid offset 0) cl on true"
+		named = "c.relid = to_regclass(format('%I.%I', $1::text, $2::text))"
+	}
+	compressed := `left join lateral (select to_regclass(format('%I.%I', zc.schema_name, zc.table_name)) as relid
+            from _timescaledb_catalog.chunk zc where zc.id = c.compressed_chunk_id) z on true`
+	if columns["compression_settings.compress_relid"] {
+		compressed = `left join lateral (select cs.compress_relid as relid
+            from _timescaledb_catalog.compression_settings cs where cs.relid = cl.oid) z on true`
+	}
+	dropped := ""
+	if columns["chunk.dropped"] {
+		dropped = "and not c.dropped"
+	}
+	return strings.NewReplacer("{class}", class, "{compressed}", compressed, "{dropped}", dropped, "{named}", named)
+}
+
+// chunksIn lists the chunks whose slice of a dimension satisfies a condition on $3
+// and $4.
+func (db *DB) chunksIn(ctx context.Context, h *Hypertable, r task.Range, condition string) ([]*Chunk, error) {
+	return db.queryChunks(ctx, strings.Replace(chunksInSQL, "{range}", condition, 1), h.ID, r.Column, r.From, r.Until)
+}
 
 // The bits of a chunk's status.
 const (
@@ -59,15 +92,8 @@ func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
 // ChunkOf returns the chunk of the hypertable that has exactly these slices,
 // nil if there is none.
 func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*Chunk, error) {
-	// The array is computed first, by index: a join lets the planner walk all
-	// chunks of the hypertable.
-	cs, err := db.queryChunks(ctx, `c.id = any(array(
-            select cc.chunk_id
-            from _timescaledb_catalog.dimension_slice ds
-            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
-            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
-              and ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint))`,
-		h.ID, want[0].Column, want[0].From, want[0].Until)
+	cs, err := db.chunksIn(ctx, h, task.Range{Column: want[0].Column, From: want[0].From, Until: want[0].Until},
+		"ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint")
 	if err != nil {
 		return nil, err
 	}
@@ -82,13 +108,8 @@ func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*C
 // ChunksIn lists the chunks of the hypertable that may hold rows of the range,
 // oldest first.
 func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chunk, error) {
-	cs, err := db.queryChunks(ctx, `c.id = any(array(
-            select cc.chunk_id
-            from _timescaledb_catalog.dimension_slice ds
-            join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
-            where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
-              and ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint))`,
-		h.ID, r.Column, r.From, r.Until)
+	cs, err := db.chunksIn(ctx, h, r,
+		"ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint")
 	slices.SortFunc(cs, func(a, b *Chunk) int { return cmp.Compare(a.ID, b.ID) })
 	return cs, err
 }
@@ -147,7 +168,8 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 		var c Chunk
 		var cols []string
 		var from, until []int64
-		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until, &c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
+		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until,
+			&c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
 		for i := range cols {
 			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]), Until: task.FormatBound(until[i])})
 		}
@@ -192,8 +214,8 @@ func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool,
 // own: it locks the hypertable against other chunk creation until commit. The
 // Apache edition refuses it.
 func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice) (name task.Name, created bool, err error) {
-	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).
-		Scan(&name.Schema, &name.Name, &created)
+	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+
+		"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).Scan(&name.Schema, &name.Name, &created)
 	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
 }
 

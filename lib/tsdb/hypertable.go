@@ -87,9 +87,11 @@ func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
 // continuous aggregate of that view; nil if there is none.
 func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
 	if view != nil {
-		return db.hypertable(ctx, "h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg where user_view_schema = $1 and user_view_name = $2)", view.Schema, view.Name)
+		return db.hypertable(ctx, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
+            where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
 	}
-	return db.hypertable(ctx, "h.schema_name = $1 and h.table_name = $2 and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)", name.Schema, name.Name)
+	return db.hypertable(ctx, `h.schema_name = $1 and h.table_name = $2
+        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`, name.Schema, name.Name)
 }
 
 // known is a hypertable as it was read, and the fingerprint it had then.
@@ -158,7 +160,8 @@ func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
 	}
 	var id int32
 	var d Dimension
-	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Calendar, &d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &d.Column, &d.Type, &d.Partitions, &d.Interval, &d.Calendar,
+		&d.Func.Schema, &d.Func.Name, &d.RangeType}, func() error {
 		byID[id].Dimensions = append(byID[id].Dimensions, d)
 		return nil
 	})

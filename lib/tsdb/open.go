@@ -84,7 +84,8 @@ func On(ctx context.Context, conn *pg.Conn) (*DB, error) {
 func (db *DB) probe(ctx context.Context) error {
 	var license string
 	var columns []string
-	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions, &license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
+	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions,
+		&license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: ErrNoExtension,
 			Hint: "check the database name; on a new target run: create extension timescaledb"}
@@ -107,22 +108,7 @@ func (db *DB) probe(ctx context.Context) error {
 	for _, c := range columns {
 		db.columns[c] = true
 	}
-
-	class := "join lateral (select * from pg_class where relname = c.table_name and relnamespace = (select oid from pg_namespace where nspname = c.schema_name) offset 0) cl on true"
-	named := "c.schema_name = $1 and c.table_name = $2"
-	if db.columns["chunk.relid"] {
-		class = "join lateral (select * from pg_class where oid = c.relid offset 0) cl on true"
-		named = "c.relid = to_regclass(format('%I.%I', $1::text, $2::text))"
-	}
-	compressed := "left join lateral (select to_regclass(format('%I.%I', zc.schema_name, zc.table_name)) as relid from _timescaledb_catalog.chunk zc where zc.id = c.compressed_chunk_id) z on true"
-	if db.columns["compression_settings.compress_relid"] {
-		compressed = "left join lateral (select cs.compress_relid as relid from _timescaledb_catalog.compression_settings cs where cs.relid = cl.oid) z on true"
-	}
-	dropped := ""
-	if db.columns["chunk.dropped"] {
-		dropped = "and not c.dropped"
-	}
-	db.chunks = strings.NewReplacer("{class}", class, "{compressed}", compressed, "{dropped}", dropped, "{named}", named)
+	db.chunks = chunksOf(db.columns)
 	return nil
 }
 

@@ -24,9 +24,9 @@ const (
 )
 
 // RowTriggers lists the users' row triggers of a hypertable for an event, or one
-// of several: those on INSERT fire on a COPY into its chunks. The trigger that logs invalidations of continuous
-// aggregates (up to 2.22) and the one that keeps rows out of the root are
-// TimescaleDB's own.
+// of several: those on INSERT fire on a COPY into its chunks. The trigger that logs
+// invalidations of continuous aggregates (up to 2.22) and the one that keeps rows
+// out of the root are TimescaleDB's own.
 func (db *DB) RowTriggers(ctx context.Context, h *Hypertable, event int) ([]string, error) {
 	rows, err := db.Query(ctx, `select tgname from pg_trigger
         where tgrelid = $1 and not tgisinternal and tgtype & 1 = 1 and tgtype & $2 <> 0 and tgenabled in ('O', 'A')
