@@ -123,8 +123,16 @@ func TestSignals(t *testing.T) {
 			s.again()
 			tt := openTerminal(t, s.env)
 			tt.typed(c.command + "\n")
-			within(t, 20*time.Second, "the first chunk is done and the next in hand", func() bool { return s.done() >= 1 && s.copying() >= 1 })
-			time.Sleep(100 * time.Millisecond) // into the chunk
+			// Into a chunk: not just before its end, with the next tools not yet able
+			// to hear a signal.
+			within(t, 20*time.Second, "the first chunk is done and the next in hand", func() bool {
+				done := s.done()
+				if done == 0 || s.copying() == 0 {
+					return false
+				}
+				time.Sleep(100 * time.Millisecond)
+				return s.done() == done && s.copying() > 0
+			})
 			before, began := s.done(), time.Now()
 			if c.act == nil {
 				tt.master.Close()
