@@ -32,7 +32,7 @@ from (values
     ('transaction_timeout', '0'),
     ('idle_in_transaction_session_timeout', '0'),
     ('idle_session_timeout', '0'),
-    ('lock_timeout', '10s'),
+    ('lock_timeout', '{lock_timeout}'),
     ('jit', 'off'),
     ('client_connection_check_interval', '10s'),
     ('tcp_keepalives_idle', '{idle}'),

@@ -71,7 +71,8 @@ func (t tcp) dialer(timeout time.Duration) *net.Dialer {
 // an answer would keep the session's locks for as long as the kernel retries: a
 // quarter of an hour.
 func (t tcp) settings(sql string, locks bool) string {
-	sql = strings.NewReplacer("{idle}", strconv.Itoa(t.idle), "{interval}", strconv.Itoa(t.interval), "{count}", strconv.Itoa(t.count)).Replace(sql)
+	sql = strings.NewReplacer("{idle}", strconv.Itoa(t.idle), "{interval}", strconv.Itoa(t.interval),
+		"{count}", strconv.Itoa(t.count), "{lock_timeout}", LockTimeout.String()).Replace(sql)
 	if locks {
 		sql += fmt.Sprintf("; set tcp_user_timeout = %d", t.silence().Milliseconds())
 	}

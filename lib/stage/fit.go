@@ -73,12 +73,12 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 	f.differences = append(f.differences, columnDifferences(s, t)...)
 	diffs, notes := dimensionDifferences(s, t)
 	f.differences, f.notes = append(f.differences, diffs...), append(f.notes, notes...)
-	triggers, err := f.dst.RowTriggers(ctx, t, tsdb.OnInsert)
+	dependents, err := f.dst.Dependents(ctx, t)
 	if err != nil {
 		return err
 	}
 	if s.CompressionEnabled {
-		if err := f.compressed(ctx, s, t, triggers); err != nil {
+		if err := f.compressed(ctx, s, t, dependents.OnInsert); err != nil {
 			return err
 		}
 	}
@@ -91,8 +91,8 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 			f.note("%s: where the source has no chunk, the target has rows in %d; they stay", t.Label(), n)
 		}
 	}
-	if len(triggers) > 0 {
-		f.note("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(triggers, ", "))
+	if len(dependents.OnInsert) > 0 {
+		f.note("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(dependents.OnInsert, ", "))
 	}
 	return nil
 }

@@ -71,8 +71,7 @@ type outlook struct {
 	db         *tsdb.DB
 	t          *tsdb.Hypertable
 	byRows     bool // no compressed relation can travel
-	referenced bool
-	aggregated bool
+	dependents tsdb.Dependents
 	mayBuild   bool
 	role       string
 	chunks     []*tsdb.Chunk // of t
@@ -87,12 +86,7 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 	if !dst.Full || !t.CompressionEnabled {
 		return o, nil
 	}
-	key, err := dst.Referenced(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	o.referenced = key != nil
-	if o.aggregated, err = dst.Aggregated(ctx, t); err != nil {
+	if o.dependents, err = dst.Dependents(ctx, t); err != nil {
 		return nil, err
 	}
 	if o.mayBuild, o.role, err = dst.MayBuild(ctx); err != nil {
@@ -118,17 +112,14 @@ func (o *outlook) certain(ctx context.Context) (bool, error) {
 	if skips, err := o.db.Skips(ctx, o.t); skips || err != nil {
 		return skips, err
 	}
-	if o.aggregated {
-		if triggers, err := o.db.RowTriggers(ctx, o.t, tsdb.OnDelete); len(triggers) > 0 || err != nil {
-			return true, err
-		}
+	if o.dependents.Aggregated && len(o.dependents.OnDelete) > 0 {
+		return true, nil
 	}
 	if !o.byRows {
 		return false, nil
 	}
-	triggers, err := o.db.RowTriggers(ctx, o.t, tsdb.OnInsert)
-	if len(triggers) > 0 || err != nil {
-		return true, err
+	if len(o.dependents.OnInsert) > 0 {
+		return true, nil
 	}
 	keys, err := o.db.ForeignKeys(ctx, o.t.OID)
 	return slices.ContainsFunc(keys, func(k pg.ForeignKey) bool { return !k.Allowed }), err
@@ -150,14 +141,14 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 	if why := found.First(); why != "" {
 		return why, why == task.LooseRange && settled, nil
 	}
-	if o.referenced {
+	if o.dependents.ReferencedKey != nil {
 		held := false
 		if own != nil {
 			if err := o.db.QueryRow(ctx, "select exists (select from "+pg.Ident(own.Name.Schema, own.Name.Name)+")").Scan(&held); err != nil {
 				return "", false, o.db.Wrap(err, "look into chunk %s", own.Name)
 			}
 		}
-		if certain := o.byRows || c.ByRows || o.aggregated || held; certain || c.Grown {
+		if certain := o.byRows || c.ByRows || o.dependents.Aggregated || held; certain || c.Grown {
 			return task.LooseReferenced, !certain, nil
 		}
 	}

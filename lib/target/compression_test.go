@@ -660,7 +660,7 @@ func TestCompressedRoles(t *testing.T) {
 				}
 				if r.Way == wayRaw {
 					var owners int
-					s.dst.Query1(t, &owners, "select count(*) from pg_class where relname like 'compress%' and relkind = 'r' and pg_get_userbyid(relowner) = 'bf_owner' and relacl::text like '%reader%'")
+					s.dst.Query1(t, &owners, "select count(*) from pg_class where (relname like 'compress%' or relname like '%_compressed') and relkind = 'r' and pg_get_userbyid(relowner) = 'bf_owner' and relacl::text like '%reader%'")
 					if owners != 1 {
 						t.Error("owner or privileges of the compressed relation are not the hypertable's")
 					}

@@ -2,15 +2,12 @@ package target
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"bf/lib/pg"
-	"bf/lib/task"
-	"bf/lib/tsdb"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -24,7 +21,7 @@ import (
 //  1. Weak ones, which readers and writers do not notice, held for as long as a
 //     copy takes: the task's row, pg.LockClear and pg.LockSweep, ROW EXCLUSIVE on
 //     the chunk or on the hypertable, and whatever the lane alone knows of (the
-//     relation that it fills, a twin).
+//     relation that it fills, a scratch hypertable).
 //  2. The turn (pg.LockTurn). One lane at a time goes on; the others queue here,
 //     in the order in which they came, and hold nothing that anybody wants.
 //  3. The hypertable: ACCESS EXCLUSIVE where its settings have to be altered, else
@@ -60,135 +57,85 @@ const afterStop = 5 * time.Second
 // lane was asked to stop. The task stays pending.
 var ErrStopped = errors.New("stopped while it waited for a lock, and rolled back")
 
-// turn is step 2.
-func turn(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = 0; select pg_advisory_xact_lock(%d, 0)", pg.LockTurn))
-	return err
+// waiting is savepoint with locks that are waited for so long.
+func (s *session) waiting(ctx context.Context, d time.Duration, f func() error) error {
+	return s.subtransaction(ctx, lockTimeout(d), lockTimeout(pg.LockTimeout), f)
 }
 
-// within sets how long locks are waited for.
-func within(ctx context.Context, tx pgx.Tx, d time.Duration) error {
-	_, err := tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = %d", d.Milliseconds()))
-	return err
+func lockTimeout(d time.Duration) string {
+	return fmt.Sprintf("set local lock_timeout = %d", d.Milliseconds())
 }
 
 // briefly runs f, with the turn, in a transaction of its own whose locks are waited
 // for only briefly, again and again.
-func (l *Loader) briefly(ctx context.Context, f func(tx pgx.Tx) error) error {
-	return l.untilLocked(ctx, func() error {
-		return pgx.BeginFunc(ctx, l.db.Conn.Conn, func(tx pgx.Tx) error {
-			if err := turn(ctx, tx); err != nil {
-				return err
-			}
-			if err := within(ctx, tx, lockWait); err != nil {
-				return err
-			}
-			return l.brief(func() error { return f(tx) })
-		})
+func (s *session) briefly(ctx context.Context, f func() error) error {
+	return s.untilLocked(ctx, func() error {
+		return s.transaction(ctx, func(pgx.Tx) error { return s.withTurn(ctx, f) })
 	})
 }
 
-// brief marks that f runs within briefly or atLast: whoever waits there, waits once.
-func (l *Loader) brief(f func() error) error {
-	defer func(was bool) { l.inBrief = was }(l.inBrief)
-	l.inBrief = true
-	return f()
-}
-
-// lockHypertable is step 3.
-func (l *Loader) lockHypertable(ctx context.Context, tx pgx.Tx, ht *tsdb.Hypertable, alter bool) error {
-	mode := "access share"
-	if alter {
-		mode = "access exclusive"
-	}
-	_, err := tx.Exec(ctx, "lock table only "+pg.Ident(ht.Name.Schema, ht.Name.Name)+" in "+mode+" mode")
-	if err == nil && alter {
-		err = within(ctx, tx, moreWait)
-	}
-	return l.db.Wrap(err, "%s", ht.Label())
-}
-
-// end is what atLast locks, and inChunk.
-type end struct {
-	ht    *tsdb.Hypertable
-	task  *task.Task
-	chunk *tsdb.Chunk // nil if there is none yet
-	mode  string      // of the lock on the chunk
-	r     *relation   // that is attached to it; nil for none
-	rel   string      // its name, once it is built
-}
-
-// atLast runs f at the end of a copy, which only the commit may follow. c is the
-// chunk as it is once it is locked; alter says that f may alter the hypertable's
-// settings: where that is what it takes, the hypertable is locked for it first.
-// Locks are given back, and what f has done is undone, as often as it takes.
-func (l *Loader) atLast(
-	ctx context.Context, tx pgx.Tx, e end, f func(tx pgx.Tx, c *tsdb.Chunk, alter bool) error,
-) error {
-	run := func(alter bool) error {
-		return l.patiently(ctx, tx, func(tx pgx.Tx) error {
-			if err := turn(ctx, tx); err != nil {
-				return err
-			}
-			if err := within(ctx, tx, lockWait); err != nil {
-				return err
-			}
-			return l.brief(func() error {
-				if err := l.lockHypertable(ctx, tx, e.ht, alter); err != nil {
-					return err
-				}
-				if e.chunk == nil {
-					return f(tx, nil, alter)
-				}
-				c, err := l.lock(ctx, tx, e.chunk.Name, e.task, e.mode)
-				if err != nil {
-					return err
-				}
-				return f(tx, c, alter)
-			})
-		})
-	}
-	return l.altering(e.ht, e.r, run)
-}
-
-// altering runs f, and again, with alter, where the settings of the hypertable are
-// in its way. That is remembered for relations of this kind: f has mostly been
-// for nothing then, with the application kept out.
-func (l *Loader) altering(ht *tsdb.Hypertable, r *relation, f func(alter bool) error) error {
-	if r == nil {
-		return f(false)
-	}
-	k, err := kind(ht, r)
+// withTurn makes lanes wait for each other until the transaction or subtransaction
+// ends: in the queue of a lock of the application there is one of them at most, or
+// whoever comes last would wait for them all.
+func (s *session) withTurn(ctx context.Context, f func() error) error {
+	_, err := s.Exec(ctx, fmt.Sprintf("%s; select pg_advisory_xact_lock(%d, 0); %s",
+		lockTimeout(0), pg.LockTurn, lockTimeout(lockWait)))
 	if err != nil {
 		return err
 	}
-	if l.alters == k {
-		return f(true)
-	}
-	err = f(false)
-	var misfit *misfitError
-	if errors.As(err, &misfit) && misfit.settings {
-		l.alters = k
-		err = f(true)
+	defer func(was bool) { s.brief = was }(s.brief)
+	s.brief = true
+	return f()
+}
+
+// errRehearsal ends a transaction that was only to show that it can be done.
+var errRehearsal = errors.New("a rehearsal")
+
+// rehearse runs f as briefly does, and rolls back.
+func (s *session) rehearse(ctx context.Context, f func() error) error {
+	err := s.briefly(ctx, func() error { return errOr(f(), errRehearsal) })
+	if err == errRehearsal {
+		return nil
 	}
 	return err
 }
 
-// kind tells relations apart that get into a chunk in different ways.
-func kind(ht *tsdb.Hypertable, r *relation) (string, error) {
-	b, err := json.Marshal([]any{ht.ID, r.Columns, r.Indexes, r.Settings})
-	return string(b), err
+// patiently runs f inside of the transaction, with locks that are waited for
+// only briefly, again and again: what was copied so far is not lost over a
+// lock, and nobody queues behind us for long.
+func (s *session) patiently(ctx context.Context, f func() error) error {
+	if s.brief {
+		return f()
+	}
+	return s.untilLocked(ctx, func() error {
+		err := s.waiting(ctx, lockWait, f)
+		if pg.Code(err) != pg.LockNotAvailable {
+			return err
+		}
+		// Whoever waits for a row of ours, and is in our way, would wait as long as
+		// we do: neither of us waits in one go until the server looks for deadlocks.
+		var awaited bool
+		if e := s.QueryRow(ctx, awaitedSQL).Scan(&awaited); e != nil {
+			return e
+		}
+		if awaited {
+			return fault("", "run the task again", "a deadlock: the application waits for a row that is being copied "+
+				"or replaced, and the copy for the application")
+		}
+		return err
+	})
 }
+
+const awaitedSQL = `select exists (select from pg_locks
+    where not granted and locktype = 'transactionid' and pg_backend_pid() = any(pg_blocking_pids(pid)))`
 
 // untilLocked runs f again and again until it gets the locks that it needs and
 // nobody is in its way.
-func (l *Loader) untilLocked(ctx context.Context, f func() error) error {
-	if l.inBrief { // whoever is around us tries again
+func (s *session) untilLocked(ctx context.Context, f func() error) error {
+	if s.brief { // whoever is around us tries again
 		return f()
 	}
-	deadline := time.Now().Add(patience)
-	stop := l.Stop
-	stopped := false
+	deadline, stop, stopped := time.Now().Add(patience), s.stop, false
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := f()
 		if code := pg.Code(err); code != pg.LockNotAvailable && code != pg.Deadlock {
@@ -211,81 +158,79 @@ func (l *Loader) untilLocked(ctx context.Context, f func() error) error {
 	}
 }
 
-// patiently runs f inside of the transaction, with locks that are waited for
-// only briefly, again and again: what was copied so far is not lost over a
-// lock, and nobody queues behind us for long.
-func (l *Loader) patiently(ctx context.Context, tx pgx.Tx, f func(tx pgx.Tx) error) error {
-	if l.inBrief {
-		return f(tx)
-	}
-	return l.untilLocked(ctx, func() error {
-		err := l.attempt(ctx, tx, lockWait, f)
-		if pg.Code(err) != pg.LockNotAvailable {
-			return err
-		}
-		// Whoever waits for a row of ours, and is in our way, would wait as long as
-		// we do: neither of us waits in one go until the server looks for deadlocks.
-		var awaited bool
-		if e := tx.QueryRow(ctx, `select exists (select from pg_locks where not granted and locktype = 'transactionid'
-            and pg_backend_pid() = any(pg_blocking_pids(pid)))`).Scan(&awaited); e != nil {
-			return e
-		}
-		if awaited {
-			return &pg.Error{Side: pg.Target, Hint: "run the task again",
-				Err: errors.New("a deadlock: the application waits for a row that is being copied or replaced, and the copy for the application")}
-		}
-		return err
-	})
-}
-
-// attempt runs f in a savepoint. When it fails, all that it locked is given back.
-func (l *Loader) attempt(ctx context.Context, tx pgx.Tx, wait time.Duration, f func(tx pgx.Tx) error) error {
-	timeout, err := l.ownLockTimeout(ctx, tx)
-	if err != nil {
-		return err
-	}
-	begin := fmt.Sprintf("savepoint patiently; set local lock_timeout = %d", wait.Milliseconds())
-	if _, err := tx.Exec(ctx, begin); err != nil {
-		return err
-	}
-	if err = f(tx); err == nil {
-		_, err = tx.Exec(ctx, "release patiently; set local lock_timeout = "+timeout)
-		return err
-	}
-	if _, e := tx.Exec(context.WithoutCancel(ctx), "rollback to patiently; release patiently"); e != nil {
-		return fmt.Errorf("%v; and then: %w", err, e)
-	}
-	return err
-}
-
-// unhurried takes an advisory lock of step 1, which other lanes hold for as long as
+// awaitLanes takes an advisory lock of step 1, which other lanes hold for as long as
 // they copy.
-func (l *Loader) unhurried(ctx context.Context, tx pgx.Tx, class pg.LockClass, number int32) error {
-	take := func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", class, number))
+func (s *session) awaitLanes(ctx context.Context, class pg.LockClass, key int32) error {
+	take := func() error {
+		_, err := s.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", class, key))
 		return err
 	}
-	if l.inBrief { // with the turn that another lane may need to come to its end
-		return take(tx)
+	if s.brief { // with the turn that another lane may need to come to its end
+		return take()
 	}
 	for {
-		err := l.attempt(ctx, tx, time.Second, take)
+		err := s.waiting(ctx, time.Second, take)
 		if pg.Code(err) != pg.LockNotAvailable {
 			return err
 		}
 		select {
-		case <-l.Stop:
+		case <-s.stop:
 			return ErrStopped
 		default:
 		}
 	}
 }
 
-// ownLockTimeout returns the lock_timeout of the session, quoted.
-func (l *Loader) ownLockTimeout(ctx context.Context, tx pgx.Tx) (string, error) {
-	if l.lockTimeout != "" {
-		return l.lockTimeout, nil
+// lock locks a relation (quoted).
+func (s *session) lock(ctx context.Context, relation, mode string) error {
+	_, err := s.Exec(ctx, "lock table only "+relation+" in "+mode+" mode")
+	return s.Wrap(err, "lock %s", relation)
+}
+
+// lockChunk locks the task's chunk and looks at its state then.
+func (ld *load) lockChunk(ctx context.Context, mode string) error {
+	name := ld.chunk.Name
+	if err := ld.patiently(ctx, func() error { return ld.lock(ctx, ld.chunk.Quoted(), mode) }); err != nil {
+		return ld.Wrap(err, "chunk %s", name)
 	}
-	err := tx.QueryRow(ctx, "select quote_literal(current_setting('lock_timeout'))").Scan(&l.lockTimeout)
-	return l.lockTimeout, err
+	if ld.brief {
+		if _, err := ld.Exec(ctx, lockTimeout(moreWait)); err != nil {
+			return err
+		}
+	}
+	c, err := ld.Chunk(ctx, name)
+	if err == nil && (c == nil || !c.SameSlices(ld.task.Slices)) {
+		err = changed(name)
+	}
+	ld.chunk = c
+	return err
+}
+
+// lockHypertable is step 3 of the order of locks; alter is for its settings.
+func (ld *load) lockHypertable(ctx context.Context, alter bool) error {
+	mode, then := "access share", ""
+	if alter {
+		mode, then = "access exclusive", lockTimeout(moreWait)
+	}
+	_, err := ld.Exec(ctx, "lock table only "+ld.hypertable()+" in "+mode+" mode; "+then)
+	return ld.Wrap(err, "%s", ld.ht.Label())
+}
+
+// atLast runs f at the end of a copy, which only the commit may follow, with a lock
+// on the hypertable and, unless mode is none, on the chunk. Locks are given back, and
+// what f has done is undone, as often as it takes.
+func (ld *load) atLast(ctx context.Context, mode string, alter bool, f func() error) error {
+	return ld.patiently(ctx, func() error {
+		return ld.withTurn(ctx, func() error {
+			if err := ld.lockHypertable(ctx, alter); err != nil {
+				return err
+			}
+			if mode != "" {
+				if err := ld.lockChunk(ctx, mode); err != nil {
+					return err
+				}
+			}
+			return f()
+		})
+	})
 }

@@ -90,13 +90,6 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	return as, nil
 }
 
-// Aggregated reports whether there are continuous aggregates on the hypertable.
-func (db *DB) Aggregated(ctx context.Context, h *Hypertable) (bool, error) {
-	var any bool
-	err := db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.continuous_agg where raw_hypertable_id = $1)", h.ID).Scan(&any)
-	return any, db.Wrap(err, "continuous aggregates on %s", h.Label())
-}
-
 // bucketing builds the SQL for the bucket of an internal value v, and for the
 // bucket's width, from what the catalog says of the aggregate's bucket function.
 func (db *DB) bucketing(typ, fn, width, origin, offset, zone string) (bucket, size string) {

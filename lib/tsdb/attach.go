@@ -9,8 +9,6 @@ import (
 
 	"bf/lib/pg"
 	"bf/lib/task"
-
-	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -117,23 +115,23 @@ var (
 // constraint of a chunk by its name when the hypertable's is dropped or renamed.
 // The names contain the number of the chunk, and only a superuser may rename
 // what is in TimescaleDB's schema. So the number is guessed.
-func (db *DB) Attach(ctx context.Context, tx pgx.Tx, h *Hypertable, want []task.Slice, b *Blueprint) (chunk task.Name, err error) {
+func (db *DB) Attach(ctx context.Context, h *Hypertable, want []task.Slice, b *Blueprint) (chunk task.Name, err error) {
 	var id int32
 	var prefix string
-	err = tx.QueryRow(ctx, `select last_value + is_called::int, associated_table_prefix
+	err = db.QueryRow(ctx, `select last_value + is_called::int, associated_table_prefix
             from _timescaledb_catalog.chunk_id_seq, _timescaledb_catalog.hypertable where id = $1`, h.ID).Scan(&id, &prefix)
 	if err != nil {
 		return chunk, db.Wrap(err, "attach a chunk to %s", h.Name)
 	}
 	if sql := b.rename(id, fmt.Sprintf("%s_%d_chunk", prefix, id)); sql != "" {
-		if _, err := tx.Exec(ctx, sql); err != nil {
+		if _, err := db.Exec(ctx, sql); err != nil {
 			return chunk, db.Wrap(err, "name the indexes of a chunk of %s", h.Name)
 		}
 	}
 	var got int32
 	var name task.Name
 	var created bool
-	err = tx.QueryRow(ctx, "select chunk_id, schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb, null, null, $3::text::regclass)",
+	err = db.QueryRow(ctx, "select chunk_id, schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb, null, null, $3::text::regclass)",
 		h.OID, slicesJSON(want), b.Name).Scan(&got, &name.Schema, &name.Name, &created)
 	switch {
 	case err == nil && !created, pg.Code(err) == "TS503":

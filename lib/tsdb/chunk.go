@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"bf/lib/pg"
 	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
@@ -217,6 +218,17 @@ func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice)
 	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+
 		"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).Scan(&name.Schema, &name.Name, &created)
 	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+}
+
+// ChunkInTheWay reports whether create_chunk failed because of another chunk: one of
+// another extent, or (2.11 to 2.14) the leftover of a dropped one, which is "not
+// found".
+func ChunkInTheWay(err error) bool {
+	switch pg.Code(err) {
+	case "TS503", "TS003", "42704":
+		return true
+	}
+	return false
 }
 
 // slicesJSON is how create_chunk wants to hear of slices.

@@ -56,6 +56,10 @@ type Hypertable struct {
 	View      *task.Name
 	Raw       int32 // the parent's materialization hypertable in a hierarchy
 	Finalized bool  // false for a legacy aggregate in partial form
+
+	// Version changes with whatever DDL changes about the hypertable. Known only
+	// of one that was looked up alone.
+	Version string
 }
 
 // Label is the name that users know: the view of a continuous aggregate, else
@@ -94,12 +98,6 @@ func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name
         and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`, name.Schema, name.Name)
 }
 
-// known is a hypertable as it was read, and the fingerprint it had then.
-type known struct {
-	h           *Hypertable
-	fingerprint string
-}
-
 // hypertable reads one hypertable, unless it is known and nothing about it has
 // changed: a lane that copies thousands of chunks reads columns and dimensions
 // once, and still sees an ALTER TABLE between two chunks.
@@ -113,14 +111,15 @@ func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hyper
 	if err != nil {
 		return nil, db.Wrap(err, "look up a hypertable")
 	}
-	if k := db.known[id]; k.h != nil && k.fingerprint == fingerprint {
-		return k.h, nil
+	if h := db.known[id]; h != nil && h.Version == fingerprint {
+		return h, nil
 	}
 	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
 	if err != nil || len(hs) == 0 {
 		return nil, err
 	}
-	db.known[id] = known{hs[0], fingerprint}
+	hs[0].Version = fingerprint
+	db.known[id] = hs[0]
 	return hs[0], nil
 }
 

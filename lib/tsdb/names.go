@@ -15,7 +15,7 @@ import (
 // for compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
 // numbers are known only once it is attached. A name that is taken is left to whoever
 // has it.
-func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
+func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
 	native := "select relname || '_compressed' from pg_class where oid = $1"
 	if db.columns["chunk.compressed_chunk_id"] {
 		native = `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
@@ -28,14 +28,14 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 		return err
 	}
 	var name string
-	if err := tx.QueryRow(ctx, native, c.OID, c.ID).Scan(&name); err != nil {
+	if err := db.QueryRow(ctx, native, c.OID, c.ID).Scan(&name); err != nil {
 		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
 	}
 	name = clip(name, maxName)
-	if err := db.rename(ctx, tx, c.RelationOID, "table", name); err != nil || !db.SettingsPerChunk() {
+	if err := db.rename(ctx, c.RelationOID, "table", name); err != nil || !db.SettingsPerChunk() {
 		return err // ≤ 2.13: its indexes are called after their parent's
 	}
-	rows, err := tx.Query(ctx, relationIndexesSQL, c.RelationOID)
+	rows, err := db.Query(ctx, relationIndexesSQL, c.RelationOID)
 	if err != nil {
 		return db.Wrap(err, "indexes of the compressed relation")
 	}
@@ -50,7 +50,7 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 		return db.Wrap(err, "indexes of the compressed relation")
 	}
 	for id, cols := range columns {
-		if err := db.rename(ctx, tx, id, "index", objectName(name, strings.Join(cols, "_"), "_idx")); err != nil {
+		if err := db.rename(ctx, id, "index", objectName(name, strings.Join(cols, "_"), "_idx")); err != nil {
 			return err
 		}
 	}
@@ -59,7 +59,7 @@ func (db *DB) NameCompressed(ctx context.Context, tx pgx.Tx, c *Chunk) error {
 
 // rename renames a relation unless there is one of that name, or its own cannot be
 // told: in a database of SQL_ASCII the server cuts names within characters.
-func (db *DB) rename(ctx context.Context, tx pgx.Tx, oid uint32, kind, to string) error {
+func (db *DB) rename(ctx context.Context, oid uint32, kind, to string) error {
 	var broken bool
 	if err := db.QueryRow(ctx, "select getdatabaseencoding() = 'SQL_ASCII' and relname ~ '[^ -~]' from pg_class where oid = $1", oid).Scan(&broken); err != nil || broken {
 		return db.Wrap(err, "name of relation %d", oid)
@@ -69,9 +69,9 @@ func (db *DB) rename(ctx context.Context, tx pgx.Tx, oid uint32, kind, to string
 		return err
 	}
 	var taken bool
-	if err := tx.QueryRow(ctx, "select exists (select from pg_class c where relname = $2 and relnamespace = (select relnamespace from pg_class where oid = $1))", oid, to).Scan(&taken); err != nil || taken {
+	if err := db.QueryRow(ctx, "select exists (select from pg_class c where relname = $2 and relnamespace = (select relnamespace from pg_class where oid = $1))", oid, to).Scan(&taken); err != nil || taken {
 		return db.Wrap(err, "name of %s", from)
 	}
-	_, err = tx.Exec(ctx, fmt.Sprintf("alter %s %s rename to %s", kind, from, pg.Ident(to)))
+	_, err = db.Exec(ctx, fmt.Sprintf("alter %s %s rename to %s", kind, from, pg.Ident(to)))
 	return db.Wrap(err, "rename %s", from)
 }

@@ -49,8 +49,8 @@ type DB struct {
 	Functions       string
 	ExtensionSchema string
 
-	columns map[string]bool // "relation.column" of the catalogs that changed over time
-	known   map[int32]known // hypertables seen by this connection
+	columns map[string]bool       // "relation.column" of the catalogs that changed over time
+	known   map[int32]*Hypertable // as this connection has last read them
 	chunks  *strings.Replacer
 
 	attaches *bool // what Attaches has found out
@@ -104,7 +104,7 @@ func (db *DB) probe(ctx context.Context) error {
 		}
 	}
 	db.Full = license == "timescale"
-	db.columns, db.known = map[string]bool{}, map[int32]known{}
+	db.columns, db.known = map[string]bool{}, map[int32]*Hypertable{}
 	for _, c := range columns {
 		db.columns[c] = true
 	}

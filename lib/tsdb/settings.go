@@ -85,10 +85,14 @@ func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Sett
 	return &s, db.Wrap(err, "compression settings")
 }
 
-// SettingsSQL is the option list that gives a hypertable these settings. On
+// SettingsSQL is the option list that gives a hypertable these settings; nil for the
+// server's defaults. On
 // servers that keep a list of sparse indexes it is given as well, unless it is
 // empty: an empty list corrupts the settings (seen on 2.28 to 2.30).
 func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
+	if s == nil {
+		return "timescaledb.compress"
+	}
 	var order []string
 	for i, c := range s.OrderBy {
 		o := pg.Ident(c) + " asc"

@@ -1,0 +1,57 @@
+package pg
+
+import (
+	"context"
+	_ "embed"
+	"strings"
+	"time"
+)
+
+var (
+	//go:embed privileges.sql
+	privilegesSQL string
+	//go:embed locks.sql
+	locksSQL string
+)
+
+// LockTimeout is how long a session of bf waits for a lock (settings.sql).
+const LockTimeout = 10 * time.Second
+
+// GrantAlike makes a relation belong to those that the table belongs to: owner and
+// privileges.
+func (c *Conn) GrantAlike(ctx context.Context, table uint32, relation string) error {
+	var grants []string
+	err := c.QueryRow(ctx, privilegesSQL, table, relation).Scan(&grants)
+	if err == nil && len(grants) > 0 {
+		_, err = c.Exec(ctx, strings.Join(grants, ";"))
+	}
+	return c.Wrap(err, "privileges of %s", relation)
+}
+
+// AlwaysIdentity lists the columns of a relation (quoted) that are generated
+// always as identity: the server updates none of them.
+func (c *Conn) AlwaysIdentity(ctx context.Context, relation string) (columns []string, err error) {
+	err = c.QueryRow(ctx, `select coalesce(array_agg(attname::text), '{}') from pg_attribute
+        where attrelid = $1::text::regclass and attidentity = 'a'`, relation).Scan(&columns)
+	return columns, c.Wrap(err, "columns of %s", relation)
+}
+
+// Role returns the quoted name of the session's role.
+func (c *Conn) Role(ctx context.Context) (role string, err error) {
+	err = c.QueryRow(ctx, "select quote_ident(current_user)").Scan(&role)
+	return role, c.Wrap(err, "role")
+}
+
+// LockRoom is what a statement on all children of a table takes of the server's
+// lock table.
+type LockRoom struct {
+	Needed int64 // locks: one for each child and each of its indexes
+	Slots  int64 // of the lock table
+	Each   int64 // locks per slot (max_locks_per_transaction)
+}
+
+// LockRoom looks at a table.
+func (c *Conn) LockRoom(ctx context.Context, table uint32) (r LockRoom, err error) {
+	err = c.QueryRow(ctx, locksSQL, table).Scan(&r.Needed, &r.Each, &r.Slots)
+	return r, c.Wrap(err, "room for locks")
+}

@@ -1,0 +1,136 @@
+package target
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"bf/lib/pg"
+)
+
+// batchesInto replaces the chunk by the compressed relation of the stream and the
+// rows beside its batches.
+type batchesInto struct {
+	*load
+	existing bool // into the relation that the chunk has
+
+	parked bool // rows wait in a temporary table
+	many   bool // see exceedsLockBudget
+	rows   int64
+}
+
+// copy fills a relation first, under locks that nobody else meets, unless the chunk's
+// own is filled. Rows beside the batches are parked where what empties the chunk
+// keeps the application out (it is compressed, has many rows or is aggregated): they
+// had better have come by then, and be few.
+func (w *batchesInto) copy(ctx context.Context) (err error) {
+	r := w.relation
+	if w.existing {
+		if err := r.takeExisting(ctx); err != nil {
+			return err
+		}
+		if err := w.copyBatches(ctx); err != nil {
+			return err
+		}
+		_, err = w.copyRows(ctx, w.hypertable()) // which marks the chunk as partial
+		return err
+	}
+	if err := w.BuildRelation(ctx, w.ht, w.chunk, &r.Built); err != nil {
+		return err
+	}
+	if err := w.copyBatches(ctx, "freeze"); err != nil {
+		return err
+	}
+	if err := w.lookAgain(ctx); err != nil { // an aggregate may be new
+		return err
+	}
+	if w.many, err = w.exceedsLockBudget(ctx, w.chunk); err != nil {
+		return err
+	}
+	if w.parked = w.dep.Aggregated || w.many || w.chunk.IsCompressed(); w.parked {
+		w.rows, err = w.park(ctx, w.chunk.Quoted())
+		return err
+	}
+	if err := w.empty(ctx); err != nil {
+		return err
+	}
+	_, err = w.copyRows(ctx, w.beside())
+	return err
+}
+
+// empty makes room for rows beside the batches in a chunk of few rows.
+func (w *batchesInto) empty(ctx context.Context) error {
+	if err := w.relation.ready(ctx); err != nil {
+		return err
+	}
+	return emptier{w.load}.forBatches(ctx, false)
+}
+
+func (w *batchesInto) finish(ctx context.Context) error {
+	if w.existing {
+		return invalidation{w.load}.ofChunk(ctx)
+	}
+	if !w.parked {
+		return w.relation.attachAtLast(ctx)
+	}
+	unpark := func() error { return w.unpark(ctx, w.beside(), w.rows) }
+	if w.rows <= maxRowsUnderLock {
+		return w.relation.replaceChunk(ctx, w.dep.Aggregated || w.many, unpark)
+	}
+	span, err := w.spanToInvalidate(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.empty(ctx); err != nil {
+		return err
+	}
+	if err := unpark(); err != nil {
+		return err
+	}
+	if err := w.relation.attachAtLast(ctx); err != nil {
+		return err
+	}
+	return invalidation{w.load}.of(ctx, span)
+}
+
+// spanToInvalidate is for many rows beside the batches: with TRUNCATE the chunk would
+// be locked for as long as it takes to put them there. It returns the span of the
+// batches, by which the aggregates learn of them instead.
+func (w *batchesInto) spanToInvalidate(ctx context.Context) (span []string, err error) {
+	if !w.chunk.IsCompressed() && !w.many {
+		if span, err = (invalidation{w.load}).spanOfBatches(ctx, w.relation); err != nil {
+			return nil, err
+		}
+	}
+	if span == nil || !(invalidation{w.load}).obstacle().none() {
+		return nil, byRows(w.task, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows "+
+			"beside the batches", w.rows))
+	}
+	return span, invalidation{w.load}.keepEnds(ctx)
+}
+
+// copyBatches copies the compressed relation of the stream, checks what the batches
+// refer to, and goes on to the next part; more are further options of COPY.
+func (w *batchesInto) copyBatches(ctx context.Context, more ...string) error {
+	r := w.relation
+	var data io.Reader = w.data
+	if r.drop != nil {
+		data = pg.DropFields(data, r.drop)
+	}
+	options := strings.Join(append([]string{"format " + r.format}, more...), ", ")
+	stored, err := w.CopyIn(ctx, data, fmt.Sprintf("copy %s (%s) from stdin (%s)", r.Name, r.Arriving(), options))
+	if err != nil {
+		return w.Wrap(err, "copy into %s", r.Name)
+	}
+	sent, bytes := w.reader.Part()
+	if r.Batches = stored; stored != sent {
+		return fault(r.Name, "", "stored %d of %d batches", stored, sent)
+	}
+	w.result.Rows += r.Rows
+	w.result.Bytes += bytes
+	if err := w.nextPart(); err != nil {
+		return err
+	}
+	return r.keys.check(ctx, w.session, w.chunk, r.Name)
+}

@@ -1,0 +1,419 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+)
+
+// IsCompressed reports whether the chunk has a compressed relation, with or
+// without batches in it.
+func (c *Chunk) IsCompressed() bool { return c.Status&StatusCompressed != 0 }
+
+// IsFrozen reports whether the server forbids changes to the chunk.
+func (c *Chunk) IsFrozen() bool { return c.Status&StatusFrozen != 0 }
+
+// IsPartial reports whether a compressed chunk is marked to have rows beside its
+// batches: without the mark no query looks for them.
+func (c *Chunk) IsPartial() bool { return c.Status&StatusPartial != 0 }
+
+// Quoted is the chunk's name for SQL.
+func (c *Chunk) Quoted() string { return pg.Ident(c.Name.Schema, c.Name.Name) }
+
+// Compress has the server compress a chunk. It locks the application out of the
+// chunk until the transaction ends.
+func (db *DB) Compress(ctx context.Context, c *Chunk) error {
+	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", c.OID)
+	return db.Wrap(err, "compress chunk %s", c.Name)
+}
+
+// CompressAgain is Compress of a chunk that may have batches and rows beside them.
+func (db *DB) CompressAgain(ctx context.Context, c *Chunk) error {
+	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass, true)", c.OID)
+	return db.Wrap(err, "compress chunk %s", c.Name)
+}
+
+// Decompress has the server decompress a chunk, under the same lock.
+func (db *DB) Decompress(ctx context.Context, c *Chunk) error {
+	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID)
+	return db.Wrap(err, "decompress chunk %s", c.Name)
+}
+
+// CompressSQL is the statement with which a user compresses a chunk.
+func (db *DB) CompressSQL(c *Chunk) string { return db.callSQL("compress_chunk", c) }
+
+// DecompressSQL is the statement with which a user decompresses a chunk.
+func (db *DB) DecompressSQL(c *Chunk) string { return db.callSQL("decompress_chunk", c) }
+
+func (db *DB) callSQL(function string, c *Chunk) string {
+	return "select " + pg.Ident(db.ExtensionSchema, function) + "(" + pg.Literal(c.Quoted()) + ")"
+}
+
+// Freeze forbids changes to a chunk.
+func (db *DB) Freeze(ctx context.Context, c *Chunk) error {
+	_, err := db.Exec(ctx, "select "+db.Fn("freeze_chunk")+"($1::oid::regclass)", c.OID)
+	return db.Wrap(err, "freeze chunk %s", c.Name)
+}
+
+// Unfreeze allows changes to a chunk that is frozen.
+func (db *DB) Unfreeze(ctx context.Context, c *Chunk) error {
+	if !c.IsFrozen() {
+		return nil
+	}
+	_, err := db.Exec(ctx, "select "+db.Fn("unfreeze_chunk")+"($1::oid::regclass)", c.OID)
+	return db.Wrap(err, "unfreeze chunk %s", c.Name)
+}
+
+// HasBatches reports whether there are batches in the compressed relation of a
+// chunk. The restored dump of a schema leaves compressed chunks without any.
+func (db *DB) HasBatches(ctx context.Context, c *Chunk) (some bool, err error) {
+	rel, err := db.RelationName(ctx, c.RelationOID)
+	if err == nil {
+		err = db.QueryRow(ctx, "select exists (select from only "+rel+")").Scan(&some)
+	}
+	return some, db.Wrap(err, "compressed relation of chunk %s", c.Name)
+}
+
+// ReadsBatchesOf reports whether this server reads what that version of
+// TimescaleDB has compressed: its own and what is older.
+func (db *DB) ReadsBatchesOf(version string) bool { return AtLeast(db.TimescaleDB, version) }
+
+// Trusts reports whether this server may use what that version wrote into a column
+// of a compressed relation. Bloom filters of another version hash differently and
+// would hide rows.
+func (db *DB) Trusts(c *RelationColumn, version string) bool {
+	return !c.Droppable() || !c.Stale() && version == db.TimescaleDB
+}
+
+// InsertsDecompress reports whether an insert into a chunk with a unique key
+// decompresses every batch that might have the key (up to 2.16).
+func (db *DB) InsertsDecompress() bool { return !AtLeast(db.TimescaleDB, "2.17") }
+
+// CopyCrashesBesideBatches reports whether the server crashes when COPY puts rows
+// beside batches in which unique keys are looked for, and row triggers fire
+// (2.11). INSERT does not.
+func (db *DB) CopyCrashesBesideBatches() bool { return !db.SettingsPerChunk() }
+
+// CrashingIndex returns an index on an expression where the server crashes over it
+// when it decompresses rows (2.11; decompress_chunk does so, too); nil elsewhere.
+func (db *DB) CrashingIndex(ctx context.Context, h *Hypertable) (index *string, err error) {
+	if db.SettingsPerChunk() {
+		return nil, nil
+	}
+	err = db.QueryRow(ctx, `select (select indexrelid::regclass::text from pg_index
+            where indrelid = $1 and indexprs is not null limit 1)`, h.OID).Scan(&index)
+	return index, db.Wrap(err, "indexes of %s", h.Name)
+}
+
+// UnlimitDecompression lets statements of the transaction decompress as many
+// batches as they have to.
+func (db *DB) UnlimitDecompression(ctx context.Context) error {
+	_, err := db.Exec(ctx, `select set_config(name, '0', true) from pg_settings
+        where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'`)
+	return db.Wrap(err, "transaction settings")
+}
+
+// Built is a compressed relation that is to become a chunk's.
+type Built struct {
+	*Relation
+	Kept    []RelationColumn // those of its columns that it has here
+	Sparse  []SparseIndex    // and the sparse indexes that they make up
+	Name    string           // quoted
+	Batches int64            // how many it holds
+	Like    string           // the relation of the server's to make it like, where columns cannot be named
+	space   string           // TABLESPACE clause: that of the chunk
+}
+
+// Arriving lists the columns that it has here.
+func (b *Built) Arriving() string {
+	names := make([]string, len(b.Kept))
+	for i, c := range b.Kept {
+		names[i] = c.Name
+	}
+	return pg.Idents(names)
+}
+
+// BuildRelation makes the compressed relation b, empty and standing alone. On
+// servers before 2.29 it has to live in _timescaledb_internal: their catalog looks
+// for it there.
+func (db *DB) BuildRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
+	var xid string
+	var space *string
+	if err := db.QueryRow(ctx, `select pg_current_xact_id()::text, (select t.spcname from pg_class c
+            join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1)`, c.OID).Scan(&xid, &space); err != nil {
+		return db.Wrap(err, "tablespace of chunk %s", c.Name)
+	}
+	if b.space = ""; space != nil {
+		b.space = " tablespace " + pg.Ident(*space)
+	}
+	name := "compress" + c.Name.Name
+	b.Name = pg.Ident("_timescaledb_internal", clip(name, 62-len(xid))+"_"+xid)
+	sql := b.definition()
+	if b.Like != "" {
+		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) with (toast_tuple_target = 128)%s",
+			b.Name, b.Like, b.space)
+	}
+	if _, err := db.Exec(ctx, sql); err != nil {
+		return db.Wrap(err, "create the compressed relation of chunk %s", c.Name)
+	}
+	return db.GrantAlike(ctx, h.OID, b.Name)
+}
+
+// definition is how the relation is created.
+func (b *Built) definition() string {
+	var defs, alters []string
+	for _, c := range b.Kept {
+		def := pg.Ident(c.Name) + " " + c.Type
+		if c.Collation != "" && !strings.HasPrefix(c.Collation, "default ") {
+			schema, name, _ := strings.Cut(c.Collation, ".")
+			def += " collate " + pg.Ident(schema, name)
+		}
+		defs = append(defs, def)
+		alters = append(alters, fmt.Sprintf("alter %s set storage %s, alter %[1]s set statistics %[3]d",
+			pg.Ident(c.Name), c.StorageSQL(), c.Statistics))
+	}
+	return fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
+		b.Name, strings.Join(defs, ", "), b.space, strings.Join(alters, ", "))
+}
+
+// Refill copies all batches of a relation like b into it, whatever the order of its
+// columns, without naming them.
+func (db *DB) Refill(ctx context.Context, b *Built, from string) error {
+	var oid uint32
+	if err := db.QueryRow(ctx, "select $1::text::regclass::oid", b.Name).Scan(&oid); err != nil {
+		return db.Wrap(err, "copy into %s", b.Name)
+	}
+	into, _, err := db.RelationColumns(ctx, oid)
+	if err != nil {
+		return err
+	}
+	var columns []string
+	for _, c := range into {
+		columns = append(columns, b.NumberOf(c.Name))
+	}
+	tag, err := db.Exec(ctx, fmt.Sprintf("insert into %s select %s from %s",
+		b.Name, strings.Join(columns, ", "), b.Numbered(from)))
+	b.Batches = tag.RowsAffected()
+	return db.Wrap(err, "copy into %s", b.Name)
+}
+
+// IndexRelation makes the indexes of the compressed relation. Up to 2.13 they come
+// with the attachment, from the table that all compressed relations are children
+// of.
+func (db *DB) IndexRelation(ctx context.Context, b *Built) error {
+	if !db.SettingsPerChunk() || b.Like != "" {
+		return nil
+	}
+	for _, cols := range b.Indexes {
+		var list []string
+		for _, c := range cols {
+			s := pg.Ident(c.Column)
+			if c.Desc {
+				s += " desc"
+			}
+			if c.NullsFirst {
+				s += " nulls first"
+			} else {
+				s += " nulls last"
+			}
+			list = append(list, s)
+		}
+		_, err := db.Exec(ctx, "create index on "+b.Name+" ("+strings.Join(list, ", ")+")"+b.space)
+		if err != nil {
+			return db.Wrap(err, "index of the compressed relation %s", b.Name)
+		}
+	}
+	return nil
+}
+
+//go:embed sizes.sql
+var sizesSQL string
+
+// AttachRelation makes b the compressed relation of the chunk, which has none.
+// What it writes down for compression_chunk_size are the sizes before (the
+// source's) and after.
+func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
+	var after [3]int64
+	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&after[0], &after[1], &after[2]); err != nil {
+		return err
+	}
+	if !db.SettingsPerChunk() {
+		var parent string
+		if err := db.QueryRow(ctx, `select format('%I.%I', p.schema_name, p.table_name)
+                from _timescaledb_catalog.hypertable h
+                join _timescaledb_catalog.hypertable p on p.id = h.compressed_hypertable_id
+                where h.id = $1`, h.ID).Scan(&parent); err != nil {
+			return err
+		}
+		if _, err := db.Exec(ctx, "alter table "+b.Name+" inherit "+parent); err != nil {
+			return err
+		}
+	}
+	_, err := db.Exec(ctx, "select "+db.Fn("create_compressed_chunk")+
+		"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
+		c.OID, b.Name, b.Before[0], b.Before[1], b.Before[2], after[0], after[1], after[2], b.Rows, b.Batches)
+	return err
+}
+
+//go:embed keys_of_batches.sql
+var keysOfBatchesSQL string
+
+// MoveForeignKeys gives the compressed relation of a chunk the foreign keys of the
+// hypertable that 2.14 and 2.15 have there, and do not move when a relation is
+// attached.
+func (db *DB) MoveForeignKeys(ctx context.Context, h *Hypertable, c *Chunk, rel string) error {
+	var keys []string
+	err := db.QueryRow(ctx, keysOfBatchesSQL, h.OID, c.OID, rel).Scan(&keys)
+	for _, k := range keys {
+		if err == nil {
+			_, err = db.Exec(ctx, "alter table "+rel+" add "+k)
+		}
+	}
+	return db.Wrap(err, "foreign keys of chunk %s", c.Name)
+}
+
+// Scratch makes a hypertable of the table of a blueprint like h, with the primary
+// dimension alone, and one chunk with the given slice; nil where the server makes
+// another one.
+func (db *DB) Scratch(ctx context.Context, h *Hypertable, b *Blueprint, s task.Slice) (*Hypertable, *Chunk, error) {
+	if _, err := db.Exec(ctx, strings.Join(b.Table, ";")); err != nil {
+		return nil, nil, db.Wrap(err, "create table %s", b.Name)
+	}
+	d := h.Dimensions[0]
+	from, until := s.Bounds()
+	args := fmt.Sprintf("%s::regclass, %s::name, chunk_time_interval => %d::bigint, create_default_indexes => false",
+		pg.Literal(b.Name), pg.Literal(d.Column), until-from)
+	if !d.Func.IsZero() {
+		args += ", time_partitioning_func => " + pg.Literal(pg.Ident(d.Func.Schema, d.Func.Name)) + "::regproc"
+	}
+	if _, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "create_hypertable")+"("+args+")"); err != nil {
+		return nil, nil, db.Wrap(err, "create hypertable %s", b.Name)
+	}
+	scratch := *h
+	scratch.Dimensions = h.Dimensions[:1]
+	if err := db.QueryRow(ctx, `select h.id, c.oid, n.nspname, c.relname
+            from pg_class c
+            join pg_namespace n on n.oid = c.relnamespace
+            join _timescaledb_catalog.hypertable h on h.schema_name = n.nspname and h.table_name = c.relname
+            where c.oid = $1::text::regclass`, b.Name).
+		Scan(&scratch.ID, &scratch.OID, &scratch.Name.Schema, &scratch.Name.Name); err != nil {
+		return nil, nil, db.Wrap(err, "hypertable %s", b.Name)
+	}
+	if _, _, err := db.CreateChunk(ctx, &scratch, []task.Slice{s}); err != nil {
+		return nil, nil, err
+	}
+	c, err := db.ChunkOf(ctx, &scratch, []task.Slice{s})
+	return &scratch, c, err
+}
+
+// OwnSettings returns the settings of a hypertable, nil for none, and those of its
+// sparse indexes that the user asked for.
+func (db *DB) OwnSettings(ctx context.Context, h *Hypertable) (own *Settings, configured []SparseIndex, err error) {
+	if own, err = db.HypertableSettings(ctx, h); err != nil || own == nil {
+		return nil, nil, err
+	}
+	configured, err = own.Sparse(true)
+	return own, configured, db.Wrap(err, "compression settings of %s", h.Name)
+}
+
+// SetSettings gives a hypertable these compression settings.
+func (db *DB) SetSettings(ctx context.Context, h *Hypertable, s *Settings, sparse []SparseIndex) error {
+	_, err := db.Exec(ctx, "alter table "+pg.Ident(h.Name.Schema, h.Name.Name)+" set ("+db.SettingsSQL(s, sparse)+")")
+	return db.Wrap(err, "compression settings of %s", h.Name)
+}
+
+// ResetSettings gives a hypertable its own settings back after SetSettings, and
+// reports whether they are as they were.
+func (db *DB) ResetSettings(ctx context.Context, h *Hypertable, own *Settings, configured []SparseIndex) (bool, error) {
+	table := pg.Ident(h.Name.Schema, h.Name.Name)
+	var sql []string
+	if db.ListsSparseIndexes() {
+		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_index)")
+	}
+	if own.OrderBy == nil || own.SegmentBy == nil && db.ListsSparseIndexes() {
+		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)")
+	}
+	if own.OrderBy != nil || own.SegmentBy != nil || len(configured) > 0 {
+		sql = append(sql, "alter table "+table+" set ("+db.SettingsSQL(own, configured)+")")
+	}
+	for _, s := range sql {
+		if _, err := db.Exec(ctx, s); err != nil {
+			return false, db.Wrap(err, "compression settings of %s", h.Name)
+		}
+	}
+	now, err := db.HypertableSettings(ctx, h)
+	return now != nil && now.Same(own), err
+}
+
+// Differs says in what the compressed relation and the settings of a chunk are not
+// those of b; "" for nothing.
+func (db *DB) Differs(ctx context.Context, c *Chunk, b *Built) (string, error) {
+	if c == nil || c.RelationOID == 0 {
+		return "the target's chunk has no compressed relation", nil
+	}
+	have, _, err := db.RelationColumns(ctx, c.RelationOID)
+	if err != nil {
+		return "", err
+	}
+	if differs, same := SameColumns(b.Kept, have); !same {
+		return "the target's compressed relation has " + differs, nil
+	}
+	s, err := db.ChunkSettings(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if s == nil || !s.SameLayout(&b.Settings) {
+		return "the target's chunk has other compression settings", nil
+	}
+	if !db.ListsSparseIndexes() {
+		return "", nil
+	}
+	sparse, err := s.Sparse(false)
+	switch {
+	case err != nil:
+		return err.Error(), nil
+	case !SameSparse(sparse, b.Sparse):
+		return "the target's chunk has other sparse indexes", nil
+	}
+	return "", nil
+}
+
+// Foreign says which column of the relation cannot be one of a compressed relation
+// of the hypertable with these columns; "" for none.
+func (r *Relation) Foreign(mine []RelationColumn) string {
+	byName, collations := map[string]RelationColumn{}, map[string]bool{"": true}
+	known := map[string]bool{CompressedData: true, BloomType: true, "integer": true}
+	for _, c := range mine {
+		byName[c.Name], known[c.Type], collations[c.Collation] = c, true, true
+	}
+	for _, c := range r.Columns {
+		_, user := byName[c.Name]
+		segment := slices.Contains(r.Settings.SegmentBy, c.Name)
+		delete(byName, c.Name)
+		switch {
+		case !user && c.Index == nil && c.Name != metaPrefix+"count" && c.Name != metaPrefix+"sequence_num":
+			return fmt.Sprintf("the target has no column %q", c.Name)
+		case !known[c.Type], user && !segment && c.Type != CompressedData:
+			return fmt.Sprintf("type %s of column %q is not the target's", c.Type, c.Name)
+		case !collations[c.Collation]:
+			return fmt.Sprintf("column %q has collation %s, the target another one", c.Name, c.Collation)
+		}
+	}
+	for name := range byName {
+		return fmt.Sprintf("column %q exists only on the target", name)
+	}
+	return ""
+}
+
+// SameKind reports whether two relations have the same columns, indexes and
+// settings.
+func (r *Relation) SameKind(o *Relation) bool {
+	return reflect.DeepEqual(r.Columns, o.Columns) && reflect.DeepEqual(r.Indexes, o.Indexes) &&
+		r.Settings.Same(&o.Settings)
+}

@@ -1,0 +1,22 @@
+package tsdb
+
+import (
+	"context"
+	_ "embed"
+)
+
+//go:embed dependents.sql
+var dependentsSQL string
+
+// Dependents are who is concerned by the rows of a hypertable.
+type Dependents struct {
+	OnInsert, OnDelete []string // the users' row triggers
+	Aggregated         bool     // a continuous aggregate is on it
+	ReferencedKey      []string // the columns of a key that another table references; nil for none
+}
+
+// Dependents looks them up.
+func (db *DB) Dependents(ctx context.Context, h *Hypertable) (d Dependents, err error) {
+	err = db.QueryRow(ctx, dependentsSQL, h.OID, h.ID).Scan(&d.OnInsert, &d.OnDelete, &d.Aggregated, &d.ReferencedKey)
+	return d, db.Wrap(err, "triggers, aggregates and keys of %s", h.Name)
+}
