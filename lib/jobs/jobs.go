@@ -54,8 +54,30 @@ func Resume(ctx context.Context, db *tsdb.DB) (resumed, gone []*tsdb.Job, err er
 }
 
 func schedule(ctx context.Context, db *tsdb.DB, tx pgx.Tx, id int32, scheduled bool) error {
-	_, err := tx.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "alter_job")+"($1::int, scheduled => $2::boolean)", id, scheduled)
+	alter, err := alterJob(ctx, db)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "select "+alter+" from _timescaledb_config.bgw_job j where j.id = $1::int", id, scheduled)
+	if pg.Code(err) == pg.NotSupported { // 2.21 and 2.22
+		return &pg.Error{Side: db.Side, Err: err, Hint: "this version of TimescaleDB cannot pause or resume the refresh policy of " +
+			"a continuous aggregate on top of another one: remove it (remove_continuous_aggregate_policy) and add it again after the backfill"}
+	}
 	return err
+}
+
+// alterJob is the call that schedules job j.id or not, by the parameter $2. Where
+// alter_job takes a time zone, it sets it to null unless it is given.
+func alterJob(ctx context.Context, db *tsdb.DB) (string, error) {
+	l, err := db.Language(ctx)
+	if err != nil {
+		return "", err
+	}
+	call := pg.Ident(db.ExtensionSchema, "alter_job") + "(j.id, scheduled => $2::boolean"
+	if l.Takes("alter_job", "timezone") {
+		call += ", timezone => j.timezone"
+	}
+	return call + ")", nil
 }
 
 // Statement is the SQL with which a user pauses the job.
@@ -64,5 +86,9 @@ func Statement(db *tsdb.DB, j *tsdb.Job) string {
 	if db.ExtensionSchema != "public" {
 		fn = pg.Ident(db.ExtensionSchema) + "." + fn
 	}
-	return fmt.Sprintf("select %s(%d, scheduled => false);", fn, j.ID)
+	zone := ""
+	if j.Zone != "" {
+		zone = ", timezone => " + pg.Literal(j.Zone)
+	}
+	return fmt.Sprintf("select %s(%d, scheduled => false%s);", fn, j.ID, zone)
 }

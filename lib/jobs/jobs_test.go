@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bf/lib/testdb"
+	"bf/lib/tsdb"
 )
 
 const schema = `
@@ -19,7 +20,7 @@ select create_hypertable('m', 't', chunk_time_interval => interval '1 day'), cre
 alter table m set (timescaledb.compress);
 create materialized view hourly with (timescaledb.continuous) as select time_bucket('1 hour', t) as b, sum(v) from m group by 1 with no data;
 select add_retention_policy('other', interval '100 years');
-select add_retention_policy('m', interval '100 years'), add_compression_policy('m', interval '100 years'), add_reorder_policy('m', 'm_t_idx');
+select add_retention_policy('m', interval '100 years', initial_start => '2024-01-01 03:00+01', timezone => 'Europe/Berlin'), add_compression_policy('m', interval '100 years'), add_reorder_policy('m', 'm_t_idx');
 select add_continuous_aggregate_policy('hourly', null, interval '1 hour', interval '1 hour');
 select add_retention_policy('hourly', interval '100 years');
 insert into m select t, 1 from generate_series('2024-01-01 00:00+00'::timestamptz, '2024-01-03 00:00+00', '1 hour') t;`
@@ -40,10 +41,13 @@ func run(t *testing.T, source, target *testdb.DB, script string) (stderr string)
 	return errs.String()
 }
 
-// scheduled says of each policy whether it is.
+// zonedJob is the job that has a time zone.
+var zonedJob = [2]string{"policy_retention", "m"}
+
+// scheduled says of each policy whether it is, and in which time zone.
 func scheduled(t *testing.T, db *testdb.DB) string {
 	t.Helper()
-	return fmt.Sprint(db.Rows(t, "select job_id, proc_name, scheduled from timescaledb_information.jobs where proc_name like 'policy_%' and (config ? 'hypertable_id' or config ? 'mat_hypertable_id') order by 1"))
+	return fmt.Sprint(db.Rows(t, "select j.job_id, j.proc_name, j.scheduled, b.timezone from timescaledb_information.jobs j join _timescaledb_config.bgw_job b on b.id = j.job_id where j.proc_name like 'policy_%' and (j.config ? 'hypertable_id' or j.config ? 'mat_hypertable_id') order by 1"))
 }
 
 func contains(t *testing.T, text string, wanted ...string) {
@@ -78,7 +82,11 @@ func TestPauseAndResume(t *testing.T) {
 		said := run(t, source, target, stage)
 		for _, j := range [][2]string{{"policy_retention", "m"}, {"policy_compression", "m"}, {"policy_refresh_continuous_aggregate", "hourly"}, {"policy_retention", "hourly"}} {
 			kind, _, _ := strings.Cut(strings.TrimPrefix(j[0], "policy_"), "_")
-			contains(t, said, fmt.Sprintf("target: job %[1]s (%s of public.%s) is scheduled; to pause it: select alter_job(%[1]s, scheduled => false);", job(target, j[0], j[1]), kind, j[1]))
+			zone := ""
+			if j == zonedJob && tsdb.AtLeast(p.Target.Version, "2.14") {
+				zone = ", timezone => 'Europe/Berlin'" // else alter_job sets it to null
+			}
+			contains(t, said, fmt.Sprintf("target: job %[1]s (%s of public.%s) is scheduled; to pause it: select alter_job(%[1]s, scheduled => false%[4]s);", job(target, j[0], j[1]), kind, j[1], zone))
 		}
 		for _, kind := range []string{"retention", "compression"} {
 			contains(t, said, fmt.Sprintf("source: job %s (%s of public.m) is scheduled and can change chunks", job(source, "policy_"+kind, "m"), kind))
@@ -106,7 +114,7 @@ func TestPauseAndResume(t *testing.T) {
 		run(t, source, target, stage+" --pause-jobs")
 		gone := job(target, "policy_retention", "hourly")
 		target.Exec(t, "select delete_job("+gone+")")
-		before = strings.Replace(before, " ["+gone+" policy_retention t]", "", 1)
+		before = strings.Replace(before, " ["+gone+" policy_retention t NULL]", "", 1)
 		said = run(t, source, target, "bf-clean --force")
 		contains(t, said, "job "+gone+" (retention of public.hourly) was paused and is not there any more")
 		if now := scheduled(t, target); now != before {

@@ -20,7 +20,8 @@ type Job struct {
 	Kind      string    // "refresh", "retention", "compression" or "reorder"
 	Of        task.Name // the hypertable or the view
 	Scheduled bool
-	Running   bool // at the moment
+	Running   bool   // at the moment
+	Zone      string // time zone of its schedule that alter_job has to be given; mostly none
 }
 
 // The kinds of jobs that drop chunks or rewrite them.
@@ -46,7 +47,7 @@ func (db *DB) Jobs(ctx context.Context, hs []*Hypertable) ([]*Job, error) {
 	jobs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Job, error) {
 		var j Job
 		var id int32
-		err := r.Scan(&j.ID, &j.Kind, &id, &j.Scheduled, &j.Running)
+		err := r.Scan(&j.ID, &j.Kind, &id, &j.Scheduled, &j.Running, &j.Zone)
 		j.Kind, _, _ = strings.Cut(strings.TrimPrefix(j.Kind, "policy_"), "_")
 		if h := of[id]; h != nil {
 			j.Of = h.Label()
