@@ -1,6 +1,7 @@
 -- Where bf-load does not keep the order of locks, a line each. $1: class of the
--- turn's advisory lock; $2: milliseconds that may be waited with a strong lock; $3:
--- class of the lock of those that hold them as long as nobody waits.
+-- turn's advisory lock; $2: milliseconds after which a wait with a strong lock is
+-- taken for one without end; $3: class of the lock of those that hold them as long as
+-- nobody waits.
 --
 -- Strong is what keeps readers, writers or new chunks out of a hypertable (rank 3)
 -- or readers and writers out of a chunk, or its compressed relation (rank 4).
@@ -26,7 +27,7 @@ with loads as (
 select format('%s on a %s is held without the turn: %s', s.mode, case s.rank when 3 then 'hypertable' else 'chunk' end, left(s.query, 100))
 from strong s where not exists (select from locks t where t.pid = s.pid and t.rank = 2 and t.granted)
 union all
-select format('waits for %s of rank %s with %s of rank %s for %s: %s', w.mode, w.rank, s.mode, s.rank,
-              case when w.rank <= s.rank and w.rank < 4 then 'a moment, which is out of order' else 'too long' end, left(s.query, 100))
+select format('waits for %s of rank %s with %s of rank %s, for %s: %s', w.mode, w.rank, s.mode, s.rank,
+              case when w.rank <= s.rank and w.rank < 4 then 'a moment, which is out of order' else 'ever' end, left(s.query, 100))
 from locks w join strong s using (pid)
 where not w.granted and (w.rank <= s.rank and w.rank < 4 and w.relation is distinct from s.relation or w.waited > $2)
