@@ -14,7 +14,7 @@ import (
 // marks the chunk: what is in the task's range has to be gone by then.
 
 // notCopied says that rows of the source are hidden there, and what helps.
-func (ld *load) notCopied() string {
+func notCopied(ld *load) string {
 	if ld.image.Hidden == 0 {
 		return ""
 	}

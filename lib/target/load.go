@@ -108,13 +108,13 @@ func (ld *load) open(ctx context.Context) error {
 	if ld.ht == nil {
 		return fault(ld.task.Target().String(), "create it as on the source and run bf-stage again", "is not there any more")
 	}
-	if err := ld.checkColumns(); err != nil {
+	if err := checkColumns(ld.ht, ld.header); err != nil {
 		return err
 	}
 	if ld.image, err = image(ld.header); err != nil {
 		return malformed(ld.task, err)
 	}
-	ld.result.Hidden, ld.result.Message = ld.image.Hidden, ld.notCopied()
+	ld.result.Hidden, ld.result.Message = ld.image.Hidden, notCopied(ld)
 	ld.refreeze = ld.image.Frozen
 	if err := (unbinder{ld}).all(ctx); err != nil {
 		return err
@@ -158,15 +158,15 @@ func image(h *stream.Header) (*tsdb.Image, error) {
 }
 
 // checkColumns refuses data that the target's table cannot take.
-func (ld *load) checkColumns() error {
+func checkColumns(ht *tsdb.Hypertable, h *stream.Header) error {
 	refuse := func(format string, args ...any) error {
-		return fault(ld.ht.Label().String(), "make the columns as on the source and run bf-stage again", format, args...)
+		return fault(ht.Label().String(), "make the columns as on the source and run bf-stage again", format, args...)
 	}
 	mine := map[string]pg.Column{}
-	for _, c := range ld.ht.Columns {
+	for _, c := range ht.Columns {
 		mine[c.Name] = c
 	}
-	for _, p := range ld.header.Parts {
+	for _, p := range h.Parts {
 		if p.Relation != stream.Rows {
 			continue
 		}
