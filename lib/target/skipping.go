@@ -49,7 +49,7 @@ func (u unbinder) one(ctx context.Context, c *tsdb.Chunk) error {
 	case empty:
 		return u.remake(ctx, c)
 	case c.IsCompressed():
-		err = marker{u.load}.markChunk(ctx, c)
+		err = marker(u).markChunk(ctx, c)
 	case !many:
 		err = u.throughCompression(ctx, c)
 	}
@@ -88,7 +88,7 @@ func (u unbinder) throughCompression(ctx context.Context, c *tsdb.Chunk) error {
 		}
 		compressed, err := u.Chunk(ctx, c.Name)
 		if err == nil {
-			err = marker{u.load}.mark(ctx, compressed)
+			err = marker(u).mark(ctx, compressed)
 		}
 		if err == nil {
 			err = u.Decompress(ctx, c)
