@@ -148,7 +148,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 				return "", false, o.db.Wrap(err, "look into chunk %s", own.Name)
 			}
 		}
-		if certain := o.byRows || c.ByRows || o.dependents.Aggregated || held; certain || c.Grown {
+		if certain := o.byRows || c.ByRows || o.dependents.Aggregated || held; certain || c.Grown || !o.mayBuild {
 			return task.LooseReferenced, !certain, nil
 		}
 	}
