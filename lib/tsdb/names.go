@@ -2,6 +2,7 @@ package tsdb
 
 import (
 	"context"
+	_ "embed"
 	"fmt"
 	"strings"
 
@@ -14,7 +15,7 @@ import (
 // and its indexes the names that the server's own have: people and their scripts look
 // for compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
 // numbers are known only once it is attached. A name that is taken is left to whoever
-// has it.
+// has it. c is the chunk as it is then: it is locked, so that no question is asked twice.
 func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
 	native := "select relname || '_compressed' from pg_class where oid = $1"
 	if db.columns["chunk.compressed_chunk_id"] {
@@ -22,10 +23,6 @@ func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
             where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2) and $1::oid is not null`
 	} else {
 		native += " and $2::int is not null"
-	}
-	c, err := db.Chunk(ctx, c.Name)
-	if err != nil || c == nil || c.RelationOID == 0 {
-		return err
 	}
 	var name string
 	if err := db.QueryRow(ctx, native, c.OID, c.ID).Scan(&name); err != nil {
@@ -57,21 +54,17 @@ func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
 	return nil
 }
 
+//go:embed rename.sql
+var renameSQL string
+
 // rename renames a relation unless there is one of that name, or its own cannot be
 // told: in a database of SQL_ASCII the server cuts names within characters.
 func (db *DB) rename(ctx context.Context, oid uint32, kind, to string) error {
-	var broken bool
-	if err := db.QueryRow(ctx, "select getdatabaseencoding() = 'SQL_ASCII' and relname ~ '[^ -~]' from pg_class where oid = $1", oid).Scan(&broken); err != nil || broken {
+	var from *string
+	err := db.QueryRow(ctx, renameSQL, oid, to).Scan(&from)
+	if err != nil || from == nil {
 		return db.Wrap(err, "name of relation %d", oid)
 	}
-	from, err := db.RelationName(ctx, oid)
-	if err != nil {
-		return err
-	}
-	var taken bool
-	if err := db.QueryRow(ctx, "select exists (select from pg_class c where relname = $2 and relnamespace = (select relnamespace from pg_class where oid = $1))", oid, to).Scan(&taken); err != nil || taken {
-		return db.Wrap(err, "name of %s", from)
-	}
-	_, err = db.Exec(ctx, fmt.Sprintf("alter %s %s rename to %s", kind, from, pg.Ident(to)))
-	return db.Wrap(err, "rename %s", from)
+	_, err = db.Exec(ctx, fmt.Sprintf("alter %s %s rename to %s", kind, *from, pg.Ident(to)))
+	return db.Wrap(err, "rename %s", *from)
 }
