@@ -13,8 +13,8 @@
 -- enum hashes its OID, which differs between databases. So a type is hashed by
 -- its own function only if that tells all its values apart; floats with the
 -- sign of zero, bigint with its upper half; other built-in types by the bytes
--- that binary COPY sends, or by their text. Nondeterministic collations compare by ICU's sort keys, which
--- change with its version.
+-- that binary COPY sends, or by their text. Nondeterministic collations compare by
+-- ICU's sort keys, which change with its version.
 with recursive part(attrelid, attnum, typ) as (
     select a.attrelid, a.attnum, a.atttypid
     from pg_attribute a

@@ -161,7 +161,7 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 		if err != nil {
 			return "", false, err
 		}
-		if slices.ContainsFunc(o.t.Columns, func(c pg.Column) bool { return !c.NotNull && slices.Contains(missing, c.Name) }) {
+		if o.t.AnyNullable(missing) {
 			return task.LooseDefault, true, nil
 		}
 	}

@@ -152,7 +152,7 @@ func (k marker) decompressBoundary(ctx context.Context) error {
 		if at == "" {
 			continue
 		}
-		// Never true, but the server does not knok. (No system column instead: 2.11
+		// Never true, but the server does not know. (No system column instead: 2.11
 		// crashes over one.)
 		where := " where " + pg.Ident(k.task.Range.Column) + " = " + at + " and random() < 0"
 		err = k.briefly(ctx, func() error { return k.deleteFromAll(ctx, where) })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"bf/lib/pg"
 )
@@ -28,9 +27,7 @@ func (w *rowsInto) compressQuietly(ctx context.Context) (done bool, note string,
 	if err != nil {
 		return false, "", err
 	}
-	if slices.ContainsFunc(w.ht.Columns, func(c pg.Column) bool {
-		return !c.NotNull && slices.Contains(missing, c.Name)
-	}) {
+	if w.ht.AnyNullable(missing) {
 		return false, "", nil // NULLs would become the default
 	}
 	err = w.savepoint(ctx, func() error { return w.Unattended(ctx, func() error { return w.compressAgain(ctx) }) })

@@ -191,3 +191,8 @@ func (h *Hypertable) Stricter(has []string) string {
 	}
 	return ""
 }
+
+// AnyNullable reports whether one of these columns may hold NULL.
+func (h *Hypertable) AnyNullable(names []string) bool {
+	return slices.ContainsFunc(h.Columns, func(c pg.Column) bool { return !c.NotNull && slices.Contains(names, c.Name) })
+}
