@@ -64,7 +64,7 @@ func (t *Task) UnmarshalJSON(b []byte) error {
 			return fmt.Errorf(`field "v" is no number`)
 		}
 	}
-	if v != Version {
+	if v != Version && v != VersionOther {
 		*t = Task{V: v}
 		return t.Validate()
 	}

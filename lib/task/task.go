@@ -3,7 +3,7 @@
 // chunk. It knows nothing of databases.
 //
 // A record names a source relation (the chunk), the row range to copy and the
-// hypertable it belongs to. Everything in it is a structured value: no field
+// hypertable it belongs to. Records of other sources than chunks have a Kind. Everything in it is a structured value: no field
 // is ever used as SQL text.
 package task
 
@@ -16,8 +16,10 @@ import (
 	"strings"
 )
 
-// Version is the major version of the record format. A reader refuses a record
-// of another major version and keeps the fields it does not know.
+// Version is the major version of the record format: of records of chunks, which
+// have been the same since the first release, and of all records that are no tasks.
+// A reader refuses a record of another major version and keeps the fields it does
+// not know.
 const Version = 1
 
 // Name is a schema-qualified name of a relation, unquoted as the catalogs
@@ -109,18 +111,26 @@ type Task struct {
 	// Task is the task's number in __backfill.task on the target; zero in a
 	// plan that is not recorded yet.
 	Task int64 `json:"task,omitempty"`
-	// Hypertable is the hypertable on the source. The target's has the same
-	// name unless View is set.
+	// Kind is what the source is: KindChunk or one of the others.
+	Kind string `json:"kind,omitempty"`
+	// Hypertable is the hypertable on the source (of a slice the relation that is
+	// read). The target's has the same name unless View or Into is set.
 	Hypertable Name `json:"hypertable"`
+	// Into is the hypertable on the target where it has another name; never of a chunk.
+	Into *Name `json:"into,omitempty"`
 	// View is the user view of the continuous aggregate whose materialization
 	// hypertable this is. The two sides may use other names and ids for the
 	// hypertable behind it: it is mapped by the view.
 	View *Name `json:"view,omitempty"`
-	// Chunk is the chunk on the source.
+	// Chunk is the chunk on the source; of a slice the same as Hypertable.
 	Chunk Name `json:"chunk"`
-	// Slices has one entry per dimension, the primary dimension first.
+	// Slices has one entry per dimension, the primary dimension first. Of a record
+	// that is of no chunk it is the extent of a chunk of the target, in the primary
+	// dimension alone.
 	Slices []Slice `json:"slices"`
 	Range  Range   `json:"range"`
+	// Scan says how a source that is no chunk is read.
+	Scan *Scan `json:"scan,omitempty"`
 	// Origin is the database that the task was staged from (system identifier and
 	// OID). A dump from another one would not find the chunk and call it dropped.
 	Origin string `json:"origin,omitempty"`
@@ -143,32 +153,54 @@ type Task struct {
 	Extra map[string]json.RawMessage `json:"-"`
 }
 
+// RecordVersion is the version that a record of its kind has.
+func (t *Task) RecordVersion() int {
+	if t.Kind == KindChunk {
+		return Version
+	}
+	return VersionOther
+}
+
 // Target says which relation of the target the task writes to, as its users
 // name it: the view for a continuous aggregate, else the hypertable.
 func (t *Task) Target() Name {
-	if t.View != nil {
+	switch {
+	case t.View != nil:
 		return *t.View
+	case t.Into != nil:
+		return *t.Into
 	}
 	return t.Hypertable
+}
+
+// What names what the task copies, in messages: a chunk, or a range of something else.
+func (t *Task) What() string {
+	if t.Kind == KindChunk {
+		return "chunk " + t.Chunk.String()
+	}
+	return t.Hypertable.String() + " " + t.Range.String()
 }
 
 // String names the task in messages.
 func (t *Task) String() string {
 	if t.Task == 0 {
-		return "chunk " + t.Chunk.String()
+		return t.What()
 	}
-	return fmt.Sprintf("task %d (chunk %s)", t.Task, t.Chunk)
+	return fmt.Sprintf("task %d (%s)", t.Task, t.What())
 }
 
 // SameWork reports whether two records ask for the same rows of the same chunk
 // to go to the same place. If not, it returns the first difference in words.
 func (t *Task) SameWork(o *Task) (string, bool) {
 	switch {
+	case t.Kind != o.Kind:
+		return fmt.Sprintf("kind is %q, staged as %q", t.Kind, o.Kind), false
 	case t.Chunk != o.Chunk:
 		return fmt.Sprintf("chunk is %s, staged as %s", t.Chunk, o.Chunk), false
 	case t.Hypertable != o.Hypertable:
 		return fmt.Sprintf("hypertable is %s, staged as %s", t.Hypertable, o.Hypertable), false
-	case (t.View == nil) != (o.View == nil):
+	case (t.View == nil) != (o.View == nil), (t.Into == nil) != (o.Into == nil),
+		t.Into != nil && *t.Into != *o.Into:
 		return fmt.Sprintf("writes to %s, staged to write to %s", t.Target(), o.Target()), false
 	case t.View != nil && *t.View != *o.View:
 		return fmt.Sprintf("continuous aggregate is %s, staged as %s", t.View, o.View), false
@@ -186,26 +218,76 @@ func (t *Task) SameWork(o *Task) (string, bool) {
 				s.Column, s.From, s.Until, o.Slices[i].From, o.Slices[i].Until), false
 		}
 	}
+	if d := sameScan(t.Scan, o.Scan); d != "" {
+		return d, false
+	}
 	return "", true
 }
 
 // Validate checks that a record read from outside is complete: version, names,
 // integer bounds in order. It does not look at any database.
 func (t *Task) Validate() error {
-	if t.V != Version {
-		if t.V == 0 {
-			return errors.New(`no version: not a bf task record (field "v" is missing)`)
-		}
-		return fmt.Errorf("record version %d: this bf reads version %d", t.V, Version)
+	if t.V == 0 {
+		return errors.New(`no version: not a bf task record (field "v" is missing)`)
 	}
-	if t.Chunk.Schema == "" || t.Chunk.Name == "" {
+	if t.V != Version && t.V != VersionOther {
+		return fmt.Errorf("record version %d: this bf reads versions %d and %d", t.V, Version, VersionOther)
+	}
+	if err := t.validateKind(); err != nil {
+		return err
+	}
+	if err := t.validateNames(); err != nil {
+		return err
+	}
+	if t.Task < 0 {
+		return fmt.Errorf("task number %d is negative", t.Task)
+	}
+	if err := t.validateRanges(); err != nil {
+		return err
+	}
+	return t.Scan.validate(t.Kind)
+}
+
+// validateKind checks that the record has the version of its kind, and what goes
+// with chunks alone or with the other kinds alone.
+func (t *Task) validateKind() error {
+	switch t.Kind {
+	case KindChunk, KindSlice, KindCSV, KindExec:
+	default:
+		return fmt.Errorf("kind %q: this bf does not know it", t.Kind)
+	}
+	switch chunk := t.Kind == KindChunk; {
+	case t.V != t.RecordVersion() && chunk:
+		return fmt.Errorf("record version %d without a kind", t.V)
+	case t.V != t.RecordVersion():
+		return fmt.Errorf("kind %q in a record of version %d", t.Kind, t.V)
+	case chunk && (t.Into != nil || t.Scan != nil):
+		return errors.New("fields into and scan do not go with a chunk")
+	case !chunk && t.View != nil:
+		return fmt.Errorf("field view does not go with kind %q", t.Kind)
+	case !chunk && len(t.Slices) > 1:
+		return fmt.Errorf("%d dimension slices do not go with kind %q", len(t.Slices), t.Kind)
+	}
+	return nil
+}
+
+func (t *Task) validateNames() error {
+	// Files and commands have no schema.
+	inDatabase := t.Kind == KindChunk || t.Kind == KindSlice
+	if t.Chunk.Name == "" || inDatabase && t.Chunk.Schema == "" {
 		return errors.New("no chunk: schema and name are required")
 	}
-	if t.Hypertable.Schema == "" || t.Hypertable.Name == "" {
+	if t.Hypertable.Name == "" || inDatabase && t.Hypertable.Schema == "" {
 		return errors.New("no hypertable: schema and name are required")
 	}
 	if t.View != nil && (t.View.Schema == "" || t.View.Name == "") {
 		return errors.New("view without schema and name")
+	}
+	if t.Into != nil && (t.Into.Schema == "" || t.Into.Name == "") {
+		return errors.New("into without schema and name")
+	}
+	if !inDatabase && t.Into == nil {
+		return fmt.Errorf("no into: kind %q needs it", t.Kind)
 	}
 	to := t.Target()
 	names := []string{t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, to.Schema, to.Name}
@@ -217,9 +299,10 @@ func (t *Task) Validate() error {
 			return errors.New("name with a NUL byte")
 		}
 	}
-	if t.Task < 0 {
-		return fmt.Errorf("task number %d is negative", t.Task)
-	}
+	return nil
+}
+
+func (t *Task) validateRanges() error {
 	if len(t.Slices) == 0 {
 		return errors.New("no dimension slices")
 	}

@@ -1,0 +1,118 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// VersionOther is the version of the records whose source is no chunk. Tools that
+// know chunks only would take such a record for a chunk that was dropped, and
+// complete it without a row: they refuse the version.
+const VersionOther = 2
+
+// The kinds of records; a chunk's has none.
+const (
+	KindChunk = ""
+	KindSlice = "slice" // of a relation of PostgreSQL that is no hypertable: Hypertable and Chunk name it
+	KindCSV   = "csv"   // of CSV files
+	KindExec  = "exec"  // what a command prints
+)
+
+// Scan says how the rows of a record that is of no chunk are read.
+type Scan struct {
+	// By is ByRange or ByBlocks.
+	By string `json:"by,omitempty"`
+	// Rows is how many rows were counted in the blocks when the task was staged. A
+	// dump that finds another number fails: the map is not true any more.
+	Rows int64 `json:"rows,omitempty,string"`
+	// Relations are those that may hold rows of the range: the relation itself, its
+	// partitions or the children that inherit from it. Each is read alone (ONLY).
+	Relations []Leaf `json:"relations,omitempty"`
+}
+
+// How a Scan finds the rows.
+const (
+	ByRange  = "range"  // by a condition on the time column
+	ByBlocks = "blocks" // and by the blocks that hold them
+)
+
+// Leaf is a relation that holds rows itself.
+type Leaf struct {
+	Name
+	// Filenode is that of the table when its blocks were mapped; a rewritten table
+	// has another one. Empty by range.
+	Filenode string `json:"filenode,omitempty"`
+	// Blocks are ranges of blocks "first-last", the last one exclusive.
+	Blocks []Blocks `json:"blocks,omitempty"`
+}
+
+// Blocks is a range of blocks of a table: First inclusive, Until exclusive.
+type Blocks struct{ First, Until uint32 }
+
+// MarshalText writes first-until.
+func (b Blocks) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%d-%d", b.First, b.Until), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (b *Blocks) UnmarshalText(text []byte) error {
+	first, until, _ := strings.Cut(string(text), "-")
+	lo, err := strconv.ParseUint(first, 10, 32)
+	if err == nil {
+		var hi uint64
+		if hi, err = strconv.ParseUint(until, 10, 32); err == nil && lo < hi {
+			*b = Blocks{uint32(lo), uint32(hi)}
+			return nil
+		}
+	}
+	return fmt.Errorf("blocks %q: not first-until", text)
+}
+
+// sameScan is the difference of two scans in words, "" if there is none.
+func sameScan(a, b *Scan) string {
+	switch {
+	case (a == nil) != (b == nil):
+		return "only one of them says how it is read"
+	case a == nil:
+		return ""
+	case a.By != b.By:
+		return fmt.Sprintf("read by %s, staged to be read by %s", a.By, b.By)
+	case a.Rows != b.Rows:
+		return fmt.Sprintf("%d rows in its blocks, staged with %d", a.Rows, b.Rows)
+	case !slices.EqualFunc(a.Relations, b.Relations, func(x, y Leaf) bool {
+		return x.Name == y.Name && x.Filenode == y.Filenode && slices.Equal(x.Blocks, y.Blocks)
+	}):
+		return "other relations or blocks than staged"
+	}
+	return ""
+}
+
+// validate checks a scan that was read from outside.
+func (s *Scan) validate(kind string) error {
+	switch {
+	case kind == KindSlice && s == nil:
+		return errors.New("no scan: a slice says how it is read")
+	case s == nil:
+		return nil
+	case kind == KindSlice && s.By != ByRange && s.By != ByBlocks:
+		return fmt.Errorf("scan by %q: neither range nor blocks", s.By)
+	case kind == KindSlice && len(s.Relations) == 0:
+		return errors.New("scan without relations")
+	case s.Rows < 0:
+		return fmt.Errorf("scan of %d rows", s.Rows)
+	}
+	for _, l := range s.Relations {
+		switch {
+		case l.Schema == "" || l.Name.Name == "":
+			return errors.New("relation of a scan without schema and name")
+		case strings.ContainsRune(l.Schema+l.Name.Name, 0):
+			return errors.New("name with a NUL byte")
+		case s.By == ByBlocks && (l.Filenode == "" || len(l.Blocks) == 0):
+			return fmt.Errorf("relation %s of a scan by blocks without filenode or blocks", l.Name)
+		}
+	}
+	return nil
+}
