@@ -43,7 +43,7 @@ func clean(e *cli.Env, f *flags) error {
 		return err
 	}
 	defer db.Close()
-	if err := queue.Check(ctx, db.Conn); err != nil {
+	if err := queue.Check(ctx, db.Conn); err != nil && !errors.Is(err, queue.ErrOld) {
 		return err
 	}
 	if f.Jobs {

@@ -35,7 +35,7 @@ func TestManualRecords(t *testing.T) {
 		title string
 		types []any
 	}{
-		{records, "Ss", "Task", []any{task.Task{}, task.Slice{}, task.Range{}}},
+		{records, "Ss", "Task", []any{task.Task{}, task.Slice{}, task.Range{}, task.Scan{}, task.Leaf{}}},
 		{records, "Ss", "Result", []any{task.Result{}, task.Difference{}}},
 		{records, "Ss", "Progress", []any{queue.Progress{}}},
 		{records, "Ss", "Summary", []any{verify.Summary{}, verify.Column{}, verify.Values{}, verify.End{}}},

@@ -23,13 +23,17 @@ type Entry struct {
 }
 
 func scanEntry(r pgx.CollectableRow) (*Entry, error) {
-	e := Entry{Task: task.Task{V: task.Version}}
-	var vs, vn *string
+	var e Entry
+	var vs, vn, is, in *string
 	err := r.Scan(&e.Task.Task, &e.Chunk.Schema, &e.Chunk.Name, &e.Hypertable.Schema, &e.Hypertable.Name, &vs, &vn,
-		&e.Slices, &e.Range, &e.Origin, &e.LSN, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
+		&is, &in, &e.Kind, &e.Scan, &e.Slices, &e.Range, &e.Origin, &e.LSN, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
 	if vs != nil && vn != nil {
 		e.View = &task.Name{Schema: *vs, Name: *vn}
 	}
+	if is != nil && in != nil {
+		e.Into = &task.Name{Schema: *is, Name: *in}
+	}
+	e.V = e.RecordVersion()
 	return &e, err
 }
 
@@ -99,10 +103,16 @@ func Any(ctx context.Context, c *pg.Conn, s Selection) (any bool, err error) {
 	return any, filterError(c, err, s.Filter)
 }
 
+// The label of a task: the name that users of the target know.
+const (
+	labelSchema = "coalesce(view_schema, into_schema, hypertable_schema)"
+	labelName   = "coalesce(view_name, into_name, hypertable_name)"
+)
+
 // Labels lists the hypertables and views that have tasks.
 func Labels(ctx context.Context, c *pg.Conn) ([]task.Name, error) {
-	rows, err := c.Query(ctx, `select distinct coalesce(view_schema, hypertable_schema), coalesce(view_name, hypertable_name)
-        from __backfill.task order by 1, 2`)
+	rows, err := c.Query(ctx,
+		"select distinct "+labelSchema+", "+labelName+" from __backfill.task order by 1, 2")
 	if err != nil {
 		return nil, c.Wrap(err, "list tasks")
 	}
@@ -126,7 +136,7 @@ func (s Selection) where() (string, []any) {
 // matches is the condition that a task is of a hypertable or a view whose name
 // matches parameter n.
 func matches(n int) string {
-	return pg.NameMatches("coalesce(view_schema, hypertable_schema)", "coalesce(view_name, hypertable_name)", fmt.Sprintf("$%d", n))
+	return pg.NameMatches(labelSchema, labelName, fmt.Sprintf("$%d", n))
 }
 
 func filterError(c *pg.Conn, err error, filter string) error {

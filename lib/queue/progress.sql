@@ -4,7 +4,7 @@
 -- that were done last: their bytes divided by the time in which at least one of
 -- them was being copied. Pauses do not count.
 with task as (
-    select coalesce(view_schema, hypertable_schema) as schema, coalesce(view_name, hypertable_name) as name,
+    select coalesce(view_schema, into_schema, hypertable_schema) as schema, coalesce(view_name, into_name, hypertable_name) as name,
            worked, failed, verified, verify_message, est_bytes
     from __backfill.task
     where {which}

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -24,17 +25,27 @@ var (
 	retireSQL string
 	//go:embed conflicts.sql
 	conflictsSQL string
+	//go:embed origins.sql
+	originsSQL string
 )
 
-// Conflicts refuses a plan that cannot be added to the tasks: a plan of another
-// source database, because chunks of two databases have the same names; or one
-// that would leave a gap inside a chunk, because a chunk has one task with one
-// range.
+// Conflicts refuses a plan that cannot be added to the tasks: one of chunks of another
+// source database, because chunks of two databases have the same names; one of another
+// source for the same hypertable; or one that would leave a gap inside a chunk or a
+// slice, because each has one task with one range.
 func Conflicts(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) error {
 	var other string
 	var n int64
-	err := c.QueryRow(ctx, `select origin, count(*) from __backfill.task
-        where origin <> $1 and $1 <> '' group by 1 limit 1`, origin).Scan(&other, &n)
+	chunks, schemas, names := false, []string{}, []string{}
+	for _, t := range plan {
+		chunks = chunks || t.Kind == task.KindChunk
+		to := t.Target()
+		schemas, names = append(schemas, to.Schema), append(names, to.Name)
+	}
+	err := pgx.ErrNoRows
+	if origin != "" {
+		err = c.QueryRow(ctx, originsSQL, origin, chunks, schemas, names).Scan(&other, &n)
+	}
 	switch {
 	case err == nil:
 		return &pg.Error{Side: c.Side,
@@ -50,10 +61,12 @@ func Conflicts(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task
 // gaps refuses a plan with a range that neither overlaps nor adjoins the one
 // that its chunk is staged with.
 func gaps(ctx context.Context, c *pg.Conn, plan []*task.Task) error {
-	var schemas, names []string
+	keys := make([][]*string, 5)
 	bounds := make([][]int64, 4)
 	for _, t := range plan {
-		schemas, names = append(schemas, t.Chunk.Schema), append(names, t.Chunk.Name)
+		for i, s := range key(t) {
+			keys[i] = append(keys[i], s)
+		}
 		for i, s := range []string{t.Range.From, t.Range.Until, t.Slices[0].From, t.Slices[0].Until} {
 			b, err := task.Bound(s)
 			if err != nil {
@@ -62,7 +75,7 @@ func gaps(ctx context.Context, c *pg.Conn, plan []*task.Task) error {
 			bounds[i] = append(bounds[i], b)
 		}
 	}
-	rows, err := c.Query(ctx, conflictsSQL, schemas, names, bounds[0], bounds[1], bounds[2], bounds[3])
+	rows, err := c.Query(ctx, conflictsSQL, keys[0], keys[1], keys[2], keys[3], keys[4], bounds[0], bounds[1], bounds[2], bounds[3])
 	if err != nil {
 		return c.Wrap(err, "compare the plan with the tasks")
 	}
@@ -78,15 +91,30 @@ func gaps(ctx context.Context, c *pg.Conn, plan []*task.Task) error {
 	if len(gaps) > 1 {
 		more = fmt.Sprintf(" (and so with %d more)", len(gaps)-1)
 	}
+	if t.Kind != task.KindChunk {
+		return &pg.Error{Side: c.Side, Object: t.What(),
+			Err:  fmt.Errorf("is staged with %s, which is neither within that nor around it%s", &gaps[0].Staged, more),
+			Hint: "stage a range that covers both, or end that backfill with bf-clean first"}
+	}
 	return &pg.Error{Side: c.Side, Object: "chunk " + t.Chunk.String(),
 		Err:  fmt.Errorf("is staged with %s: %s would leave a gap%s", &gaps[0].Staged, &t.Range, more),
 		Hint: "stage a range that adjoins, or end that backfill with bf-clean first"}
 }
 
+// key is the task's key as column key has it, the slice null for a chunk, and the name
+// of the source.
+func key(t *task.Task) [5]*string {
+	if t.Kind == task.KindChunk {
+		return [5]*string{&t.Chunk.Schema, &t.Chunk.Name, nil, &t.Hypertable.Schema, &t.Hypertable.Name}
+	}
+	to := t.Target()
+	return [5]*string{&to.Schema, &to.Name, &t.Slices[0].From, &t.Hypertable.Schema, &t.Hypertable.Name}
+}
+
 // Recorded is what Record has done.
 type Recorded struct {
 	Staged  []*task.Task // new or changed
-	Retired []*task.Task // deleted, because other tasks copy their rows now; number and chunk only
+	Retired []*task.Task // deleted, because other tasks copy their rows now; number and names only
 }
 
 // Record adds a plan to the tasks, in the plan's order. Tasks that exist already
@@ -123,7 +151,7 @@ func copyPlan(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 	if _, err := tx.Exec(ctx, stagedSQL); err != nil {
 		return err
 	}
-	columns := []string{"n", "chunk_schema", "chunk_name", "hypertable_schema", "hypertable_name", "view_schema", "view_name",
+	columns := []string{"n", "kind", "into_schema", "into_name", "scan", "chunk_schema", "chunk_name", "hypertable_schema", "hypertable_name", "view_schema", "view_name",
 		"dimensions", "filter", "origin", "lsn", "snapshot", "rows_only", "est_bytes", "est_rows"}
 	rows := pgx.CopyFromSlice(len(plan), func(i int) ([]any, error) {
 		t := plan[i]
@@ -135,15 +163,20 @@ func copyPlan(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 		if err != nil {
 			return nil, err
 		}
-		var vs, vn *string
-		if t.View != nil {
-			vs, vn = &t.View.Schema, &t.View.Name
-		}
-		return []any{int64(i + 1), t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
+		vs, vn := nullName(t.View)
+		is, in := nullName(t.Into)
+		return []any{int64(i + 1), cmp.Or(t.Kind, "chunk"), is, in, t.Scan, t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
 			dims, filter, null(t.Origin), null(t.LSN), null(t.Snapshot), null(t.RowsOnly), t.Bytes, t.Rows}, nil
 	})
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "staged"}, columns, rows)
 	return err
+}
+
+func nullName(n *task.Name) (schema, name *string) {
+	if n == nil {
+		return nil, nil
+	}
+	return &n.Schema, &n.Name
 }
 
 func null(s string) *string {
@@ -172,7 +205,8 @@ func merge(ctx context.Context, tx pgx.Tx) (*Recorded, error) {
 	out := &Recorded{}
 	if out.Retired, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*task.Task, error) {
 		var t task.Task
-		return &t, r.Scan(&t.Task, &t.Chunk.Schema, &t.Chunk.Name)
+		err := r.Scan(&t.Task, &t.Kind, &t.Hypertable.Schema, &t.Hypertable.Name, &t.Chunk.Schema, &t.Chunk.Name, &t.Range)
+		return &t, err
 	}); err != nil {
 		return nil, err
 	}

@@ -4,16 +4,18 @@
 -- Conflicts). If it was done, it is pending again and copies all of the union.
 -- A chunk that was merged or split since, or whose hypertable or dimension was
 -- renamed, is planned anew; of its old range stays what is inside the new extent.
+-- Slices likewise; the plan knows best where their rows are, even if they are copied.
 with known as (
-    select t.priority, t.filter as old, s.*,
-           (t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.dimensions)
-               is distinct from (s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.dimensions) as changed,
+    select t.priority as number, t.filter as old, s.*,
+           (t.kind, t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.into_schema, t.into_name, t.dimensions)
+               is distinct from
+           (s.kind, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.into_schema, s.into_name, s.dimensions) as changed,
            greatest((t.filter->>'from')::bigint, (s.dimensions->0->>'from')::bigint)  as old_from,
            least((t.filter->>'until')::bigint, (s.dimensions->0->>'until')::bigint)   as old_until,
            (s.filter->>'from')::bigint                                                as new_from,
            (s.filter->>'until')::bigint                                               as new_until
     from __backfill.task t
-    join pg_temp.staged s using (chunk_schema, chunk_name)
+    join pg_temp.staged s on s.key = t.key
 ), union_of as (
     select k.*, k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
            k.filter || jsonb_strip_nulls(jsonb_build_object(
@@ -25,8 +27,9 @@ with known as (
                     old_from < old_until and old_until > new_until as higher from known) k
 ), updated as (
     update __backfill.task t
-    set hypertable_schema = u.hypertable_schema, hypertable_name = u.hypertable_name, view_schema = u.view_schema, view_name = u.view_name,
-        dimensions = u.dimensions,
+    set kind = u.kind, chunk_schema = u.chunk_schema, chunk_name = u.chunk_name,
+        hypertable_schema = u.hypertable_schema, hypertable_name = u.hypertable_name, view_schema = u.view_schema, view_name = u.view_name,
+        into_schema = u.into_schema, into_name = u.into_name, dimensions = u.dimensions, scan = u.scan,
         filter = u.wide || jsonb_build_object('partial',
             u.wide->>'from' <> u.dimensions->0->>'from' or u.wide->>'until' <> u.dimensions->0->>'until'),
         origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only, est_bytes = u.est_bytes, est_rows = u.est_rows,
@@ -35,24 +38,33 @@ with known as (
                             when t.worked is not null then 'staged again with a wider range' else t.copy_message end,
         failed = case when not u.changed then t.failed end
     from union_of u
-    where t.priority = u.priority and u.anew
+    where t.priority = u.number and u.anew
     returning t.priority
 ), renewed as ( -- a new snapshot for what is still to do
     update __backfill.task t
     set origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only
     from union_of u
-    where t.priority = u.priority and not u.anew and t.worked is null
+    where t.priority = u.number and not u.anew and t.worked is null and t.kind = 'chunk'
       and (t.origin, t.snapshot, t.rows_only) is distinct from (u.origin, u.snapshot, u.rows_only)
     returning t.priority
+), mapped as ( -- a new map of the same rows
+    update __backfill.task t
+    set origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, scan = u.scan
+    from union_of u
+    where t.priority = u.number and not u.anew and t.kind <> 'chunk'
+      and (u.new_from, u.new_until) = (u.old_from, u.old_until)
+      and (t.origin, t.snapshot, t.scan) is distinct from (u.origin, u.snapshot, u.scan)
+    returning t.priority, t.worked
 ), added as (
-    insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
-                                 dimensions, filter, origin, lsn, snapshot, rows_only, est_bytes, est_rows)
-    select s.chunk_schema, s.chunk_name, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name,
-           s.dimensions, s.filter, s.origin, s.lsn, s.snapshot, s.rows_only, s.est_bytes, s.est_rows
+    insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
+                                 into_schema, into_name, dimensions, filter, scan, origin, lsn, snapshot, rows_only,
+                                 est_bytes, est_rows)
+    select s.kind, s.chunk_schema, s.chunk_name, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name,
+           s.into_schema, s.into_name, s.dimensions, s.filter, s.scan, s.origin, s.lsn, s.snapshot, s.rows_only,
+           s.est_bytes, s.est_rows
     from pg_temp.staged s
-    where not exists (select from __backfill.task t
-                      where t.chunk_schema = s.chunk_schema and t.chunk_name = s.chunk_name)
+    where not exists (select from __backfill.task t where t.key = s.key)
     order by s.n
     returning priority
 )
-select priority from updated union all select priority from renewed union all select priority from added
+select priority from updated union all select priority from renewed union all select priority from mapped where worked is null union all select priority from added

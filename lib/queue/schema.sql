@@ -4,7 +4,7 @@
 create schema __backfill;
 
 create table __backfill.version (version int not null);
-insert into __backfill.version values (1);
+insert into __backfill.version values (2);
 
 create table __backfill.task (
     -- the task number; tasks are staged newest chunks first
@@ -37,7 +37,18 @@ create table __backfill.task (
     est_rows          bigint not null default 0,
     rows              bigint,    -- of the committed copy
     bytes             bigint,
-    unique (chunk_schema, chunk_name)
+    -- what the source is: 'chunk', or another kind of bf-records(5); of those, where
+    -- the rows go to if the target's hypertable has another name, and how they are read
+    kind              text not null default 'chunk',
+    into_schema       name,
+    into_name         name,
+    scan              jsonb,
+    -- a chunk has one task, and so has each slice of a hypertable of the target
+    key               text[] not null generated always as (case kind
+                          when 'chunk' then array[chunk_schema, chunk_name]::text[]
+                          else array[coalesce(into_schema, hypertable_schema), coalesce(into_name, hypertable_name),
+                                     dimensions->0->>'from']::text[] end) stored,
+    unique (key)
 );
 -- claiming a task takes the same time, however many there are
 create index on __backfill.task (priority) where worked is null;

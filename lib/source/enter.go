@@ -56,6 +56,10 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 			Err:  errors.New("was staged from another database than --source"),
 			Hint: "check --source; when the source has moved to a new server: bf-clean --force, then run bf-stage again"}
 	}
+	if t.Kind != task.KindChunk {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(),
+			Err: fmt.Errorf("this bf cannot read a source of kind %q", t.Kind), Hint: "use the bf that staged it"}
+	}
 	if err := replayed(ctx, db, t); err != nil {
 		return nil, nil, err
 	}
