@@ -60,6 +60,10 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.H
 		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(),
 			Err: fmt.Errorf("this bf cannot read a source of kind %q", t.Kind), Hint: "use the bf that staged it"}
 	}
+	if db.Plain() {
+		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: tsdb.ErrNoExtension,
+			Hint: "check --source; its chunks are read through the extension"}
+	}
 	if err := replayed(ctx, db, t); err != nil {
 		return nil, nil, err
 	}

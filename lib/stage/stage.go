@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bf/lib/pg"
@@ -82,6 +83,10 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	all, err := src.Hypertables(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if src.Plain() {
+		return nil, &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database),
+			Err: tsdb.ErrNoExtension, Hint: "check the database name"}
 	}
 	chosen, err := src.Choose(ctx, all, o.Choice)
 	if err != nil {

@@ -221,7 +221,7 @@ func (db *DB) Last(ctx context.Context, h *Hypertable, from, until int64) (v int
 
 func (db *DB) end(ctx context.Context, h *Hypertable, from, until int64, desc string) (v int64, ok bool, err error) {
 	d := &h.Dimensions[0]
-	where, err := db.between(d, task.FormatBound(from), task.FormatBound(until))
+	where, err := between(d, task.FormatBound(from), task.FormatBound(until))
 	if err != nil {
 		return 0, false, err
 	}
@@ -272,7 +272,7 @@ func (db *DB) Filled(ctx context.Context, h *Hypertable) ([]Span, error) {
 
 // Condition is the SQL condition for the hypertable's rows in the span.
 func (db *DB) Condition(h *Hypertable, s Span) (string, error) {
-	c, err := db.between(&h.Dimensions[0], task.FormatBound(s.From), task.FormatBound(s.Until))
+	c, err := between(&h.Dimensions[0], task.FormatBound(s.From), task.FormatBound(s.Until))
 	if c == "" {
 		c = "true"
 	}

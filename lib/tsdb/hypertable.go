@@ -57,6 +57,10 @@ type Hypertable struct {
 	Raw       int32 // the parent's materialization hypertable in a hierarchy
 	Finalized bool  // false for a legacy aggregate in partial form
 
+	// Relkind is set of a relation that is no hypertable (see PlainRelation): 'r', 'p', 'v',
+	// 'm' or 'f', as pg_class has it. It has no number, and one dimension.
+	Relkind string
+
 	// Version changes with whatever DDL changes about the hypertable. Known only
 	// of one that was looked up alone.
 	Version string
@@ -102,6 +106,9 @@ func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name
 // changed: a lane that copies thousands of chunks reads columns and dimensions
 // once, and still sees an ALTER TABLE between two chunks.
 func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hypertable, error) {
+	if db.Plain() {
+		return nil, nil
+	}
 	var id int32
 	var fingerprint string
 	err := db.QueryRow(ctx, strings.Replace(fingerprintSQL, "{which}", which, 1), args...).Scan(&id, &fingerprint)
@@ -124,6 +131,9 @@ func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hyper
 }
 
 func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) ([]*Hypertable, error) {
+	if db.Plain() {
+		return nil, nil
+	}
 	rows, err := db.Query(ctx, strings.Replace(hypertablesSQL, "{which}", which, 1), args...)
 	if err != nil {
 		return nil, db.Wrap(err, "list hypertables")

@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"bf/lib/pg"
-
-	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -23,12 +21,11 @@ var (
 	sessionSQL string
 )
 
-// DB is a connection to a database with TimescaleDB and what was found out
-// about it.
+// DB is a connection to a database and what was found out about it.
 type DB struct {
 	*pg.Conn
 	Postgres    int    // server_version_num
-	TimescaleDB string // version of the extension in this database
+	TimescaleDB string // version of the extension in this database; "" in a source without it
 	// Full is false for the Apache edition (license apache), which refuses
 	// create_chunk and knows no compression and no continuous aggregates.
 	Full      bool
@@ -56,15 +53,15 @@ type DB struct {
 	attaches *bool // what Attaches has found out
 }
 
-// Open connects to one side and probes it. It fails on a database without
-// TimescaleDB.
+// Open connects to one side and probes it. A target must have TimescaleDB, a source
+// need not: it has no hypertables then.
 func Open(ctx context.Context, side pg.Side, connString string, o pg.Options) (*DB, error) {
 	conn, err := pg.Connect(ctx, side, connString, o)
 	if err != nil {
 		return nil, err
 	}
 	db, err := On(ctx, conn)
-	if err != nil {
+	if err != nil && (side != pg.Source || !errors.Is(err, ErrNoExtension)) {
 		conn.Close()
 		return nil, err
 	}
@@ -86,10 +83,6 @@ func (db *DB) probe(ctx context.Context) error {
 	var columns []string
 	err := db.QueryRow(ctx, probeSQL).Scan(&db.Postgres, &db.TimescaleDB, &db.ExtensionSchema, &db.Functions,
 		&license, &db.Superuser, &db.Identity, &db.Origin, &db.LSN, &db.Standby, &columns)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: ErrNoExtension,
-			Hint: "check the database name; on a new target run: create extension timescaledb"}
-	}
 	if err != nil {
 		return db.Wrap(err, "probe")
 	}
@@ -109,8 +102,15 @@ func (db *DB) probe(ctx context.Context) error {
 		db.columns[c] = true
 	}
 	db.chunks = chunksOf(db.columns)
+	if db.Plain() {
+		return &pg.Error{Side: db.Side, Object: "database " + strconv.Quote(db.Config().Database), Err: ErrNoExtension,
+			Hint: "check the database name; on a new target run: create extension timescaledb"}
+	}
 	return nil
 }
+
+// Plain reports whether the database is without TimescaleDB.
+func (db *DB) Plain() bool { return db.TimescaleDB == "" }
 
 // Fn returns the quoted name of an internal function of TimescaleDB.
 func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }

@@ -3,10 +3,11 @@
 -- releases (chunk.relid replaced schema and table name, the link to the
 -- compressed relation moved to compression_settings, "dropped" went away).
 -- The internal functions live in _timescaledb_functions since 2.12; the old
--- names still exist there but warn at each call.
+-- names still exist there but warn at each call. A source need not have the
+-- extension: its version is empty then.
 select current_setting('server_version_num')::int                            as postgres,
-       e.extversion                                                           as timescaledb,
-       en.nspname                                                             as extension_schema,
+       coalesce(e.extversion, '')                                             as timescaledb,
+       coalesce(en.nspname, '')                                               as extension_schema,
        case when to_regprocedure('_timescaledb_functions.create_chunk(regclass,jsonb,name,name,regclass)') is not null
             then '_timescaledb_functions' else '_timescaledb_internal' end    as functions,
        coalesce(current_setting('timescaledb.license', true), '')             as license,
@@ -24,7 +25,7 @@ select current_setting('server_version_num')::int                            as 
              where c.relnamespace = to_regnamespace('_timescaledb_catalog')
                and c.relname in ('chunk', 'compression_settings', 'hypertable', 'continuous_agg', 'continuous_aggs_materialization_ranges',
                                'chunk_column_stats')) as columns
-from pg_extension e
-join pg_namespace en on en.oid = e.extnamespace
-join pg_roles r on r.rolname = current_user
-where e.extname = 'timescaledb'
+from pg_roles r
+left join pg_extension e on e.extname = 'timescaledb'
+left join pg_namespace en on en.oid = e.extnamespace
+where r.rolname = current_user

@@ -65,29 +65,16 @@ func (d *Dimension) HashFunc() task.Name {
 
 var typmod = regexp.MustCompile(`\(\d+\)`)
 
-// bound turns an internal bound into an SQL expression that can be compared
-// with expr. The conversion functions are immutable: the planner folds them
-// and may use an index.
-func (db *DB) bound(d *Dimension, internal int64) string {
-	v := fmt.Sprintf("'%d'::bigint", internal)
+// bound is an internal bound as a constant that can be compared with expr.
+func (d *Dimension) bound(v int64) string {
 	if d.Hash() {
-		return v
+		return literal("bigint", v)
 	}
-	switch d.RangeType {
-	case "timestamp with time zone":
-		return db.Fn("to_timestamp") + "(" + v + ")"
-	case "timestamp without time zone":
-		return db.Fn("to_timestamp_without_timezone") + "(" + v + ")"
-	case "date":
-		return db.Fn("to_date") + "(" + v + ")"
-	case "uuid":
-		return pg.Ident(db.ExtensionSchema, "to_uuidv7_boundary") + "(" + db.Fn("to_timestamp") + "(" + v + "))"
-	}
-	return v // integers of any width compare with bigint through the same index
+	return literal(d.RangeType, v)
 }
 
 // between is the condition for one dimension, "" when it has no bound.
-func (db *DB) between(d *Dimension, from, until string) (string, error) {
+func between(d *Dimension, from, until string) (string, error) {
 	lo, err := task.Bound(from)
 	if err != nil {
 		return "", err
@@ -98,10 +85,10 @@ func (db *DB) between(d *Dimension, from, until string) (string, error) {
 	}
 	var c []string
 	if lo != task.MinBound {
-		c = append(c, d.expr()+" >= "+db.bound(d, lo))
+		c = append(c, d.expr()+" >= "+d.bound(lo))
 	}
 	if hi != task.MaxBound {
-		c = append(c, d.expr()+" < "+db.bound(d, hi))
+		c = append(c, d.expr()+" < "+d.bound(hi))
 	}
 	return strings.Join(c, " and "), nil
 }
@@ -128,9 +115,12 @@ func (db *DB) conditions(h *Hypertable, slices []task.Slice, r task.Range) (stri
 		if d == nil {
 			return "", &pg.Error{Side: db.Side, Object: h.Name.String(), Err: fmt.Errorf("has no column %q", s.Column)}
 		}
-		c, err := db.between(d, s.From, s.Until)
+		c, err := between(d, s.From, s.Until)
 		if err != nil {
 			return "", err
+		}
+		if h.Plain() && s.From == task.FormatBound(task.MinBound) {
+			conds = append(conds, d.finite())
 		}
 		if c != "" {
 			conds = append(conds, c)
@@ -313,5 +303,5 @@ func (db *DB) Beginning(h *Hypertable, s task.Slice) (string, error) {
 	if d == nil || !d.Func.IsZero() || from == task.MinBound {
 		return "", nil
 	}
-	return db.bound(d, from), nil
+	return d.bound(from), nil
 }

@@ -63,10 +63,10 @@ func TestDimensionOf(t *testing.T) {
 		want  string
 	}{
 		{task.Slice{Column: "dev", From: "5", Until: "9223372036854775807", Hash: true}, `coalesce("f"."get_partition_hash"("dev"), 0) >= '5'::bigint`},
-		{task.Slice{Column: "at", From: "-9223372036854775808", Until: "7"}, `"at" < "f"."to_timestamp_without_timezone"('7'::bigint)`},
-		{task.Slice{Column: "ts", From: "1", Until: "9223372036854775807"}, `"ts" >= "f"."to_timestamp"('1'::bigint)`},
+		{task.Slice{Column: "at", From: "-9223372036854775808", Until: "7"}, `"at" < '1970-01-01 00:00:00.000007'::timestamp`},
+		{task.Slice{Column: "ts", From: "1", Until: "9223372036854775807"}, `"ts" >= '1970-01-01 00:00:00.000001+00'::timestamptz`},
 	} {
-		got, err := db.between(db.dimensionOf(h, c.slice), c.slice.From, c.slice.Until)
+		got, err := between(db.dimensionOf(h, c.slice), c.slice.From, c.slice.Until)
 		if err != nil || got != c.want {
 			t.Errorf("%v: %s, %v", c.slice, got, err)
 		}

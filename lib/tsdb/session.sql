@@ -1,5 +1,5 @@
--- Settings of TimescaleDB for every session of bf, whatever role and database
--- say; each server has some of them. Compressed rows must be read (transparent
+-- Settings for every session of bf, whatever role and database say; each server
+-- has some of them. Partitions that cannot hold a row of a range are not read. Compressed rows must be read (transparent
 -- decompression), be found and replaced by what is written (DML decompression),
 -- and what is written as rows must stay rows until we compress it; continuous
 -- aggregates must learn of it. Chunks that are made where chunk skipping is off
@@ -11,6 +11,8 @@ from (values
     ('timescaledb.enable_direct_compress_copy', 'off'),
     ('timescaledb.enable_direct_compress_insert', 'off'),
     ('timescaledb.skip_cagg_invalidation', 'off'),
-    ('timescaledb.enable_chunk_skipping', 'on')
+    ('timescaledb.enable_chunk_skipping', 'on'),
+    ('enable_partition_pruning', 'on'),
+    ('constraint_exclusion', 'partition')
 ) v(name, value)
 join pg_catalog.pg_settings s on s.name = v.name
