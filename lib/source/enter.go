@@ -43,62 +43,78 @@ func replayed(ctx context.Context, db *tsdb.DB, t *task.Task) error {
 // task's exported snapshot.
 var ErrSnapshot = errors.New("cannot be read in the snapshot it was staged with")
 
-// Enter opens a read-only transaction on the chunk of a task and returns the
-// chunk and its hypertable, after checking that the record tells the truth
-// about them. The caller ends the transaction, also after an error.
+// Opened is what a task reads, in an open transaction.
+type Opened struct {
+	Hypertable *tsdb.Hypertable // of a slice the relation
+	Chunk      *tsdb.Chunk      // nil for a slice
+	branches   []string         // of a slice: where its rows are
+}
+
+// Enter opens a read-only transaction on what a task reads, after checking that the
+// record tells the truth about it. The caller ends the transaction, also after an error.
 //
 // The lock is the first statement: it takes no snapshot and keeps compression
 // and drop_chunks away until the end, so that the snapshot, taken after it, and
 // the catalog agree.
-func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*tsdb.Chunk, *tsdb.Hypertable, error) {
+func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
 	if t.Origin != "" && t.Origin != db.Origin {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(),
+		return nil, &pg.Error{Side: pg.Source, Object: t.String(),
 			Err:  errors.New("was staged from another database than --source"),
 			Hint: "check --source; when the source has moved to a new server: bf-clean --force, then run bf-stage again"}
 	}
-	if t.Kind != task.KindChunk {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(),
-			Err: fmt.Errorf("this bf cannot read a source of kind %q", t.Kind), Hint: "use the bf that staged it"}
+	if err := replayed(ctx, db, t); err != nil {
+		return nil, err
 	}
+	switch t.Kind {
+	case task.KindChunk:
+		return enterChunk(ctx, db, t)
+	case task.KindSlice:
+		return enterSlice(ctx, db, t)
+	}
+	return nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: fmt.Errorf("a database cannot be read by kind %q", t.Kind),
+		Hint: "give --source as it was given to bf-stage"}
+}
+
+func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
 	if db.Plain() {
-		return nil, nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: tsdb.ErrNoExtension,
+		return nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: tsdb.ErrNoExtension,
 			Hint: "check --source; its chunks are read through the extension"}
 	}
-	if err := replayed(ctx, db, t); err != nil {
-		return nil, nil, err
+	err := beginIn(ctx, db, t, "lock table only "+pg.Ident(t.Chunk.Schema, t.Chunk.Name)+" in access share mode")
+	if code := pg.Code(err); code == pg.UndefinedTable || code == "3F000" {
+		return nil, gone(ctx, db, t)
 	}
-	if err := begin(ctx, db, t); err != nil {
-		return nil, nil, err
+	if err != nil {
+		return nil, err
 	}
 	c, err := db.Chunk(ctx, t.Chunk)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c == nil {
-		return nil, nil, gone(ctx, db, t)
+		return nil, gone(ctx, db, t)
 	}
 	h, err := db.Hypertable(ctx, c.Hypertable)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := staged(c, h, t); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return c, h, nil
+	return &Opened{Hypertable: h, Chunk: c}, nil
 }
 
-// begin opens the transaction and locks the chunk.
-func begin(ctx context.Context, db *tsdb.DB, t *task.Task) error {
+// beginIn opens the transaction, in the task's snapshot if it has one, and runs the
+// statements that lock what it reads.
+func beginIn(ctx context.Context, db *tsdb.DB, t *task.Task, lock string) error {
 	sql := "begin isolation level repeatable read read only;"
 	if t.Snapshot != "" {
 		sql += "set transaction snapshot " + pg.Literal(t.Snapshot) + ";"
 	}
-	_, err := db.Exec(ctx, sql+"lock table only "+pg.Ident(t.Chunk.Schema, t.Chunk.Name)+" in access share mode")
+	_, err := db.Exec(ctx, sql+lock)
 	switch code := pg.Code(err); {
 	case err == nil:
 		return nil
-	case code == pg.UndefinedTable || code == "3F000":
-		return gone(ctx, db, t)
 	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
 		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot,
 			Err:  fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),

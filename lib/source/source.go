@@ -48,7 +48,7 @@ func (d *Dumper) Dump(ctx context.Context, t *task.Task) (Result, error) {
 	if err == nil || errors.Is(err, ErrOutput) {
 		return res, err
 	}
-	err = d.db.Wrap(err, "chunk %s", t.Chunk)
+	err = d.db.Wrap(err, "%s", t.What())
 	if !begun {
 		if e := d.w.Begin(d.header(t, stream.StateChunk, nil)); e != nil {
 			return res, output(e)
@@ -79,7 +79,7 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 			_, _ = d.db.Exec(context.WithoutCancel(ctx), "rollback")
 		}
 	}()
-	c, h, err := Enter(ctx, d.db, t)
+	in, err := Enter(ctx, d.db, t)
 	if errors.Is(err, ErrGone) {
 		if err := d.w.Begin(d.header(t, stream.StateGone, nil)); err != nil {
 			return res, true, output(err)
@@ -89,11 +89,7 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	if err != nil {
 		return res, false, err
 	}
-	img, err := d.image(ctx, c, h, t)
-	if err != nil {
-		return res, false, err
-	}
-	copies, err := d.copies(ctx, c, h, t, img.Relation)
+	img, copies, err := d.open(ctx, in, t)
 	if err != nil {
 		return res, false, err
 	}
@@ -112,9 +108,20 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 	return res, true, err
 }
 
+// open says in what state the rows of a task are, and how they are copied.
+func (d *Dumper) open(ctx context.Context, in *Opened, t *task.Task) (img *tsdb.Image, copies []copyOut, err error) {
+	if in.Chunk == nil {
+		return &tsdb.Image{}, []copyOut{copySlice(in, t)}, nil
+	}
+	if img, err = d.image(ctx, in.Chunk, in.Hypertable, t); err == nil {
+		copies, err = d.copies(ctx, in.Chunk, in.Hypertable, t, img.Relation)
+	}
+	return img, copies, err
+}
+
 // data writes the data of all parts, and the end of the segment.
 func (d *Dumper) data(ctx context.Context, t *task.Task, copies []copyOut) (res Result, err error) {
-	if t.Range.Partial {
+	if t.Range.Partial && t.Kind == task.KindChunk {
 		// A partitioning function of the user's may rely on the search_path
 		// that database and role set.
 		if _, err := d.db.Exec(ctx, "set local search_path to default"); err != nil {
@@ -134,6 +141,9 @@ func (d *Dumper) data(ctx context.Context, t *task.Task, copies []copyOut) (res 
 			return res, output(err)
 		}
 		res.Rows, res.Bytes = res.Rows+n, res.Bytes+out.n
+	}
+	if err := counted(t, res.Rows); err != nil {
+		return res, err
 	}
 	// The trailer vouches for the whole: it comes after the server has agreed
 	// that the transaction was good to the end.

@@ -102,7 +102,7 @@ func (ld *load) open(ctx context.Context) error {
 		_, err := ld.reader.NextPart()
 		return errOr(err, errors.New("no data"))
 	}
-	if ld.ht, err = ld.HypertableFor(ctx, ld.task.Hypertable, ld.task.View); err != nil {
+	if ld.ht, err = ld.HypertableFor(ctx, ld.task.Target(), ld.task.View); err != nil {
 		return err
 	}
 	if ld.ht == nil {

@@ -128,8 +128,12 @@ func (w *rowsInto) finish(ctx context.Context) error {
 // COPY.
 func (ld *load) copyRows(ctx context.Context, relation string, more ...string) (stored int64, err error) {
 	options := strings.Join(append([]string{"format " + ld.part.Format}, more...), ", ")
+	where, help, err := ld.inRange()
+	if err != nil {
+		return 0, err
+	}
 	err = ld.asUser(ctx, func() error {
-		sql := fmt.Sprintf("copy %s (%s) from stdin (%s)", relation, columnsOf(ld.part), options)
+		sql := fmt.Sprintf("copy %s (%s) from stdin (%s)%s", relation, columnsOf(ld.part), options, where)
 		stored, err = ld.CopyIn(ctx, ld.data, sql)
 		return err
 	})
@@ -139,7 +143,21 @@ func (ld *load) copyRows(ctx context.Context, relation string, more ...string) (
 	sent, bytes := ld.reader.Part()
 	ld.result.Rows += stored
 	ld.result.Bytes += bytes
+	if stored < sent && where != "" {
+		return stored, fault(ld.task.String(), help, "only %d of %d rows are in the range and stored", stored, sent)
+	}
 	return stored, allStored(relation, stored, sent)
+}
+
+// inRange is the condition by which COPY leaves out rows that are not of the task, and
+// what helps then. The source's server vouches for the rows of a chunk. Those of anything
+// else would be beside rows that are replaced, and be lost or doubled by the next task.
+func (ld *load) inRange() (where, help string, err error) {
+	if ld.task.Kind == task.KindChunk {
+		return "", "", nil
+	}
+	cond, err := ld.TaskCondition(ld.ht, ld.task)
+	return " where " + cond, "see that the source gives no rows outside of " + ld.task.Range.String() + ", and that no trigger drops any", err
 }
 
 // allStored fails where rows got lost on their way.

@@ -30,19 +30,27 @@ type side struct {
 // or as it is now when that is no longer possible.
 func enterSource(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) {
 	s := &side{db: db}
-	c, h, err := source.Enter(ctx, db, t)
+	in, err := source.Enter(ctx, db, t)
 	if errors.Is(err, source.ErrSnapshot) {
 		s.leave(ctx)
 		s.note = fmt.Sprintf("source as it is now (snapshot %s: no longer usable)", t.Snapshot)
 		now := *t
 		now.Snapshot = ""
-		c, h, err = source.Enter(ctx, db, &now)
+		in, err = source.Enter(ctx, db, &now)
 	}
 	if err != nil {
 		return s, err
 	}
-	s.h = h
-	return s, s.chunk(ctx, c, t)
+	s.h = in.Hypertable
+	if in.Chunk != nil {
+		return s, s.chunk(ctx, in.Chunk, t)
+	}
+	names := make([]string, len(s.h.Columns))
+	for i, c := range s.h.Columns {
+		names[i] = c.Name
+	}
+	s.rows = "(" + in.Select(names) + ") slice"
+	return s, nil
 }
 
 // enterTarget looks at the target's chunk of the same extent, or else through
@@ -52,7 +60,7 @@ func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 	s := &side{db: db}
 	for range 5 {
 		var err error
-		if s.h, err = db.HypertableFor(ctx, t.Hypertable, t.View); err != nil {
+		if s.h, err = db.HypertableFor(ctx, t.Target(), t.View); err != nil {
 			return s, err
 		}
 		if s.h == nil {

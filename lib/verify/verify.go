@@ -122,7 +122,7 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 		return nil
 	}
 	if err != nil {
-		return p.Source.Wrap(err, "chunk %s", t.Chunk)
+		return p.Source.Wrap(err, "%s", t.What())
 	}
 	to, err := enterTarget(ctx, p.Target, t)
 	defer to.leave(ctx)
@@ -227,7 +227,7 @@ func (p *Pair) Summarize(ctx context.Context, t *task.Task) (*Summary, error) {
 		return s, nil
 	}
 	if err != nil {
-		return nil, db.Wrap(err, "chunk %s", t.Chunk)
+		return nil, db.Wrap(err, "%s", t.What())
 	}
 	cols := from.columns(from.h.Copied())
 	if m == ByValue {
