@@ -178,7 +178,7 @@ func checkColumns(ht *tsdb.Hypertable, h *stream.Header) error {
 				return refuse("has no column %q", c.Name)
 			case m.Generated:
 				return refuse("column %q is generated here", c.Name)
-			case m.Type != c.Type:
+			case !pg.Widens(c.Type, m.Type):
 				return refuse("column %q has type %s, the stream brings %s", c.Name, m.Type, c.Type)
 			}
 		}

@@ -51,6 +51,18 @@ func NewSorted(t testing.TB, in Install, side, locale string) *DB {
 	})
 }
 
+// NewPlain is New for a database of plain PostgreSQL, without the extension.
+func NewPlain(t testing.TB, in Install, side string) *DB {
+	t.Helper()
+	return newDB(t, in, side, func(s *Server, t testing.TB, in Install) *DB {
+		name := s.name()
+		if err := s.admin("postgres", "create database "+name+" template template0"); err != nil {
+			t.Fatal(err)
+		}
+		return s.open(t, in, name)
+	})
+}
+
 func newDB(t testing.TB, in Install, side string, make func(*Server, testing.TB, Install) *DB) *DB {
 	t.Helper()
 	s, err := sharedServer(in, side)

@@ -43,7 +43,7 @@ func agree(from, to *side) (cols []Column, diffs []task.Difference) {
 			}
 			continue
 		}
-		if o.Type != c.Type {
+		if !pg.Widens(c.Type, o.Type) {
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
 		}
 		if o.How != c.How {
@@ -73,7 +73,7 @@ func (s *side) follow(ctx context.Context, a *Summary) (cols []Column, diffs []t
 		case !ok:
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
 			continue
-		case o.Type != c.Type:
+		case !pg.Widens(c.Type, o.Type):
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})
 		}
 		if a.Method != BySummary && c.How != o.How && c.How != pg.HashText && c.How != pg.HashRecord {
