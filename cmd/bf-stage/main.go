@@ -72,7 +72,8 @@ var bound = regexp.MustCompile("^-([0-9]|infinity$)")
 // it for another flag.
 func (*flags) Rewrite(args []string) (out []string) {
 	for _, a := range args {
-		if n := len(out); n > 0 && bound.MatchString(a) && slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
+		if n := len(out); n > 0 && bound.MatchString(a) &&
+			slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
 			out[n-1] += "=" + a
 		} else {
 			out = append(out, a)

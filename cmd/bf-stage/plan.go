@@ -106,7 +106,9 @@ func record(e *cli.Env, f *flags, p *stage.Plan) error {
 // aggregates are those of the plan, for package cagg.
 func aggregates(p *stage.Plan) (planned []cagg.Planned) {
 	for _, a := range p.Aggregates {
-		staged := slices.ContainsFunc(p.Hypertables, func(h *tsdb.Hypertable) bool { return h.View != nil && *h.View == a.View })
+		staged := slices.ContainsFunc(p.Hypertables, func(h *tsdb.Hypertable) bool {
+			return h.View != nil && *h.View == a.View
+		})
 		planned = append(planned, cagg.Planned{View: a.View, Watermark: a.Watermark, Until: a.Until, Staged: staged})
 	}
 	return planned
@@ -119,7 +121,8 @@ func report(p *stage.Plan, recorded *queue.Recorded, log *cli.Log, stdout io.Wri
 		if n > 1 {
 			first = fmt.Sprintf("%s and %d more", first, n-1)
 		}
-		log.Info("retired, as other chunks have taken over their rows (renamed, merged or split) and are staged instead: %s", first)
+		log.Info("retired, as other chunks have taken over their rows (renamed, "+
+			"merged or split) and are staged instead: %s", first)
 	}
 	var bytes int64
 	for _, t := range recorded.Staged {

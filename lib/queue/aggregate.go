@@ -18,7 +18,8 @@ var aggregatesSQL string
 // SetMarks stores watermarks of the source, by view.
 func SetMarks(ctx context.Context, c *pg.Conn, marks map[task.Name]int64) error {
 	for view, mark := range marks {
-		if _, err := c.Exec(ctx, `insert into __backfill.aggregate (view_schema, view_name, source_watermark) values ($1, $2, $3)
+		if _, err := c.Exec(ctx, `insert into __backfill.aggregate (view_schema, view_name, source_watermark)
+            values ($1, $2, $3)
             on conflict (view_schema, view_name) do update set source_watermark = excluded.source_watermark`,
 			view.Schema, view.Name, mark); err != nil {
 			return c.Wrap(err, "remember the watermark of %s", view)
@@ -92,7 +93,8 @@ func Aside(hypertable int32) (kept, above string) {
 // SetKeeping stores the range that is being refreshed, in the transaction that puts
 // its rows aside. ClearKeeping removes it, in the one that puts them back.
 func SetKeeping(ctx context.Context, tx pgx.Tx, view task.Name, from, until int64) error {
-	_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = int8range($3, $4) where view_schema = $1 and view_name = $2",
+	_, err := tx.Exec(ctx, "update __backfill.aggregate set keeping = int8range($3, $4) where view_schema = $1 "+
+		"and view_name = $2",
 		view.Schema, view.Name, from, until)
 	return err
 }

@@ -95,7 +95,8 @@ func storable(message string) string {
 // Fail stores the message of a failed attempt, in a transaction of its own after
 // the rollback.
 func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
-	_, err := c.Exec(ctx, `update __backfill.task set attempts = attempts + 1, failed = clock_timestamp(), copy_message = $2
+	_, err := c.Exec(ctx, `update __backfill.task
+        set attempts = attempts + 1, failed = clock_timestamp(), copy_message = $2
         where priority = $1 and worked is null`, number, storable(message))
 	return c.Wrap(err, "task %d", number)
 }
@@ -103,7 +104,8 @@ func Fail(ctx context.Context, c *pg.Conn, number int64, message string) error {
 // FailRows is Fail for a chunk whose compressed relation the target cannot take. It
 // stores the reason as well: the next record of the task has it as rows_only.
 func FailRows(ctx context.Context, c *pg.Conn, number int64, message, why string) error {
-	if _, err := c.Exec(ctx, "update __backfill.task set rows_only = $2 where priority = $1", number, storable(why)); err != nil {
+	if _, err := c.Exec(ctx, "update __backfill.task set rows_only = $2 where priority = $1", number,
+		storable(why)); err != nil {
 		return c.Wrap(err, "task %d", number)
 	}
 	return Fail(ctx, c, number, message)
@@ -114,8 +116,10 @@ func FailRows(ctx context.Context, c *pg.Conn, number int64, message, why string
 // since e was read.
 func Verdict(ctx context.Context, c *pg.Conn, e *Entry, r *task.Result) (stored bool, err error) {
 	tag, err := c.Exec(ctx, `update __backfill.task
-        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second', clock_timestamp(), '[]') end,
+        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second',
+        clock_timestamp(), '[]') end,
             verify_message = $4
-        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds, storable(r.Message), e.Worked)
+        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds,
+		storable(r.Message), e.Worked)
 	return tag.RowsAffected() == 1, c.Wrap(err, "task %d", r.Task)
 }

@@ -8,7 +8,8 @@ from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[],
             $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[]) with ordinality
      as p(schema, name, slice, source_schema, source_name, range_from, range_until, chunk_from, chunk_until, n)
 join __backfill.task t on t.key = array_remove(array[p.schema, p.name, p.slice], null)
-cross join lateral (select greatest((t.filter->>'from')::bigint, p.chunk_from), least((t.filter->>'until')::bigint, p.chunk_until)) as old(range_from, range_until)
+cross join lateral (select greatest((t.filter->>'from')::bigint, p.chunk_from),
+    least((t.filter->>'until')::bigint, p.chunk_until)) as old(range_from, range_until)
 where old.range_from < old.range_until
   and case when t.kind = 'chunk' then p.range_from > old.range_until or p.range_until < old.range_from
            else (p.range_from > old.range_from or p.range_until < old.range_until)

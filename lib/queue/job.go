@@ -17,7 +17,8 @@ type Job struct {
 
 // AddJob stores a paused job, in the transaction that pauses it.
 func AddJob(ctx context.Context, tx pgx.Tx, j Job) error {
-	_, err := tx.Exec(ctx, `insert into __backfill.job (job_id, kind, hypertable_schema, hypertable_name) values ($1, $2, $3, $4)
+	_, err := tx.Exec(ctx, `insert into __backfill.job (job_id, kind, hypertable_schema, hypertable_name)
+        values ($1, $2, $3, $4)
         on conflict (job_id) do update set paused = excluded.paused`, j.ID, j.Kind, j.Of.Schema, j.Of.Name)
 	return err
 }
@@ -25,7 +26,8 @@ func AddJob(ctx context.Context, tx pgx.Tx, j Job) error {
 // TakeJobs returns the paused jobs and deletes them, in the transaction that
 // resumes them.
 func TakeJobs(ctx context.Context, tx pgx.Tx) ([]Job, error) {
-	rows, err := tx.Query(ctx, "select job_id, kind, hypertable_schema, hypertable_name from __backfill.job order by 1 for update")
+	rows, err := tx.Query(ctx, "select job_id, kind, hypertable_schema, hypertable_name from __backfill.job "+
+		"order by 1 for update")
 	if err != nil {
 		return nil, err
 	}

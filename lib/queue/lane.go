@@ -91,7 +91,8 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 		// The task may have been done between the snapshot of that query and
 		// the lock: look again.
 		var pending bool
-		err = l.conn.QueryRow(ctx, "select "+pendingSince+" from __backfill.task where priority = $2", l.started, n).Scan(&pending)
+		err = l.conn.QueryRow(ctx, "select "+pendingSince+" from __backfill.task where priority = $2", l.started, n).
+			Scan(&pending)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return nil, false, l.conn.Wrap(err, "claim task %d", n)
 		}
@@ -116,7 +117,8 @@ func (l *Lane) mine() (string, []any) {
 // handOut takes the lock of the next task, nil if there is none.
 func (l *Lane) handOut(ctx context.Context) (*Entry, error) {
 	pending, args := l.mine()
-	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(), "{lock}", "$4").Replace(handOutSQL)
+	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(),
+		"{lock}", "$4").Replace(handOutSQL)
 	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask)...)
 	if err != nil {
 		return nil, l.conn.Wrap(err, "claim a task")
@@ -131,7 +133,8 @@ func (l *Lane) handOut(ctx context.Context) (*Entry, error) {
 // pending reports whether there is a task that the lane can still get.
 func (l *Lane) pending(ctx context.Context) (some bool, err error) {
 	pending, args := l.mine()
-	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+pending+" and not priority = any($3))",
+	err = l.conn.QueryRow(ctx, "select exists (select from __backfill.task where "+pending+
+		" and not priority = any($3))",
 		append(args, keys(l.passed))...).Scan(&some)
 	return some, l.conn.Wrap(err, "claim a task")
 }

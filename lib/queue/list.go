@@ -26,7 +26,8 @@ func scanEntry(r pgx.CollectableRow) (*Entry, error) {
 	var e Entry
 	var vs, vn, is, in *string
 	err := r.Scan(&e.Task.Task, &e.Chunk.Schema, &e.Chunk.Name, &e.Hypertable.Schema, &e.Hypertable.Name, &vs, &vn,
-		&is, &in, &e.Kind, &e.Scan, &e.Slices, &e.Range, &e.Origin, &e.LSN, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows, &e.Worked, &e.Failed, &e.Verified)
+		&is, &in, &e.Kind, &e.Scan, &e.Slices, &e.Range, &e.Origin, &e.LSN, &e.Snapshot, &e.RowsOnly, &e.Bytes, &e.Rows,
+		&e.Worked, &e.Failed, &e.Verified)
 	if vs != nil && vn != nil {
 		e.View = &task.Name{Schema: *vs, Name: *vn}
 	}
@@ -174,7 +175,8 @@ func Staged(ctx context.Context, c *pg.Conn, t *task.Task) (*Entry, error) {
 		return nil, err
 	}
 	refuse := func(format string, args ...any) error {
-		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task), Err: &Refusal{fmt.Errorf(format, args...)},
+		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task),
+			Err:  &Refusal{fmt.Errorf(format, args...)},
 			Hint: "take the records from bf-chunks --target …"}
 	}
 	if e == nil {
@@ -188,6 +190,7 @@ func Staged(ctx context.Context, c *pg.Conn, t *task.Task) (*Entry, error) {
 
 // Count returns how many tasks there are and how many are pending.
 func Count(ctx context.Context, c *pg.Conn) (all, pending int64, err error) {
-	err = c.QueryRow(ctx, "select count(*), count(*) filter (where worked is null) from __backfill.task").Scan(&all, &pending)
+	err = c.QueryRow(ctx, "select count(*), count(*) filter (where worked is null) from __backfill.task").
+		Scan(&all, &pending)
 	return all, pending, c.Wrap(err, "count tasks")
 }

@@ -42,7 +42,8 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 	}
 	each, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Progress, error) {
 		p := &Progress{V: task.Version}
-		err := r.Scan(&p.Hypertable.Schema, &p.Hypertable.Name, &p.Total, &p.Done, &p.Failed, &p.Verified, &p.Unequal, &p.Bytes, &p.BytesDone, &p.Rate)
+		err := r.Scan(&p.Hypertable.Schema, &p.Hypertable.Name, &p.Total, &p.Done, &p.Failed, &p.Verified, &p.Unequal,
+			&p.Bytes, &p.BytesDone, &p.Rate)
 		p.Pending = p.Total - p.Done
 		return p, err
 	})
@@ -66,7 +67,8 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 // AtWork returns how many processes of these commands are connected to the
 // database. A command has one connection with just its name.
 func AtWork(ctx context.Context, c *pg.Conn, tools ...string) (n int, err error) {
-	err = c.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() and application_name = any($1)", tools).Scan(&n)
+	err = c.QueryRow(ctx, "select count(*) from pg_stat_activity where datname = current_database() "+
+		"and application_name = any($1)", tools).Scan(&n)
 	return n, c.Wrap(err, "look who is at work")
 }
 

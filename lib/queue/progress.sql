@@ -4,7 +4,8 @@
 -- that were done last: their bytes divided by the time in which at least one of
 -- them was being copied. Pauses do not count.
 with task as (
-    select coalesce(view_schema, into_schema, hypertable_schema) as schema, coalesce(view_name, into_name, hypertable_name) as name,
+    select coalesce(view_schema, into_schema, hypertable_schema) as schema,
+           coalesce(view_name, into_name, hypertable_name) as name,
            worked, failed, verified, verify_message, est_bytes
     from __backfill.task
     where {which}
@@ -24,12 +25,15 @@ with task as (
     from task
     where worked is not null and est_bytes > 0
 ), busy as (
-    select schema, name, sum(est_bytes) as bytes, range_agg(worked) as times from recent where nth <= 64 group by schema, name
+    select schema, name, sum(est_bytes) as bytes, range_agg(worked) as times from recent where nth <= 64
+        group by schema, name
     union all
     select null, null, sum(est_bytes), range_agg(worked) from recent where nth_of_all <= 64
 )
-select coalesce(c.schema, ''), coalesce(c.name, ''), c.total, c.done, c.failed, c.verified, c.unequal, c.bytes, c.bytes_done,
-       coalesce(b.bytes / nullif((select extract(epoch from sum(upper(t) - lower(t))) from unnest(b.times) t), 0), 0)::float8 as rate
+select coalesce(c.schema, ''), coalesce(c.name, ''), c.total, c.done, c.failed, c.verified, c.unequal, c.bytes,
+       c.bytes_done,
+       coalesce(b.bytes / nullif((select extract(epoch from sum(upper(t) - lower(t))) from unnest(b.times) t), 0),
+           0)::float8 as rate
 from counted c
 left join busy b on b.schema is not distinct from c.schema and b.name is not distinct from c.name
 order by c.schema nulls last, c.name

@@ -49,9 +49,11 @@ func Check(ctx context.Context, c *pg.Conn) error {
 		return &pg.Error{Side: c.Side, Err: ErrNone, Hint: "run bf-stage first"}
 	case !trusted || !tables:
 		return fail("have its owner drop it, or run as a role that is a member of the owner",
-			"schema __backfill belongs to %q, or its tables carry triggers, rules or the like: it is not trusted", owner)
+			"schema __backfill belongs to %q, or its tables carry triggers, rules or the like: it is not trusted",
+			owner)
 	case !whole:
-		return fail("move it out of the way; bf makes its own", "schema __backfill is not bf's: it has no tables task and version")
+		return fail("move it out of the way; bf makes its own",
+			"schema __backfill is not bf's: it has no tables task and version")
 	}
 	var v int
 	if err := c.QueryRow(ctx, "select version from __backfill.version").Scan(&v); err != nil {
@@ -99,7 +101,8 @@ func upgrade(ctx context.Context, c *pg.Conn) error {
 		}
 		if n > 0 {
 			return &pg.Error{Side: c.Side, Hint: "let the lanes end, then run bf-stage again",
-				Err: fmt.Errorf("schema __backfill of an older bf cannot be upgraded while %d commands of bf are connected", n)}
+				Err: fmt.Errorf("schema __backfill of an older bf cannot be upgraded while %d commands of bf are "+
+					"connected", n)}
 		}
 		var v int
 		if err := tx.QueryRow(ctx, "select version from __backfill.version").Scan(&v); err != nil || v != 1 {

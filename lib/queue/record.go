@@ -49,7 +49,8 @@ func Conflicts(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task
 	switch {
 	case err == nil:
 		return &pg.Error{Side: c.Side,
-			Err: fmt.Errorf("__backfill holds %d tasks of another source database (%s) than this one (%s)", n, other, origin),
+			Err: fmt.Errorf("__backfill holds %d tasks of another source database (%s) than this one (%s)", n,
+				other, origin),
 			Hint: "check --source; when that migration is over, or its source has moved to a new server: " +
 				"bf-clean (--force when tasks are pending), then run bf-stage again"}
 	case !errors.Is(err, pgx.ErrNoRows):
@@ -75,7 +76,8 @@ func gaps(ctx context.Context, c *pg.Conn, plan []*task.Task) error {
 			bounds[i] = append(bounds[i], b)
 		}
 	}
-	rows, err := c.Query(ctx, conflictsSQL, keys[0], keys[1], keys[2], keys[3], keys[4], bounds[0], bounds[1], bounds[2], bounds[3])
+	rows, err := c.Query(ctx, conflictsSQL, keys[0], keys[1], keys[2], keys[3], keys[4], bounds[0], bounds[1],
+		bounds[2], bounds[3])
 	if err != nil {
 		return c.Wrap(err, "compare the plan with the tasks")
 	}
@@ -151,7 +153,8 @@ func copyPlan(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 	if _, err := tx.Exec(ctx, stagedSQL); err != nil {
 		return err
 	}
-	columns := []string{"n", "kind", "into_schema", "into_name", "scan", "chunk_schema", "chunk_name", "hypertable_schema", "hypertable_name", "view_schema", "view_name",
+	columns := []string{"n", "kind", "into_schema", "into_name", "scan", "chunk_schema", "chunk_name",
+		"hypertable_schema", "hypertable_name", "view_schema", "view_name",
 		"dimensions", "filter", "origin", "lsn", "snapshot", "rows_only", "est_bytes", "est_rows"}
 	rows := pgx.CopyFromSlice(len(plan), func(i int) ([]any, error) {
 		t := plan[i]
@@ -165,7 +168,8 @@ func copyPlan(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 		}
 		vs, vn := nullName(t.View)
 		is, in := nullName(t.Into)
-		return []any{int64(i + 1), cmp.Or(t.Kind, "chunk"), is, in, t.Scan, t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
+		return []any{int64(i + 1), cmp.Or(t.Kind, "chunk"), is, in, t.
+			Scan, t.Chunk.Schema, t.Chunk.Name, t.Hypertable.Schema, t.Hypertable.Name, vs, vn,
 			dims, filter, null(t.Origin), null(t.LSN), null(t.Snapshot), null(t.RowsOnly), t.Bytes, t.Rows}, nil
 	})
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "staged"}, columns, rows)
@@ -205,7 +209,8 @@ func merge(ctx context.Context, tx pgx.Tx) (*Recorded, error) {
 	out := &Recorded{}
 	if out.Retired, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*task.Task, error) {
 		var t task.Task
-		err := r.Scan(&t.Task, &t.Kind, &t.Hypertable.Schema, &t.Hypertable.Name, &t.Chunk.Schema, &t.Chunk.Name, &t.Range)
+		err := r.Scan(&t.Task, &t.Kind, &t.Hypertable.Schema, &t.Hypertable.Name, &t.Chunk.Schema,
+			&t.Chunk.Name, &t.Range)
 		return &t, err
 	}); err != nil {
 		return nil, err

@@ -7,9 +7,11 @@
 -- Slices likewise; the plan knows best where their rows are, even if they are copied.
 with known as (
     select t.priority as number, t.filter as old, s.*,
-           (t.kind, t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.into_schema, t.into_name, t.dimensions)
+           (t.kind, t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.into_schema, t.into_name,
+               t.dimensions)
                is distinct from
-           (s.kind, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.into_schema, s.into_name, s.dimensions) as changed,
+           (s.kind, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.into_schema, s.into_name,
+               s.dimensions) as changed,
            greatest((t.filter->>'from')::bigint, (s.dimensions->0->>'from')::bigint)  as old_from,
            least((t.filter->>'until')::bigint, (s.dimensions->0->>'until')::bigint)   as old_until,
            (s.filter->>'from')::bigint                                                as new_from,
@@ -20,19 +22,24 @@ with known as (
     select k.*, k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
            k.filter || jsonb_strip_nulls(jsonb_build_object(
                'from',       case when k.lower then k.old_from::text end,
-               'from_text',  case when k.lower then coalesce(case when k.old_from::text = k.old->>'from' then k.old->>'from_text' end, '') end,
+               'from_text',  case when k.lower
+                   then coalesce(case when k.old_from::text = k.old->>'from' then k.old->>'from_text' end, '') end,
                'until',      case when k.higher then k.old_until::text end,
-               'until_text', case when k.higher then coalesce(case when k.old_until::text = k.old->>'until' then k.old->>'until_text' end, '') end)) as wide
+               'until_text', case when k.higher
+                   then coalesce(case when k.old_until::text = k.old->>'until'
+                   then k.old->>'until_text' end, '') end)) as wide
     from (select *, old_from < old_until and old_from < new_from as lower,
                     old_from < old_until and old_until > new_until as higher from known) k
 ), updated as (
     update __backfill.task t
     set kind = u.kind, chunk_schema = u.chunk_schema, chunk_name = u.chunk_name,
-        hypertable_schema = u.hypertable_schema, hypertable_name = u.hypertable_name, view_schema = u.view_schema, view_name = u.view_name,
+        hypertable_schema = u.hypertable_schema, hypertable_name = u.hypertable_name, view_schema = u.view_schema,
+        view_name = u.view_name,
         into_schema = u.into_schema, into_name = u.into_name, dimensions = u.dimensions, scan = u.scan,
         filter = u.wide || jsonb_build_object('partial',
             u.wide->>'from' <> u.dimensions->0->>'from' or u.wide->>'until' <> u.dimensions->0->>'until'),
-        origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only, est_bytes = u.est_bytes, est_rows = u.est_rows,
+        origin = u.origin, lsn = u.lsn, snapshot = u.snapshot, rows_only = u.rows_only, est_bytes = u.est_bytes,
+        est_rows = u.est_rows,
         worked = null, verified = null, verify_message = null, rows = null, bytes = null,
         copy_message = case when u.changed then 'staged again: the chunk is another than it was'
                             when t.worked is not null then 'staged again with a wider range' else t.copy_message end,
@@ -56,7 +63,8 @@ with known as (
       and (t.origin, t.snapshot, t.scan) is distinct from (u.origin, u.snapshot, u.scan)
     returning t.priority, t.worked
 ), added as (
-    insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
+    insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema,
+        view_name,
                                  into_schema, into_name, dimensions, filter, scan, origin, lsn, snapshot, rows_only,
                                  est_bytes, est_rows)
     select s.kind, s.chunk_schema, s.chunk_name, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name,
@@ -67,4 +75,5 @@ with known as (
     order by s.n
     returning priority
 )
-select priority from updated union all select priority from renewed union all select priority from mapped where worked is null union all select priority from added
+select priority from updated union all select priority from renewed union all select priority from mapped
+    where worked is null union all select priority from added

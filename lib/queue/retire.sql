@@ -19,7 +19,8 @@ where a.priority = t.priority
     from pg_temp.live l
     where l.range && a.range
       and l.chunk = (t.kind = 'chunk')
-      and ((l.into_schema, l.into_name) = (coalesce(t.into_schema, t.hypertable_schema), coalesce(t.into_name, t.hypertable_name))
+      and ((l.into_schema, l.into_name) = (coalesce(t.into_schema, t.hypertable_schema),
+          coalesce(t.into_name, t.hypertable_name))
            or l.chunk and l.number = substring(t.chunk_name from '^_hyper_\d+_'))
       and not exists (
         select from jsonb_array_elements(t.dimensions - 0) d
@@ -27,4 +28,5 @@ where a.priority = t.priority
             select from jsonb_array_elements(l.others) h
             where h->>'column' = d->>'column'
               and (h->>'from')::numeric <= (d->>'from')::numeric and (h->>'until')::numeric >= (d->>'until')::numeric)))
-returning t.priority, case when t.kind <> 'chunk' then t.kind else '' end, t.hypertable_schema, t.hypertable_name, t.chunk_schema, t.chunk_name, t.filter
+returning t.priority, case when t.kind <> 'chunk' then t.kind
+    else '' end, t.hypertable_schema, t.hypertable_name, t.chunk_schema, t.chunk_name, t.filter

@@ -59,8 +59,9 @@ type Opened struct {
 func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
 	if t.Origin != "" && t.Origin != db.Origin {
 		return nil, &pg.Error{Side: pg.Source, Object: t.String(),
-			Err:  errors.New("was staged from another database than --source"),
-			Hint: "check --source; when the source has moved to a new server: bf-clean --force, then run bf-stage again"}
+			Err: errors.New("was staged from another database than --source"),
+			Hint: "check --source; when the source has moved to a new server: " +
+				"bf-clean --force, then run bf-stage again"}
 	}
 	if err := replayed(ctx, db, t); err != nil {
 		return nil, err
@@ -71,7 +72,8 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
 	case task.KindSlice:
 		return enterSlice(ctx, db, t)
 	}
-	return nil, &pg.Error{Side: pg.Source, Object: t.String(), Err: fmt.Errorf("a database cannot be read by kind %q", t.Kind),
+	return nil, &pg.Error{Side: pg.Source, Object: t.String(),
+		Err:  fmt.Errorf("a database cannot be read by kind %q", t.Kind),
 		Hint: "give --source as it was given to bf-stage"}
 }
 
@@ -117,8 +119,9 @@ func beginIn(ctx context.Context, db *tsdb.DB, t *task.Task, lock string) error 
 		return nil
 	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
 		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot,
-			Err:  fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
-			Hint: "the session that exported it must stay open until all dumps are done; run bf-stage again with a new one"}
+			Err: fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
+			Hint: "the session that exported it must stay open until all dumps are done; " +
+				"run bf-stage again with a new one"}
 	}
 	return err
 }
@@ -163,7 +166,8 @@ func gone(ctx context.Context, db *tsdb.DB, t *task.Task) error {
 			Hint: "run bf-stage again with a new snapshot, or without one"}
 	}
 	return &pg.Error{Side: pg.Source, Object: "chunk " + t.Chunk.String(),
-		Err: fmt.Errorf("is not a chunk any more, but its range is in %s: renamed, merged, split, or dropped and made again "+
+		Err: fmt.Errorf("is not a chunk any more, but its range is in %s: "+
+			"renamed, merged, split, or dropped and made again "+
 			"since it was staged", heirs[0].Name),
 		Hint: "run bf-stage again, with the same range as before or a wider one"}
 }

@@ -94,7 +94,8 @@ func TestStaged(t *testing.T) {
 		{rewritten, table, "rewritten", true},
 	} {
 		err := staged(c.chunk, c.h, staging)
-		if err == nil || !strings.Contains(err.Error(), "source: chunk s.c: ") || !strings.Contains(err.Error(), c.want) ||
+		if err == nil || !strings.Contains(err.Error(), "source: chunk s.c: ") ||
+			!strings.Contains(err.Error(), c.want) ||
 			!strings.Contains(pg.Hint(err), "run bf-stage again") || errors.Is(err, ErrSnapshot) != c.snapshot {
 			t.Errorf("%s: %v, hint %q", c.want, err, pg.Hint(err))
 		}

@@ -92,7 +92,8 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 		}
 	}
 	if len(dependents.OnInsert) > 0 {
-		f.note("%s: row triggers will fire for every copied row: %s", t.Label(), strings.Join(dependents.OnInsert, ", "))
+		f.note("%s: row triggers will fire for every copied row: %s", t.Label(),
+			strings.Join(dependents.OnInsert, ", "))
 	}
 	return nil
 }
@@ -127,7 +128,8 @@ func (f *fitting) compressed(ctx context.Context, s, t *tsdb.Hypertable, trigger
 // view on the source: with copied rows, the view would be wrong. A difference in
 // the query is only a note: another version of PostgreSQL may spell the same query
 // differently.
-func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable, p *Plan) (diffs, notes []string, err error) {
+func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hypertable,
+	p *Plan) (diffs, notes []string, err error) {
 	aggregates, err := dst.Aggregates(ctx, all)
 	if err != nil {
 		return nil, nil, err
@@ -142,9 +144,11 @@ func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hyperta
 				return nil, nil, err
 			}
 			if !slices.Equal(buckets, s.Buckets) {
-				diffs = append(diffs, fmt.Sprintf("%s: its buckets are others than on the source (width, origin, offset or time zone)", s.View))
+				diffs = append(diffs, fmt.Sprintf("%s: "+
+					"its buckets are others than on the source (width, origin, offset or time zone)", s.View))
 			} else if s.Definition != t.Definition && p.Source.Postgres/10000 == dst.Postgres/10000 {
-				notes = append(notes, fmt.Sprintf("%s: its query is not the source's; what is copied was computed by that", s.View))
+				notes = append(notes, fmt.Sprintf("%s: its query is not the source's; "+
+					"what is copied was computed by that", s.View))
 			}
 		}
 	}
@@ -159,7 +163,8 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) str
 	case !dst.Full:
 		return "the target is the Apache edition"
 	case !tsdb.AtLeast(dst.TimescaleDB, p.Source.TimescaleDB):
-		return fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", dst.TimescaleDB, p.Source.TimescaleDB)
+		return fmt.Sprintf("the target's TimescaleDB %s is older than the source's %s", dst.TimescaleDB,
+			p.Source.TimescaleDB)
 	case !t.CompressionEnabled:
 		return "compression is not enabled on the target"
 	case len(s.Dimensions) != len(t.Dimensions):
@@ -200,7 +205,8 @@ func rowsOnly(p *Plan, dst *tsdb.DB, s, t *tsdb.Hypertable, sorted []string) str
 func missing(ctx context.Context, dst *tsdb.DB, s *tsdb.Hypertable) (string, error) {
 	var there bool
 	n := s.Label()
-	if err := dst.QueryRow(ctx, "select to_regclass($1) is not null", pg.Ident(n.Schema, n.Name)).Scan(&there); err != nil {
+	if err := dst.QueryRow(ctx, "select to_regclass($1) is not null", pg.Ident(n.Schema, n.Name)).
+		Scan(&there); err != nil {
 		return "", dst.Wrap(err, "look for %s", n)
 	}
 	kind := "hypertable"
@@ -247,11 +253,13 @@ func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {
 	label := s.Label()
 	a, b := s.Dimensions[0], t.Dimensions[0]
 	if a.Column != b.Column || a.RangeType != b.RangeType {
-		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension is %q (%s) on the source, %q (%s) on the target", label, a.Column, a.RangeType, b.Column, b.RangeType))
+		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension is %q (%s) on the source, %q (%s) on the target",
+			label, a.Column, a.RangeType, b.Column, b.RangeType))
 		return diffs, nil
 	}
 	if (a.Func.IsZero()) != (b.Func.IsZero()) {
-		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension has a partitioning function on one side only", label))
+		diffs = append(diffs, fmt.Sprintf("%s: the primary dimension has a partitioning function on one side only",
+			label))
 	}
 	for _, d := range s.Dimensions[1:] {
 		o := t.Dimension(d.Column)
@@ -260,15 +268,18 @@ func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {
 			theirs = o.HashFunc()
 		}
 		if d.Hash() && d.HashFunc() != theirs {
-			diffs = append(diffs, fmt.Sprintf("%s: dimension %q is hashed by another function on the target", label, d.Column))
+			diffs = append(diffs, fmt.Sprintf("%s: dimension %q is hashed by another function on the target",
+				label, d.Column))
 		}
 		if o == nil || o.Partitions != d.Partitions {
-			notes = append(notes, fmt.Sprintf("%s: dimension %q differs: chunks are copied row by row through the hypertable", label, d.Column))
+			notes = append(notes, fmt.Sprintf("%s: dimension %q differs: "+
+				"chunks are copied row by row through the hypertable", label, d.Column))
 		}
 	}
 	for _, d := range t.Dimensions[1:] {
 		if s.Dimension(d.Column) == nil {
-			notes = append(notes, fmt.Sprintf("%s: dimension %q exists only on the target: chunks are copied row by row through the hypertable", label, d.Column))
+			notes = append(notes, fmt.Sprintf("%s: dimension %q exists only on the target: "+
+				"chunks are copied row by row through the hypertable", label, d.Column))
 		}
 	}
 	return diffs, notes

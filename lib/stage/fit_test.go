@@ -14,7 +14,8 @@ import (
 
 func hypertable(name string, columns ...pg.Column) *tsdb.Hypertable {
 	return &tsdb.Hypertable{Name: task.Name{Schema: "s", Name: name}, Columns: columns,
-		Dimensions: []tsdb.Dimension{{Column: "t", Type: "timestamp with time zone", RangeType: "timestamp with time zone", Interval: 10}}}
+		Dimensions: []tsdb.Dimension{{Column: "t", Type: "timestamp with time zone",
+			RangeType: "timestamp with time zone", Interval: 10}}}
 }
 
 // TestColumnDifferences: what would make a copy fail or lose something.
@@ -34,12 +35,18 @@ func TestColumnDifferences(t *testing.T) {
 		{"the same", []pg.Column{plain}, []pg.Column{plain}, ""},
 		{"missing", []pg.Column{plain}, nil, `column "v" does not exist there`},
 		{"generated, missing", []pg.Column{generated}, nil, ""},
-		{"another type", []pg.Column{plain}, []pg.Column{col(func(c *pg.Column) { c.Type = "bigint" })}, `has type integer on the source, bigint on the target`},
-		{"generated on the source", []pg.Column{generated}, []pg.Column{plain}, "generated on the source, ordinary on the target"},
-		{"generated on the target", []pg.Column{plain}, []pg.Column{generated}, "ordinary on the source, generated on the target"},
+		{"another type", []pg.Column{plain}, []pg.Column{col(func(c *pg.Column) {
+			c.Type = "bigint"
+		})}, `has type integer on the source, bigint on the target`},
+		{"generated on the source", []pg.Column{generated}, []pg.Column{plain},
+			"generated on the source, ordinary on the target"},
+		{"generated on the target", []pg.Column{plain}, []pg.Column{generated},
+			"ordinary on the source, generated on the target"},
 		{"generated on both", []pg.Column{generated}, []pg.Column{generated}, ""},
 		{"more on the target", nil, []pg.Column{plain}, ""},
-		{"not null on the target", nil, []pg.Column{col(func(c *pg.Column) { c.NotNull = true })}, "exists only on the target, is not null and has no default"},
+		{"not null on the target", nil, []pg.Column{col(func(c *pg.Column) {
+			c.NotNull = true
+		})}, "exists only on the target, is not null and has no default"},
 		{"with a default", nil, []pg.Column{col(func(c *pg.Column) { c.NotNull, c.Default = true, true })}, ""},
 		{"another collation", []pg.Column{plain}, []pg.Column{col(func(c *pg.Column) { c.Collation = "C" })}, ""},
 	} {
@@ -54,7 +61,8 @@ func TestColumnDifferences(t *testing.T) {
 // another primary dimension are not copied.
 func TestDimensionDifferences(t *testing.T) {
 	hash := func(partitions int, fn string) tsdb.Dimension {
-		return tsdb.Dimension{Column: "d", Type: "integer", RangeType: "integer", Partitions: partitions, Func: task.Name{Schema: "f", Name: fn}}
+		return tsdb.Dimension{Column: "d", Type: "integer", RangeType: "integer", Partitions: partitions,
+			Func: task.Name{Schema: "f", Name: fn}}
 	}
 	const std = "get_partition_hash"
 	with := func(primary string, more ...tsdb.Dimension) *tsdb.Hypertable {
@@ -104,8 +112,9 @@ func TestOrder(t *testing.T) {
 		for range r.IntN(20) {
 			h := hs[r.IntN(len(hs))]
 			from := fmt.Sprint(r.IntN(5))
-			tasks = append(tasks, &task.Task{Hypertable: h.Name, Slices: []task.Slice{{Column: "t", From: from}, {Column: "d", From: fmt.Sprint(r.IntN(2))}},
-				Range: task.Range{From: from}})
+			tasks = append(tasks, &task.Task{Hypertable: h.Name,
+				Slices: []task.Slice{{Column: "t", From: from}, {Column: "d", From: fmt.Sprint(r.IntN(2))}},
+				Range:  task.Range{From: from}})
 		}
 		order(hs, tasks)
 		for i := 1; i < len(tasks); i++ {
@@ -126,7 +135,8 @@ func TestShare(t *testing.T) {
 		from, until string
 		want        float64
 	}{{"0", "100", 1}, {"0", "50", 0.5}, {"75", "100", 0.25}} {
-		tk := &task.Task{Slices: []task.Slice{{Column: "t", From: "0", Until: "100"}}, Range: task.Range{From: c.from, Until: c.until}}
+		tk := &task.Task{Slices: []task.Slice{{Column: "t", From: "0", Until: "100"}},
+			Range: task.Range{From: c.from, Until: c.until}}
 		if got := shareOf(tk); got != c.want {
 			t.Errorf("[%s, %s): %g, want %g", c.from, c.until, got, c.want)
 		}

@@ -12,12 +12,15 @@ import (
 
 // hidden says in which of the staged chunks of h the source has rows that no query
 // shows, and what helps; "" for none.
-func hidden(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, tasks []*task.Task) (string, error) {
+func hidden(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk,
+	tasks []*task.Task) (string, error) {
 	staged := map[task.Name]bool{}
 	for _, t := range tasks {
 		staged[t.Chunk] = true
 	}
-	chunks, err := src.Hiding(ctx, slices.DeleteFunc(slices.Clone(chunks), func(c *tsdb.Chunk) bool { return !staged[c.Name] }))
+	chunks, err := src.Hiding(ctx, slices.DeleteFunc(slices.Clone(chunks), func(c *tsdb.Chunk) bool {
+		return !staged[c.Name]
+	}))
 	if err != nil {
 		return "", err
 	}
@@ -45,6 +48,8 @@ func hidden(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsd
 	if more > 0 {
 		named = append(named, fmt.Sprintf("some in %d more chunks", more))
 	}
-	return fmt.Sprintf("%s has rows beside the batches of compressed chunks that no query shows and that are not copied: %s; %s",
-		h.Label(), strings.Join(named, ", "), tsdb.Unhide(src.TimescaleDB, h.Name, first.Name, first.Status&tsdb.StatusFrozen != 0)), nil
+	return fmt.Sprintf("%s has rows beside the batches of compressed chunks that no query shows and that are not "+
+		"copied: %s; %s",
+		h.Label(), strings.Join(named, ", "),
+		tsdb.Unhide(src.TimescaleDB, h.Name, first.Name, first.Status&tsdb.StatusFrozen != 0)), nil
 }

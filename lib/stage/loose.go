@@ -52,7 +52,8 @@ func (p *Plan) sizes(ctx context.Context, src *tsdb.DB, chunks []*tsdb.Chunk, ta
 		}
 		share := shareOf(staged[c.Name])
 		s := sizes[c.ID]
-		p.Compressed[c.Name] = Compressed{tsdb.Sizes{Uncompressed: int64(float64(s.Uncompressed) * share), Compressed: int64(float64(s.Compressed) * share)},
+		p.Compressed[c.Name] = Compressed{tsdb.Sizes{Uncompressed: int64(float64(s.Uncompressed) * share),
+			Compressed: int64(float64(s.Compressed) * share)},
 			c.Status&tsdb.StatusUnordered != 0 || c.AM == "hypercore", slices.Contains(grown, c.OID)}
 	}
 	return nil
@@ -82,7 +83,9 @@ type outlook struct {
 // look finds these things out. byRows says why the compressed relations of s cannot
 // travel.
 func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows string) (o *outlook, err error) {
-	o = &outlook{db: dst, t: t, byRows: byRows != "" || slices.ContainsFunc(s.Copied(), func(c pg.Column) bool { return !c.Binary })}
+	o = &outlook{db: dst, t: t, byRows: byRows != "" || slices.ContainsFunc(s.Copied(), func(c pg.Column) bool {
+		return !c.Binary
+	})}
 	if !dst.Full || !t.CompressionEnabled {
 		return o, nil
 	}
@@ -130,7 +133,8 @@ func (o *outlook) certain(ctx context.Context) (bool, error) {
 func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.Loose, maybe bool, err error) {
 	found := task.Obstacles{task.LooseApache: !o.db.Full, task.LooseDisabled: !o.t.CompressionEnabled,
 		task.LooseDimensions: o.t.Unaligned(t.Slices) != "", task.LooseRange: t.Range.Partial}
-	if found.First() == task.LooseApache || found.First() == task.LooseDisabled || found.First() == task.LooseDimensions {
+	if found.First() == task.LooseApache || found.First() == task.LooseDisabled ||
+		found.First() == task.LooseDimensions {
 		return found.First(), false, nil
 	}
 	own, other := o.there(t)
@@ -144,7 +148,8 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 	if o.dependents.ReferencedKey != nil {
 		held := false
 		if own != nil {
-			if err := o.db.QueryRow(ctx, "select exists (select from "+pg.Ident(own.Name.Schema, own.Name.Name)+")").Scan(&held); err != nil {
+			if err := o.db.QueryRow(ctx, "select exists (select from "+pg.Ident(own.Name.Schema, own.Name.Name)+")").
+				Scan(&held); err != nil {
 				return "", false, o.db.Wrap(err, "look into chunk %s", own.Name)
 			}
 		}
@@ -192,7 +197,9 @@ func (o *outlook) helps(why task.Loose) string {
 	if o.policy != nil && (why == task.LooseRange || why == task.LooseDefault || why == task.LooseRefused) {
 		return fmt.Sprintf("%s compresses them later", o.policy)
 	}
-	later := fmt.Sprintf("compress them after the copy: a policy, or select %s(c, true) from %s(%s) c", pg.Ident(o.db.ExtensionSchema, "compress_chunk"), pg.Ident(o.db.ExtensionSchema, "show_chunks"), pg.Literal(table))
+	later := fmt.Sprintf("compress them after the copy: a policy, or select %s(c, true) from %s(%s) c",
+		pg.Ident(o.db.ExtensionSchema, "compress_chunk"), pg.Ident(o.db.ExtensionSchema, "show_chunks"),
+		pg.Literal(table))
 	switch why {
 	case task.LooseApache:
 		return "use the full edition on the target (timescaledb.license = timescale)"
@@ -201,7 +208,8 @@ func (o *outlook) helps(why task.Loose) string {
 	case task.LooseDimensions:
 		return "make the dimensions as on the source, or " + later
 	case task.LooseExtents:
-		return "drop the target's chunks there if the source has their rows, and have it cut chunks as the source does; or " + later
+		return "drop the target's chunks there if the source has their rows, " +
+			"and have it cut chunks as the source does; or " + later
 	case task.LooseReferenced:
 		return "drop the foreign keys to " + table + " for the time of the migration, or " + later
 	case task.LoosePrivilege:

@@ -54,8 +54,10 @@ func TestPlanWire(t *testing.T) {
 	fill(reflect.ValueOf(&p).Elem(), &n)
 	p.Loose, p.Notes, p.Tasks = nil, nil, nil
 	for i, h := range p.Hypertables {
-		tk := &task.Task{V: task.Version, Hypertable: h.Name, Chunk: task.Name{Schema: "s", Name: fmt.Sprintf("c%d", i)}, Origin: p.Source.Origin,
-			Slices: []task.Slice{{Column: "t", From: "1", Until: "2"}}, Range: task.Range{Column: "t", From: "1", Until: "2"}}
+		tk := &task.Task{V: task.Version, Hypertable: h.Name,
+			Chunk: task.Name{Schema: "s", Name: fmt.Sprintf("c%d", i)}, Origin: p.Source.Origin,
+			Slices: []task.Slice{{Column: "t", From: "1", Until: "2"}},
+			Range:  task.Range{Column: "t", From: "1", Until: "2"}}
 		p.Tasks = append(p.Tasks, tk)
 		var c Compressed
 		fill(reflect.ValueOf(&c).Elem(), &n)
@@ -80,14 +82,17 @@ func TestPlanWire(t *testing.T) {
 // TestPlanRead reads what is no plan.
 func TestPlanRead(t *testing.T) {
 	var b strings.Builder
-	if err := (&Plan{Source: Server{Origin: "1/2"}, Hypertables: []*tsdb.Hypertable{{Name: task.Name{Schema: "s", Name: "h"},
-		Dimensions: []tsdb.Dimension{{Column: "t"}}}}}).Write(&b); err != nil {
+	if err := (&Plan{Source: Server{Origin: "1/2"},
+		Hypertables: []*tsdb.Hypertable{{Name: task.Name{Schema: "s", Name: "h"},
+			Dimensions: []tsdb.Dimension{{Column: "t"}}}}}).Write(&b); err != nil {
 		t.Fatal(err)
 	}
 	head, rest, _ := strings.Cut(b.String(), "\n")
 	record := func(hypertable, origin string) string {
-		return fmt.Sprintf(`{"v":1,"hypertable":{"schema":"s","name":%q},"chunk":{"schema":"a","name":"b"},"origin":%q,`+
-			`"slices":[{"column":"t","from":"1","until":"2"}],"range":{"column":"t","from":"1","until":"2"}}`, hypertable, origin)
+		return fmt.Sprintf(`{"v":1,"hypertable":{"schema":"s","name":%q},"chunk":{"schema":"a","name":"b"},`+
+			`"origin":%q,`+
+			`"slices":[{"column":"t","from":"1","until":"2"}],"range":{"column":"t","from":"1","until":"2"}}`,
+			hypertable, origin)
 	}
 	for _, c := range []struct{ in, want string }{
 		{"", "no plan on stdin"},

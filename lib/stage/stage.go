@@ -42,12 +42,14 @@ func (e *BadArgument) BadUsage() bool  { return true }
 // task per chunk.
 type Plan struct {
 	Source      Server
-	Hypertables []*tsdb.Hypertable       // parents before the aggregates on them
-	Aggregates  []Aggregate              // those hypertables that are aggregates, and all that depend on any of them; parents first
-	Tasks       []*task.Task             // hypertables before aggregates, newest chunks first
-	Compressed  map[task.Name]Compressed // those of the tasks' chunks that are compressed
-	Loose       []*Loose                 // what Fit finds will be left uncompressed
-	Notes       []string                 // what of the source is worth knowing; for people, not part of what is written
+	Hypertables []*tsdb.Hypertable // parents before the aggregates on them
+	// those hypertables that are aggregates, and all that depend on any of them;
+	// parents first
+	Aggregates []Aggregate
+	Tasks      []*task.Task             // hypertables before aggregates, newest chunks first
+	Compressed map[task.Name]Compressed // those of the tasks' chunks that are compressed
+	Loose      []*Loose                 // what Fit finds will be left uncompressed
+	Notes      []string                 // what of the source is worth knowing; for people, not part of what is written
 }
 
 // Compressed is what the target's half of staging must know of a compressed chunk.
@@ -157,7 +159,8 @@ func (p *Plan) addTasks(ctx context.Context, src *tsdb.DB, o Options) error {
 }
 
 // add adds the tasks of one hypertable, and what there is to say of its chunks.
-func (p *Plan) add(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, tasks []*task.Task) error {
+func (p *Plan) add(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk,
+	tasks []*task.Task) error {
 	p.Tasks = append(p.Tasks, tasks...)
 	if err := p.sizes(ctx, src, chunks, tasks); err != nil {
 		return err
@@ -170,7 +173,8 @@ func (p *Plan) add(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks
 }
 
 // addAggregates adds what the target must know of aggregates.
-func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*tsdb.Aggregate, bound string) (err error) {
+func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*tsdb.Aggregate,
+	bound string) (err error) {
 	for _, a := range aggregates {
 		pa := Aggregate{View: *a.View, Watermark: a.Watermark, Definition: a.Definition}
 		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
@@ -189,7 +193,8 @@ func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*ts
 }
 
 // tasksOf makes a task of every chunk of h that overlaps the staged range.
-func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk, o Options) ([]*task.Task, error) {
+func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk,
+	o Options) ([]*task.Task, error) {
 	lo, hi := int64(task.MinBound), int64(task.MaxBound)
 	var err error
 	if o.From != "" {
@@ -215,7 +220,8 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 		if until <= lo || from >= hi {
 			continue
 		}
-		t := &task.Task{V: task.Version, Hypertable: h.Name, View: h.View, Chunk: c.Name, Slices: slices.Clone(c.Slices),
+		t := &task.Task{V: task.Version, Hypertable: h.Name, View: h.View, Chunk: c.Name,
+			Slices: slices.Clone(c.Slices),
 			Origin: src.Origin, LSN: src.LSN, Snapshot: o.Snapshot, Bytes: c.Bytes, Rows: c.Rows}
 		for i := range t.Slices {
 			if d := h.Dimension(t.Slices[i].Column); d != nil {
@@ -250,7 +256,8 @@ func checkSnapshot(ctx context.Context, src *tsdb.DB, id string) error {
 	if id == "" {
 		return nil
 	}
-	_, err := src.Exec(ctx, "begin isolation level repeatable read read only; set transaction snapshot "+pg.Literal(id)+"; commit")
+	_, err := src.Exec(ctx, "begin isolation level repeatable read read only; set transaction snapshot "+
+		pg.Literal(id)+"; commit")
 	if err != nil {
 		_, _ = src.Exec(ctx, "rollback")
 		return &pg.Error{Side: src.Side, Object: "--snapshot " + id, Err: err,
@@ -283,6 +290,8 @@ func order(hs []*tsdb.Hypertable, tasks []*task.Task) {
 			cmp.Compare(level[a.Hypertable], level[b.Hypertable]),
 			cmp.Compare(bf, af),
 			strings.Compare(a.Hypertable.String(), b.Hypertable.String()),
-			slices.CompareFunc(a.Slices, b.Slices, func(x, y task.Slice) int { return strings.Compare(x.From, y.From) }))
+			slices.CompareFunc(a.Slices, b.Slices, func(x, y task.Slice) int {
+				return strings.Compare(x.From, y.From)
+			}))
 	})
 }

@@ -28,7 +28,8 @@ func unstaged(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*ta
 	for _, s := range staged {
 		whole = span{min(whole.from, s.from), max(whole.until, s.until)}
 	}
-	chunks, err := dst.ChunksIn(ctx, t, task.Range{Column: t.Dimensions[0].Column, From: task.FormatBound(whole.from), Until: task.FormatBound(whole.until)})
+	chunks, err := dst.ChunksIn(ctx, t, task.Range{Column: t.Dimensions[0].Column, From: task.FormatBound(whole.from),
+		Until: task.FormatBound(whole.until)})
 	if err != nil {
 		return 0, err
 	}
@@ -38,7 +39,8 @@ func unstaged(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*ta
 			continue
 		}
 		var some bool
-		if err := dst.QueryRow(ctx, "select exists (select from "+pg.Ident(c.Name.Schema, c.Name.Name)+")").Scan(&some); err != nil {
+		if err := dst.QueryRow(ctx, "select exists (select from "+pg.Ident(c.Name.Schema, c.Name.Name)+")").
+			Scan(&some); err != nil {
 			return 0, dst.Wrap(err, "look into chunk %s", c.Name)
 		}
 		if some {

@@ -74,7 +74,8 @@ type columnLine struct {
 }
 
 func toLine(h *tsdb.Hypertable) hypertableLine {
-	l := hypertableLine{V: task.Version, Kind: kindHypertable, Name: h.Name, View: h.View, Compression: h.CompressionEnabled, Enforced: h.Enforced}
+	l := hypertableLine{V: task.Version, Kind: kindHypertable, Name: h.Name, View: h.View,
+		Compression: h.CompressionEnabled, Enforced: h.Enforced}
 	for _, d := range h.Dimensions {
 		l.Dimensions = append(l.Dimensions, dimensionLine(d))
 	}

@@ -13,9 +13,10 @@ const (
 	LooseExtents    Loose = "other chunks"      // of other extents are where the source's would be
 	LooseRange      Loose = "part of the chunk" // is all that is staged of it
 	LooseReferenced Loose = "referenced"        // by other tables: it cannot be compressed, and rows are merged
-	LooseDefault    Loose = "default"           // that the target's chunk has for a column would take the place of NULLs
-	LooseRefused    Loose = "refused"           // by the target's server
-	LoosePrivilege  Loose = "missing privilege" // to create relations in TimescaleDB's schema
+	// that the target's chunk has for a column would take the place of NULLs
+	LooseDefault   Loose = "default"
+	LooseRefused   Loose = "refused"           // by the target's server
+	LoosePrivilege Loose = "missing privilege" // to create relations in TimescaleDB's schema
 )
 
 // Obstacles are those that hold of a chunk on a target.

@@ -26,7 +26,8 @@ func TestDifference(t *testing.T) {
 
 // TestResult: what does not apply to a result is not in its record.
 func TestResult(t *testing.T) {
-	b, err := json.Marshal(&Result{V: 1, Task: 3, Hypertable: Name{"public", "m"}, Chunk: Name{"s", "c"}, Status: Skipped})
+	b, err := json.Marshal(&Result{V: 1, Task: 3, Hypertable: Name{"public", "m"}, Chunk: Name{"s", "c"},
+		Status: Skipped})
 	const want = `{"v":1,"task":3,"hypertable":{"schema":"public","name":"m"},"chunk":{"schema":"s","name":"c"},` +
 		`"status":"skipped","rows":0,"bytes":0,"seconds":0}`
 	if err != nil || string(b) != want {

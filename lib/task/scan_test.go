@@ -6,11 +6,13 @@ import (
 	"testing"
 )
 
-const sliceLine = `{"v":2,"task":7,"kind":"slice","hypertable":{"schema":"public","name":"history"},"into":{"schema":"public","name":"metrics"},` +
+const sliceLine = `{"v":2,"task":7,"kind":"slice","hypertable":{"schema":"public","name":"history"},` +
+	`"into":{"schema":"public","name":"metrics"},` +
 	`"chunk":{"schema":"public","name":"history"},` +
 	`"slices":[{"column":"time","from":"1704326400000000","until":"1704931200000000"}],` +
 	`"range":{"column":"time","from":"1704326400000000","until":"1704931200000000"},` +
-	`"scan":{"by":"blocks","rows":"1000000","relations":[{"schema":"public","name":"history","filenode":"16385","blocks":["0-64","4672-14018"]}]},` +
+	`"scan":{"by":"blocks","rows":"1000000","relations":[{"schema":"public","name":"history","filenode":"16385",` +
+	`"blocks":["0-64","4672-14018"]}]},` +
 	`"origin":"7301-16384","bytes":81000000,"rows":1000000}`
 
 // TestSliceRecord reads and writes a record of a plain table: no field may change.

@@ -3,8 +3,8 @@
 // chunk. It knows nothing of databases.
 //
 // A record names a source relation (the chunk), the row range to copy and the
-// hypertable it belongs to. Records of other sources than chunks have a Kind. Everything in it is a structured value: no field
-// is ever used as SQL text.
+// hypertable it belongs to. Records of other sources than chunks have a Kind.
+// Everything in it is a structured value: no field is ever used as SQL text.
 package task
 
 import (

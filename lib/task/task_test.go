@@ -10,10 +10,13 @@ import (
 	"testing"
 )
 
-const line = `{"v":1,"task":42,"hypertable":{"schema":"public","name":"metrics"},"view":{"schema":"public","name":"daily"},` +
+const line = `{"v":1,"task":42,"hypertable":{"schema":"public","name":"metrics"},"view":{"schema":"public",` +
+	`"name":"daily"},` +
 	`"chunk":{"schema":"_timescaledb_internal","name":"_hyper_1_2_chunk"},` +
-	`"slices":[{"column":"time","from":"-9223372036854775808","until":"9223372036854775807"},{"column":"device","from":"0","until":"1073741823","hash":true}],` +
-	`"range":{"column":"time","from":"9007199254740993","until":"9223372036854775807","partial":true,"until_text":"infinity"},` +
+	`"slices":[{"column":"time","from":"-9223372036854775808","until":"9223372036854775807"},{"column":"device",` +
+	`"from":"0","until":"1073741823","hash":true}],` +
+	`"range":{"column":"time","from":"9007199254740993","until":"9223372036854775807","partial":true,` +
+	`"until_text":"infinity"},` +
 	`"origin":"7301-16384","snapshot":"00000003-1B-1","rows_only":"no","bytes":9007199254740993,"rows":5}`
 
 // TestRecord reads and writes a record with everything in it: no field may
@@ -91,7 +94,8 @@ func TestUnknownFields(t *testing.T) {
 	}
 	// A record inside another one is written by value.
 	b.Reset()
-	if err := Write(&b, struct{ Task Task }{*r}); err != nil || !strings.Contains(b.String(), `"big":12345678901234567890`) {
+	if err := Write(&b, struct{ Task Task }{*r}); err != nil ||
+		!strings.Contains(b.String(), `"big":12345678901234567890`) {
 		t.Errorf("inside: %s, %v", b.String(), err)
 	}
 	if r, err = Parse([]byte(line)); err != nil || r.Extra != nil {
@@ -134,9 +138,11 @@ func TestRefused(t *testing.T) {
 		{edit(t, "slices", "[]"), "no dimension slices"},
 		{edit(t, "slices", `[{"from":"1","until":"2"}]`), "dimension slice without a column"},
 		{edit(t, "slices", `[{"column":"a\u0000b","from":"1","until":"2"}]`), "NUL"},
-		{edit(t, "slices", `[{"column":"time","from":"2","until":"1"}]`), `slice of dimension "time": from 2 is after until 1`},
+		{edit(t, "slices", `[{"column":"time","from":"2","until":"1"}]`),
+			`slice of dimension "time": from 2 is after until 1`},
 		{edit(t, "slices", `[{"column":"time","from":"","until":"1"}]`), `bound "" is not a 64-bit integer`},
-		{edit(t, "slices", `[{"column":"time","from":1,"until":"2"}]`), `field "slices.from": a number does not belong there`},
+		{edit(t, "slices", `[{"column":"time","from":1,"until":"2"}]`),
+			`field "slices.from": a number does not belong there`},
 		{edit(t, "range", ""), `row range is on "", the primary dimension is "time"`},
 		{edit(t, "range", `{"column":"device","from":"1","until":"2"}`), `row range is on "device"`},
 		{edit(t, "range", `{"column":"time","from":"1","until":"9223372036854775808"}`), "is not a 64-bit integer"},
@@ -184,7 +190,8 @@ func TestReader(t *testing.T) {
 	// A bad line is named by its number and does not hide the next one; a
 	// record that was cut off is an error, not the end.
 	r := NewReader(strings.NewReader("\n" + line + "\nwhat\n{\"v\":3}\n" + second + "\n" + line[:100]))
-	for i, want := range []string{"", "task record on line 3: not a task record", "task record on line 4: record version 3", "", "task record on line 6: not a task record"} {
+	for i, want := range []string{"", "task record on line 3: not a task record",
+		"task record on line 4: record version 3", "", "task record on line 6: not a task record"} {
 		x, err := r.Next()
 		if want == "" {
 			if err != nil {
@@ -211,7 +218,8 @@ func TestReader(t *testing.T) {
 
 	r = Arguments([]string{line, " ", "{", second})
 	for i, want := range []string{"", "task record: not a task record", ""} {
-		if x, err := r.Next(); want == "" && err != nil || want != "" && (x != nil || !strings.HasPrefix(err.Error(), want)) {
+		if x, err := r.Next(); want == "" && err != nil || want != "" &&
+			(x != nil || !strings.HasPrefix(err.Error(), want)) {
 			t.Errorf("argument %d: %v, want %q", i, err, want)
 		}
 	}
@@ -277,11 +285,17 @@ func TestSameWork(t *testing.T) {
 		{"chunk", `{"schema":"s","name":"c"}`, "chunk is _timescaledb_internal._hyper_1_2_chunk, staged as s.c"},
 		{"hypertable", `{"schema":"public","name":"h"}`, "hypertable is public.metrics, staged as public.h"},
 		{"view", "", "writes to public.daily, staged to write to public.metrics"},
-		{"view", `{"schema":"public","name":"hourly"}`, "continuous aggregate is public.daily, staged as public.hourly"},
-		{"range", `{"column":"time","from":"1","until":"9223372036854775807","partial":true}`, "row range is [9007199254740993, 9223372036854775807), staged as [1, 9223372036854775807)"},
-		{"range", `{"column":"time","from":"9007199254740993","until":"9223372036854775807"}`, "row range is partial: true, staged as false"},
-		{"slices", `[{"column":"time","from":"-9223372036854775808","until":"9223372036854775807"}]`, "2 dimension slices, staged with 1"},
-		{"slices", `[{"column":"time","from":"1","until":"2"},{"column":"device","from":"0","until":"1073741823","hash":true}]`, `slice of dimension "time" is [-9223372036854775808, 9223372036854775807), staged as [1, 2)`},
+		{"view", `{"schema":"public","name":"hourly"}`,
+			"continuous aggregate is public.daily, staged as public.hourly"},
+		{"range", `{"column":"time","from":"1","until":"9223372036854775807","partial":true}`,
+			"row range is [9007199254740993, 9223372036854775807), staged as [1, 9223372036854775807)"},
+		{"range", `{"column":"time","from":"9007199254740993","until":"9223372036854775807"}`,
+			"row range is partial: true, staged as false"},
+		{"slices", `[{"column":"time","from":"-9223372036854775808","until":"9223372036854775807"}]`,
+			"2 dimension slices, staged with 1"},
+		{"slices", `[{"column":"time","from":"1","until":"2"},{"column":"device","from":"0","until":"1073741823",` +
+			`"hash":true}]`, `slice of dimension "time" is [-9223372036854775808, 9223372036854775807), ` +
+			`staged as [1, 2)`},
 	} {
 		o, err := Parse([]byte(edit(t, c.field, c.value)))
 		if err != nil {
