@@ -118,7 +118,9 @@ func TestBatchesByProperty(t *testing.T) {
 					return n
 				})
 			},
-			"columns rotated by a batch": func() string { return move(some(), func(n int) int { return (n + 1) % 20 }) },
+			"columns rotated by a batch": func() string {
+				return move(some(), func(n int) int { return (n + 1) % 20 })
+			},
 			"columns of batches shuffled": func() string {
 				p := r.Perm(20)
 				return move(some(), func(n int) int { return p[n] })

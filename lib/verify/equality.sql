@@ -30,10 +30,12 @@ with recursive part(attnum, typ) as (
     values ('varchar'::regtype::oid), ('cidr'::regtype::oid) -- as text and inet
 ), traits as (
     select p.attnum,
-           bool_or(t.typtype = 'e' or t.typtype = 'b' and t.typcategory <> 'A' and t.oid not in (table hashable)) as unfit,
+           bool_or(t.typtype = 'e' or t.typtype = 'b' and t.typcategory <> 'A'
+               and t.oid not in (table hashable)) as unfit,
            bool_or(t.oid in ('numeric'::regtype, 'float4'::regtype, 'float8'::regtype, 'jsonb'::regtype)) as numbers,
            bool_or(t.oid in ('interval'::regtype, 'bpchar'::regtype)
-                   or t.typtype = 'b' and t.typcategory <> 'A' and t.typnamespace <> 'pg_catalog'::regnamespace) as others
+                   or t.typtype = 'b' and t.typcategory <> 'A'
+                       and t.typnamespace <> 'pg_catalog'::regnamespace) as others
     from part p
     join pg_type t on t.oid = p.typ
     group by 1

@@ -273,9 +273,11 @@ func TestSummariesByProperty(t *testing.T) {
 					t.Errorf("%s: rows differ: %v, hashes differ: %v\n%s\n%s", kind[n], differ, !differ, a.text, b.text)
 				}
 				if same, ok := equal[n]; ok && same != (a.byValue == b.byValue) {
-					t.Errorf("%s: rows are = to each other: %v, hashes by value are: %v\n%s\n%s", kind[n], same, !same, a.text, b.text)
+					t.Errorf("%s: rows are = to each other: %v, hashes by value are: %v\n%s\n%s", kind[n], same, !same,
+						a.text, b.text)
 				}
-				diffs, _ := compare(&Summary{Rows: a.Rows, Columns: a.Columns}, &Summary{Rows: b.Rows, Columns: b.Columns})
+				diffs, _ := compare(&Summary{Rows: a.Rows, Columns: a.Columns},
+					&Summary{Rows: b.Rows, Columns: b.Columns})
 				if len(diffs) > 0 && !differ {
 					t.Errorf("%s: equal rows differ by their summary: %v\n%s", kind[n], diffs, a.text)
 				}

@@ -28,7 +28,8 @@ func (j *job) staged(ctx context.Context, target *pg.Conn) (*queue.Entry, error)
 	}
 	e, err := queue.Get(ctx, target, j.number)
 	if err == nil && e == nil {
-		err = &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", j.number), Err: errors.New("is no longer staged")}
+		err = &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", j.number),
+			Err: errors.New("is no longer staged")}
 	}
 	return e, err
 }

@@ -39,7 +39,8 @@ func agree(from, to *side) (cols []Column, diffs []task.Difference) {
 		o, ok := theirs[c.Name]
 		if !ok {
 			if copied[c.Name] {
-				diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
+				diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type,
+					Target: "no such column"})
 			}
 			continue
 		}
@@ -71,7 +72,8 @@ func (s *side) follow(ctx context.Context, a *Summary) (cols []Column, diffs []t
 		o, ok := mine[c.Name]
 		switch {
 		case !ok:
-			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: "no such column"})
+			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type,
+				Target: "no such column"})
 			continue
 		case !pg.Widens(c.Type, o.Type):
 			diffs = append(diffs, task.Difference{What: "type", Column: c.Name, Source: c.Type, Target: o.Type})

@@ -55,7 +55,8 @@ func TestSummaries(t *testing.T) {
 			t.Errorf("%s: %d read, %v", c.what, read, err)
 		}
 		var other *HashError
-		if errors.As(err, &other) != strings.Contains(c.what, "hash") || errors.As(err, &other) && other.Suggest() == "" {
+		if errors.As(err, &other) != strings.Contains(c.what, "hash") || errors.As(err, &other) &&
+			other.Suggest() == "" {
 			t.Errorf("%s: %v", c.what, err)
 		}
 	}

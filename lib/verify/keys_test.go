@@ -99,7 +99,8 @@ func TestFinderExchanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(diffs) == 0 || slices.ContainsFunc(diffs, func(d task.Difference) bool {
-				return d.Column != "v" || !slices.Contains([]string{"(a=" + keys[0] + ")", "(a=" + keys[1] + ")"}, d.Key)
+				return d.Column != "v" || !slices.Contains([]string{"(a=" + keys[0] + ")", "(a=" + keys[1] + ")"},
+					d.Key)
 			}) {
 				t.Errorf("keys %v, %d bits: %v", keys, bits, diffs)
 			}

@@ -139,8 +139,10 @@ func (r *runner) over(began time.Time) {
 	r.live.Show(false)
 	if r.equalByValue > 0 {
 		r.log.Warn("%d chunks differ only in values that = calls equal (1.0 and 1.00, 1 mon and 30 days): "+
-			"a compressed chunk may keep one of them for all. --method values accepts that; to have the values as they are, "+
-			"decompress the chunk on the target, keep policies from compressing it, and load it again (bf-load --force)",
+			"a compressed chunk may keep one of them for all. --method values accepts that; "+
+			"to have the values as they are, "+
+			"decompress the chunk on the target, keep policies from compressing it, "+
+			"and load it again (bf-load --force)",
 			r.equalByValue)
 	}
 	if n := r.course.ChunksDone; n == 0 && r.failed == 0 && !r.stop.Asked() {

@@ -250,7 +250,8 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 	}
 	stored, e2 := queue.Verdict(ctx, target, e, res)
 	if err == nil && e2 == nil && !stored {
-		res.Status, res.Message, res.Differences = task.Skipped, "copied again while it was compared; verify it again", nil
+		res.Status, res.Message, res.Differences = task.Skipped,
+			"copied again while it was compared; verify it again", nil
 	}
 	return res, errors.Join(err, e2)
 }

@@ -178,7 +178,9 @@ func equalByValue(ctx context.Context, from, to *side, cols []Column) (bool, err
 // this pair of chunks. Where rows differ, the summaries show in which columns.
 func (p *Pair) compare(ctx context.Context, from, to *side, cols []Column) (a, b *Summary, err error) {
 	summaries := func(w want) (a, b *Summary, err error) {
-		return both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) { return s.summarize(ctx, cols, w) })
+		return both(ctx, from, to, func(ctx context.Context, s *side) (*Summary, error) {
+			return s.summarize(ctx, cols, w)
+		})
 	}
 	if p.method == BySummary {
 		return summaries(want{values: true})
