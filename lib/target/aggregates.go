@@ -97,7 +97,8 @@ func (v invalidation) span(ctx context.Context, first, last, from string) (span 
 	var both []*string
 	err = v.asUser(ctx, func() error {
 		// A plan that is kept would not see batches attached since (2.14).
-		return v.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(%s), quote_literal(%s)] from %s", first, last, from),
+		return v.QueryRow(ctx, fmt.Sprintf("select array[quote_literal(%s), quote_literal(%s)] from %s", first,
+			last, from),
 			pgx.QueryExecModeExec).Scan(&both)
 	})
 	for _, e := range both {
@@ -165,7 +166,8 @@ func (v invalidation) rewrite(ctx context.Context, c *tsdb.Chunk, b tsdb.BatchFi
 	var ctid string
 	// ON CONFLICT is refused where a key is deferrable.
 	err := v.savepoint(ctx, func() error {
-		return v.scanAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from pg_temp.bf_ends "+
+		return v.scanAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s "+
+			"from pg_temp.bf_ends "+
 			"where ctid = %s::tid returning ctid::text", into, columns, pg.Literal(row.CTID)), &ctid)
 	})
 	switch {

@@ -104,7 +104,8 @@ func (w *batchesInto) spanToInvalidate(ctx context.Context) (span []string, err 
 		}
 	}
 	if span == nil || !(invalidation{w.load}).obstacle().none() {
-		return nil, byRows(w.task, fmt.Sprintf("the target's chunk would be locked for as long as it takes to put %d rows "+
+		return nil, byRows(w.task, fmt.Sprintf("the target's chunk would be locked for as long as it takes to "+
+			"put %d rows "+
 			"beside the batches", w.rows))
 	}
 	return span, invalidation{w.load}.keepEnds(ctx)

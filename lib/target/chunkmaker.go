@@ -158,7 +158,8 @@ func (k chunkMaker) routeRow(ctx context.Context, want []task.Slice) (no obstacl
 // expressions for its columns, and takes it out again.
 func (k chunkMaker) insertAndDelete(ctx context.Context, row []byte, expressions []string) error {
 	columns := columnsOf(k.part)
-	_, err := k.Exec(ctx, fmt.Sprintf("create temporary table first_row on commit drop as select %s from %s with no data",
+	_, err := k.Exec(ctx, fmt.Sprintf("create temporary table first_row on commit drop as select %s from %s "+
+		"with no data",
 		columns, k.hypertable()))
 	if err != nil {
 		return err

@@ -96,8 +96,10 @@ func (w *rowsInto) clearPart(ctx context.Context, c *tsdb.Chunk, cond string) er
 	for range 4 {
 		err := w.deleteFrom(ctx, from+" where "+cond)
 		switch code := pg.Code(err); {
-		case (code == pg.Frozen || code == pg.Internal) && strings.Contains(err.Error(), "frozen"): // of another partition
-			return fault("chunk "+c.Quoted(), "unfreeze that chunk for the time of the migration, then run the same again",
+		// of another partition
+		case (code == pg.Frozen || code == pg.Internal) && strings.Contains(err.Error(), "frozen"):
+			return fault("chunk "+c.Quoted(),
+				"unfreeze that chunk for the time of the migration, then run the same again",
 				"%w", err)
 		case code == pg.Internal: // 2.14 to 2.22, where time is a segment
 			return w.cannotDelete(c, pg.Describe(err), w.DecompressSQL(c))

@@ -20,16 +20,26 @@ func TestCompressedConstraints(t *testing.T) {
 		name, both, source, target string // before compression, on both sides and on one
 		way, why                   string
 	}{
-		{name: "the same on both sides", both: "alter table m add check (i >= 0); create unique index on m (dev, ts);", way: wayRaw},
+		{name: "the same on both sides", both: "alter table m add check (i >= 0); create unique index on m (dev, ts);",
+			way: wayRaw},
 		{name: "a check on the source only", source: "alter table m add check (i >= 0);", way: wayRaw},
-		{name: "a check on the target only", target: "alter table m add check (i >= 0);", way: wayFresh, why: "only the target demands of its rows: CHECK ((i >= 0))"},
-		{name: "a unique index on the target only", target: "create unique index on m (dev, ts);", way: wayFresh, why: "only the target demands of its rows: UNIQUE btree (dev, ts)"},
-		{name: "not null on the target only", target: "alter table m alter i set not null;", way: wayFresh, why: "only the target demands of its rows: i NOT NULL"},
-		{name: "a row trigger", target: "create table seen(n int); create function saw() returns trigger language plpgsql as $$ begin insert into public.seen values (1); return new; end $$;" +
-			"create trigger saw before insert on m for each row execute function saw();", way: wayCompress, why: "row triggers of the target have to fire"},
+		{name: "a check on the target only", target: "alter table m add check (i >= 0);", way: wayFresh,
+			why: "only the target demands of its rows: CHECK ((i >= 0))"},
+		{name: "a unique index on the target only", target: "create unique index on m (dev, ts);", way: wayFresh,
+			why: "only the target demands of its rows: UNIQUE btree (dev, ts)"},
+		{name: "not null on the target only", target: "alter table m alter i set not null;", way: wayFresh,
+			why: "only the target demands of its rows: i NOT NULL"},
+		{name: "a row trigger", target: "create table seen(n int); " +
+			"create function saw() returns trigger language plpgsql as $$ begin insert into public.seen values (1); " +
+			"return new; end $$;" +
+			"create trigger saw before insert on m for each row execute function saw();", way: wayCompress,
+			why: "row triggers of the target have to fire"},
 		{name: "a foreign key", both: devices + "alter table m add foreign key (dev) references d;", way: wayRaw},
-		{name: "a foreign key on the target only", target: devices + "alter table m add foreign key (dev) references d;", way: wayRaw},
-		{name: "a foreign key on a compressed column", target: "create table d(id bigint primary key); insert into d select generate_series(0, 2000); alter table m add foreign key (i) references d;",
+		{name: "a foreign key on the target only",
+			target: devices + "alter table m add foreign key (dev) references d;", way: wayRaw},
+		{name: "a foreign key on a compressed column",
+			target: "create table d(id bigint primary key); insert into d select generate_series(0, 2000); " +
+				"alter table m add foreign key (i) references d;",
 			way: wayFresh, why: `cannot be checked: column "i" is compressed`},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -70,23 +80,28 @@ func TestCompressedOrphans(t *testing.T) {
 		}
 		for _, as := range []string{"", "bf_owner"} {
 			s := both(t, p)
-			s.exec(t, "create table d(id int primary key); insert into d select generate_series(0, 9);"+table+"alter table m add foreign key (dev) references d;"+enable)
+			s.exec(t, "create table d(id int primary key); insert into d select generate_series(0, 9);"+table+
+				"alter table m add foreign key (dev) references d;"+enable)
 			s.src.Exec(t, fill(0, 1000)+"insert into m(ts, i) values ('2024-01-04 00:00:30', 5);"+compress)
 			s.dst.Exec(t, "delete from d where id = 3")
 			if as != "" {
 				s.as = s.dst.Role(t, as)
-				s.dst.Exec(t, "alter table m owner to bf_owner; grant create on schema _timescaledb_internal to bf_owner; grant create on schema public to bf_owner; grant select on d to bf_owner")
+				s.dst.Exec(t, "alter table m owner to bf_owner; grant "+
+					"create on schema _timescaledb_internal to bf_owner; grant create on schema public to bf_owner; "+
+					"grant select on d to bf_owner")
 			}
 			s.stage(t, stage.Options{Until: "2025-01-01"})
 			rs, errs := s.lane(t, nil)
 			if as != "" {
 				// It may not lock the rows of d: then the rows have to travel.
-				if errs[0] == nil || !strings.Contains(errs[0].Error(), "this helps: grant select, update on \"public\".\"d\" to bf_owner") {
+				if errs[0] == nil || !strings.Contains(errs[0].Error(),
+					"this helps: grant select, update on \"public\".\"d\" to bf_owner") {
 					t.Errorf("%v", errs[0])
 				}
 				rs, errs = s.lane(t, nil)
 			}
-			if errs[0] == nil || rs[0].Status != task.Failed || !strings.Contains(errs[0].Error(), "23503") || !strings.Contains(errs[0].Error(), "(dev)=(3) is not ") {
+			if errs[0] == nil || rs[0].Status != task.Failed || !strings.Contains(errs[0].Error(), "23503") ||
+				!strings.Contains(errs[0].Error(), "(dev)=(3) is not ") {
 				t.Errorf("%+v, %v", rs[0], errs[0])
 			}
 			var n int
@@ -119,7 +134,9 @@ func TestCompressedReferenced(t *testing.T) {
 				s.exec(t, table+"alter table m add unique (dev, ts);"+enable)
 				s.src.Exec(t, fill(0, 1000)+compress+fill(1200, 20))
 				s.dst.Exec(t, fill(0, 20)+"update m set v = -1 where i < 5;"+c.target)
-				if _, err := s.dst.Conn(t).Exec(context.Background(), "create table r (dev int, ts timestamptz, foreign key (dev, ts) references m (dev, ts) on delete cascade)"); err != nil {
+				if _, err := s.dst.Conn(t).Exec(context.Background(),
+					"create table r (dev int, ts timestamptz, "+
+						"foreign key (dev, ts) references m (dev, ts) on delete cascade)"); err != nil {
 					t.Skipf("no foreign keys to hypertables here: %v", err)
 				}
 				s.dst.Exec(t, "insert into r select dev, ts from m where i < 4")
@@ -162,7 +179,9 @@ func TestCompressedUnreadable(t *testing.T) {
 		if r.Way == wayRaw {
 			// From some version on the grant goes to all relations of a chunk.
 			var may bool
-			if s.src.Query1(t, &may, "select bool_and(has_table_privilege('bf_reader', c.oid, 'select')) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = '_ts_meta_count' where relkind = 'r'"); !may {
+			if s.src.Query1(t, &may, "select bool_and(has_table_privilege('bf_reader', c.oid, 'select')) "+
+				"from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = '_ts_meta_count' "+
+				"where relkind = 'r'"); !may {
 				t.Error("it was read without the right to")
 			}
 		} else {
@@ -178,26 +197,32 @@ func TestCompressedUnreadable(t *testing.T) {
 func TestCompressedInvalidation(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, c := range []struct{ name, held, way, why string }{
-			{"rows", fill(3000, 10), wayRows, "other tables reference rows of the target's chunk"}, // a part of the same chunk
+			// a part of the same chunk
+			{"rows", fill(3000, 10), wayRows, "other tables reference rows of the target's chunk"},
 			{"none", "", wayRows, "a continuous aggregate would not learn of the rows"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				s := both(t, p)
 				s.exec(t, table+"alter table m add unique (dev, ts);"+enable)
 				s.src.Exec(t, fill(0, 1000)+compress+fill(1200, 20))
-				if _, err := s.dst.Conn(t).Exec(context.Background(), "create table r (dev int, ts timestamptz, foreign key (dev, ts) references m (dev, ts))"); err != nil {
+				if _, err := s.dst.Conn(t).Exec(context.Background(),
+					"create table r (dev int, ts timestamptz, "+
+						"foreign key (dev, ts) references m (dev, ts))"); err != nil {
 					t.Skipf("no foreign keys to hypertables here: %v", err)
 				}
 				s.dst.Exec(t, c.held+strings.ReplaceAll(fill(0, 10), "2024-01-04", "2025-01-04"))
-				s.dst.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
-					select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data`)
+				s.dst.Exec(t, `create materialized view hourly
+                    with (timescaledb.continuous, timescaledb.materialized_only = true) as
+					select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2
+					with no data`)
 				s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				wantWay(t, one(t, s.copy(t)), c.way, c.why)
 				s.dst.Exec(t, "delete from m where ts > '2025-01-01'")
 				s.same(t, "after the copy")
 				s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
-				a, b := s.src.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 order by 1, 2"), s.dst.Rows(t, "select * from hourly order by h, dev")
+				a, b := s.src.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m "+
+					"group by 1, 2 order by 1, 2"), s.dst.Rows(t, "select * from hourly order by h, dev")
 				if !reflect.DeepEqual(a, b) {
 					t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
 				}

@@ -29,7 +29,8 @@ type hiding struct {
 }
 
 func (h hiding) String() string {
-	return fmt.Sprintf("segments=%t unique=%t referenced=%t owner=%t from=%v to=%v until=%s", h.segments, h.unique, h.referenced, h.owner, h.from, h.to, h.until)
+	return fmt.Sprintf("segments=%t unique=%t referenced=%t owner=%t from=%v to=%v until=%s", h.segments, h.unique,
+		h.referenced, h.owner, h.from, h.to, h.until)
 }
 
 const hidingT = "2024-01-04 04:00:30+00" // inside of the chunk, and of a batch
@@ -37,14 +38,18 @@ const hidingT = "2024-01-04 04:00:30+00" // inside of the chunk, and of a batch
 // hidingSteps are SQL where {c} is the chunk and {fn} the schema of functions. Rows
 // of the source have i >= 0, those of the target i < 0.
 var hidingSteps = map[string]string{
-	"rows":     "insert into m select '2024-01-04'::timestamptz + n * interval '1 minute', n % 3, {sign}n from generate_series(1, 600) n",
-	"few rows": "insert into m select '2024-01-04'::timestamptz + n * interval '90 seconds', n % 3, {sign}n from generate_series(1, 300) n",
+	"rows": "insert into m select '2024-01-04'::timestamptz + n * interval '1 minute', n % 3, {sign}n " +
+		"from generate_series(1, 600) n",
+	"few rows": "insert into m select '2024-01-04'::timestamptz + n * interval '90 seconds', n % 3, {sign}n " +
+		"from generate_series(1, 300) n",
 	"compress": compress,
-	"through":  "insert into m select '2024-01-04 00:00:45'::timestamptz + n * interval '7 minutes', 5, {sign}(1000 + n) from generate_series(1, 60) n",
-	"straight": "insert into {c} select '2024-01-04 00:00:15'::timestamptz + n * interval '11 minutes', n % 4, {sign}(2000 + n) from generate_series(1, 40) n",
-	"twins":    "insert into {c} select ts, dev, i from m where abs(i) < 1000 and abs(i) % 50 = 7",
-	"frozen":   "select {fn}.freeze_chunk('{c}'::regclass)",
-	"none":     "delete from m",
+	"through": "insert into m select '2024-01-04 00:00:45'::timestamptz + n * interval '7 minutes', 5, " +
+		"{sign}(1000 + n) from generate_series(1, 60) n",
+	"straight": "insert into {c} select '2024-01-04 00:00:15'::timestamptz + n * interval '11 minutes', n % 4, " +
+		"{sign}(2000 + n) from generate_series(1, 40) n",
+	"twins":  "insert into {c} select ts, dev, i from m where abs(i) < 1000 and abs(i) % 50 = 7",
+	"frozen": "select {fn}.freeze_chunk('{c}'::regclass)",
+	"none":   "delete from m",
 	// As an update of the extension leaves a chunk of 2.22.
 	"unmarked": "update _timescaledb_catalog.chunk set status = status & ~8",
 }
@@ -82,22 +87,28 @@ func TestHidden(t *testing.T) {
 			n = 8
 		}
 		for range n {
-			from := pick(",straight", ",compress,through,straight", ",compress,straight", ",compress,straight"+twins, ",compress,through,straight,unmarked")
+			from := pick(",straight", ",compress,through,straight", ",compress,straight", ",compress,straight"+twins,
+				",compress,through,straight,unmarked")
 			add(pick("rows", "few rows")+from+pick("", ",unmarked")+pick("", ",frozen"),
-				pick("", "few rows,compress,straight,unmarked", "few rows,compress,straight,unmarked", "rows,none,compress,straight,unmarked", "few rows,compress,through,straight", "few rows,straight"),
+				pick("", "few rows,compress,straight,unmarked", "few rows,compress,straight,unmarked",
+					"rows,none,compress,straight,unmarked", "few rows,compress,through,straight", "few rows,straight"),
 				pick("2025-01-01", hidingT))
 			c := &cases[len(cases)-1]
 			c.segments, c.unique, c.owner = rnd.IntN(2) == 0, rnd.IntN(3) > 0, rnd.IntN(3) == 0
 		}
 		for _, c := range cases {
-			t.Run(strings.NewReplacer(" ", "_", "[", "", "]", "").Replace(c.String()), func(t *testing.T) { c.run(t, p) })
+			t.Run(strings.NewReplacer(" ", "_", "[", "", "]", "").Replace(c.String()), func(t *testing.T) {
+				c.run(t, p)
+			})
 		}
 	})
 }
 
 func (h hiding) run(t *testing.T, p testdb.Pair) {
 	s := both(t, p)
-	sql := "create table m(ts timestamptz not null, dev int not null, i bigint); select create_hypertable('m', 'ts', chunk_time_interval => interval '7 days', create_default_indexes => false);"
+	sql := "create table m(ts timestamptz not null, dev int not null, i bigint); " +
+		"select create_hypertable('m', 'ts', chunk_time_interval => interval '7 days', " +
+		"create_default_indexes => false);"
 	if h.unique {
 		sql += "alter table m add unique (ts, dev);"
 	}
@@ -105,14 +116,17 @@ func (h hiding) run(t *testing.T, p testdb.Pair) {
 	if h.segments {
 		segments = "dev"
 	}
-	s.exec(t, sql+fmt.Sprintf("alter table m set (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = 'ts');", segments))
+	s.exec(t, sql+fmt.Sprintf("alter table m "+
+		"set (timescaledb.compress, timescaledb.compress_segmentby = '%s', timescaledb.compress_orderby = 'ts');",
+		segments))
 	steps := func(db *testdb.DB, steps []string, sign string) {
 		for _, step := range steps {
 			if step == "" {
 				continue
 			}
 			chunk := db.Rows(t, "select coalesce((select c::text from show_chunks('m') c), '')")[0][0]
-			db.Exec(t, strings.NewReplacer("{c}", chunk, "{fn}", functions(db), "{sign}", sign).Replace(hidingSteps[step]))
+			db.Exec(t, strings.NewReplacer("{c}", chunk, "{fn}", functions(db), "{sign}",
+				sign).Replace(hidingSteps[step]))
 		}
 	}
 	steps(s.src, h.from, "")
@@ -125,7 +139,8 @@ func (h hiding) run(t *testing.T, p testdb.Pair) {
 	}
 	if h.owner {
 		s.as = s.dst.Role(t, "bf_owner")
-		s.dst.Exec(t, "alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+		s.dst.Exec(t, "alter table m owner to bf_owner; "+
+			"do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 	}
 	in := " where ts < '" + h.until + "'"
 	const rows = "select ts, dev, i from m"
@@ -134,7 +149,8 @@ func (h hiding) run(t *testing.T, p testdb.Pair) {
 
 	plan := s.stage(t, stage.Options{Until: h.until})
 	total := hidden(t, s.src, "")
-	if said := strings.Join(plan.Notes, "\n"); strings.Contains(said, fmt.Sprintf("%d in _hyper_", total)) != (total > 0) {
+	if said := strings.Join(plan.Notes, "\n"); strings.Contains(said,
+		fmt.Sprintf("%d in _hyper_", total)) != (total > 0) {
 		t.Errorf("staging said %q of %d hidden rows", said, total)
 	}
 	if h.referenced && tsdb.DeletesBatches(p.Source.Version) {
@@ -145,7 +161,8 @@ func (h hiding) run(t *testing.T, p testdb.Pair) {
 		return
 	}
 	r := one(t, s.copy(t))
-	if int(r.Hidden) != missing || strings.Contains(r.Message, fmt.Sprintf("not copied: %d rows", missing)) != (missing > 0) {
+	if int(r.Hidden) != missing || strings.Contains(r.Message, fmt.Sprintf("not copied: %d rows", missing)) !=
+		(missing > 0) {
 		t.Errorf("%d hidden rows; the result says %d, %q", missing, r.Hidden, r.Message)
 	}
 	if missing > 0 {
@@ -202,7 +219,10 @@ func (s *sides) wantVerdict(t *testing.T, says string) {
 			t.Fatal(err)
 		}
 		var tk *task.Task
-		if err := queue.Each(ctx, pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error { tk = &e.Task; return nil }); err != nil {
+		if err := queue.Each(ctx, pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error {
+			tk = &e.Task
+			return nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		r, err := pair.Verify(ctx, tk)
@@ -232,11 +252,14 @@ func TestHiddenAggregate(t *testing.T) {
                 create materialized view m with (timescaledb.continuous, timescaledb.materialized_only = true) as
                   select time_bucket('1 hour', ts) as ts, sum(v) as v from raw group by 1 with no data;
                 alter materialized view m set (timescaledb.compress = true);`)
-			s.src.Exec(t, "insert into raw select '2024-01-04'::timestamptz + n * interval '10 minutes', n from generate_series(1, 100) n")
+			s.src.Exec(t, "insert into raw select '2024-01-04'::timestamptz + n * interval '10 minutes', n "+
+				"from generate_series(1, 100) n")
 			s.src.Exec(t, "call refresh_continuous_aggregate('m', null, null)")
 			s.src.Exec(t, compress)
 			chunk := s.src.Rows(t, "select show_chunks('m')")[0][0]
-			s.src.Exec(t, "insert into "+chunk+" (ts, v) values ('2024-01-04 00:00+00', -1), ('2024-01-04 20:00+00', -2); update _timescaledb_catalog.chunk set status = status & ~8")
+			s.src.Exec(t, "insert into "+chunk+
+				" (ts, v) values ('2024-01-04 00:00+00', -1), ('2024-01-04 20:00+00', -2); "+
+				"update _timescaledb_catalog.chunk set status = status & ~8")
 			want := s.src.Rows(t, "select * from m")
 			plan := s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: "^public.m$"}})
 			if said := strings.Join(plan.Notes, "\n"); !strings.Contains(said, "public.m has rows") {
@@ -251,13 +274,15 @@ func TestHiddenAggregate(t *testing.T) {
 		})
 		t.Run("hypercore", func(t *testing.T) {
 			s := both(t, p)
-			s.exec(t, "create table m(ts timestamptz not null, v int); select create_hypertable('m', 'ts'); alter table m set (timescaledb.compress)")
+			s.exec(t, "create table m(ts timestamptz not null, v int); select create_hypertable('m', 'ts'); "+
+				"alter table m set (timescaledb.compress)")
 			var has bool
 			s.src.Query1(t, &has, "select exists (select from pg_am where amname = 'hypercore')")
 			if !has {
 				t.Skip("this version has no hypercore access method")
 			}
-			s.src.Exec(t, "insert into m select '2024-01-04'::timestamptz + n * interval '10 minutes', n from generate_series(1, 100) n;"+compress)
+			s.src.Exec(t, "insert into m select '2024-01-04'::timestamptz + n * interval '10 minutes', n "+
+				"from generate_series(1, 100) n;"+compress)
 			chunk := s.src.Rows(t, "select show_chunks('m')")[0][0]
 			s.src.Exec(t, "alter table "+chunk+" set access method hypercore")
 			s.src.Exec(t, "insert into "+chunk+" values ('2024-01-04 00:00:01+00', -1)")

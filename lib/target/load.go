@@ -106,7 +106,8 @@ func (ld *load) open(ctx context.Context) error {
 		return err
 	}
 	if ld.ht == nil {
-		return fault(ld.task.Target().String(), "create it as on the source and run bf-stage again", "is not there any more")
+		return fault(ld.task.Target().String(), "create it as on the source and run bf-stage again",
+			"is not there any more")
 	}
 	if err := checkColumns(ld.ht, ld.header); err != nil {
 		return err

@@ -26,10 +26,12 @@ type looseWorld struct {
 	never                [2][]string // columns that the source (target) never had
 }
 
-const looseTable = "create table m(x1 int, ts timestamptz not null, x2 text, dev int not null, i bigint, v float8, x3 int);"
+const looseTable = "create table m(x1 int, ts timestamptz not null, x2 text, dev int not null, i bigint, " +
+	"v float8, x3 int);"
 
 // looseRows are two chunks of the source.
-const looseRows = `insert into m(ts, dev, i, v) select d + n * interval '10 minutes', n % 4, n, case when n % 4 > 0 then n / 7.0 end
+const looseRows = `insert into m(ts, dev, i, v)
+    select d + n * interval '10 minutes', n % 4, n, case when n % 4 > 0 then n / 7.0 end
     from generate_series(0, 300) n, unnest(array['2024-01-04'::timestamptz, '2024-02-15']) d;`
 
 // looseSteps are steps that lead to each of the reasons.
@@ -72,7 +74,8 @@ func world(rnd *rand.Rand, version, steps string) (w looseWorld) {
 		space = ", 'dev', 2"
 	}
 	create := func(partitions, interval string) string {
-		return fmt.Sprintf("select create_hypertable('m', 'ts'%s, chunk_time_interval => interval '%s');", partitions, interval)
+		return fmt.Sprintf("select create_hypertable('m', 'ts'%s, chunk_time_interval => interval '%s');",
+			partitions, interval)
 	}
 	w.source = create(space, interval)
 	if maybe("other partitions", "", new(string)) {
@@ -97,13 +100,16 @@ func world(rnd *rand.Rand, version, steps string) (w looseWorld) {
 		case 0:
 			w.steps, w.source, w.target = append(w.steps, "drop "+c), w.source+drop, w.target+drop
 		case 1:
-			w.steps, w.source, w.never[1] = append(w.steps, "drop "+c+" on the source"), w.source+drop, append(w.never[1], c)
+			w.steps, w.source, w.never[1] = append(w.steps, "drop "+c+" on the source"), w.source+drop,
+				append(w.never[1], c)
 		case 2:
-			w.steps, w.target, w.never[0] = append(w.steps, "drop "+c+" on the target"), w.target+drop, append(w.never[0], c)
+			w.steps, w.target, w.never[0] = append(w.steps, "drop "+c+" on the target"), w.target+drop,
+				append(w.never[0], c)
 		}
 	}
 	if maybe("aggregate", "", new(string)) {
-		w.both += "create materialized view c with (timescaledb.continuous) as select time_bucket('1 day', ts), sum(v) from m group by 1 with no data;"
+		w.both += "create materialized view c with (timescaledb.continuous) as " +
+			"select time_bucket('1 day', ts), sum(v) from m group by 1 with no data;"
 	}
 	if maybe("chunk of the target", "insert into m(ts, dev, i) values ('2024-01-05', 1, -1);", &w.target) {
 		maybe("default for that", "alter table m add d text default 'new';", &w.target)
@@ -113,10 +119,14 @@ func world(rnd *rand.Rand, version, steps string) (w looseWorld) {
 	} else {
 		w.source += "alter table m add d text;"
 	}
-	maybe("insert trigger", "create function pass() returns trigger language plpgsql as 'begin return new; end'; create trigger pass before insert on m for each row execute function pass();", &w.target)
-	maybe("delete trigger", "create function gone() returns trigger language plpgsql as 'begin return old; end'; create trigger gone before delete on m for each row execute function gone();", &w.target)
-	maybe("reference", "create table r(dev int primary key); insert into r select generate_series(0, 9); alter table m add foreign key (dev) references r;", &w.target)
-	settings := []string{"timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts'", "timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts desc'"}
+	maybe("insert trigger", "create function pass() returns trigger language plpgsql as 'begin return new; end'; "+
+		"create trigger pass before insert on m for each row execute function pass();", &w.target)
+	maybe("delete trigger", "create function gone() returns trigger language plpgsql as 'begin return old; end'; "+
+		"create trigger gone before delete on m for each row execute function gone();", &w.target)
+	maybe("reference", "create table r(dev int primary key); insert into r select generate_series(0, 9); "+
+		"alter table m add foreign key (dev) references r;", &w.target)
+	settings := []string{"timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts'",
+		"timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts desc'"}
 	w.source += "alter table m set (timescaledb.compress, " + settings[0] + ");"
 	switch {
 	case maybe("not enabled", "", new(string)):
@@ -188,7 +198,8 @@ func (w looseWorld) sql(side int) string {
 
 // settled reports whether nothing but the load compresses the chunks, and can.
 func (w looseWorld) settled() bool {
-	return !strings.Contains(w.target, "references m") && !strings.Contains(w.target, "add_compression_policy") && !strings.Contains(w.target, " add d ") && !w.legacy
+	return !strings.Contains(w.target, "references m") && !strings.Contains(w.target, "add_compression_policy") &&
+		!strings.Contains(w.target, " add d ") && !w.legacy
 }
 
 func (w looseWorld) run(t *testing.T, s *sides) {
@@ -238,7 +249,8 @@ func (w looseWorld) run(t *testing.T, s *sides) {
 	}
 	t.Log(w.steps, "certain", certain, "possible", possible, "said", said)
 	if len(said) == 0 {
-		if n := s.dst.Rows(t, "select count(*) from timescaledb_information.chunks where hypertable_name = 'm' and not is_compressed")[0][0]; n != "0" {
+		if n := s.dst.Rows(t, "select count(*) from timescaledb_information.chunks where hypertable_name = 'm' "+
+			"and not is_compressed")[0][0]; n != "0" {
 			t.Errorf("%s chunks are not compressed, and no result says so", n)
 		}
 	}

@@ -49,8 +49,9 @@ func newMerger(ctx context.Context, ld *load, root bool) (m *merger, err error) 
 func (m *merger) merge(ctx context.Context) error {
 	err := m.rewrite(ctx)
 	if pg.Code(err) == pg.NotSupported { // ≥ 2.28: UPDATE of a column of another key, in batches
-		return fault("merge into "+m.relation, "decompress the target's chunks of the range, or drop the foreign keys to "+
-			m.hypertable()+" for the time of the migration; then run the same again", "%w", err)
+		return fault("merge into "+m.relation,
+			"decompress the target's chunks of the range, or drop the foreign keys to "+
+				m.hypertable()+" for the time of the migration; then run the same again", "%w", err)
 	}
 	return err
 }

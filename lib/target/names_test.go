@@ -78,22 +78,27 @@ func copyNames(t *testing.T, p testdb.Pair, encoding string) {
 	if encoding == "SQL_ASCII" {
 		client = encoding
 	}
-	s.exec(t, "do $$ begin execute 'alter database '||current_database()||' set client_encoding = "+[]string{"LATIN1", "SQL_ASCII", "UTF8"}[rand.N(3)]+"'; end $$; set client_encoding = "+client)
+	s.exec(t, "do $$ begin execute 'alter database '||current_database()||' set client_encoding = "+
+		[]string{"LATIN1", "SQL_ASCII", "UTF8"}[rand.N(3)]+"'; end $$; set client_encoding = "+client)
 	s.exec(t, fmt.Sprintf(`create table m(%s timestamptz not null, %s int, %s float8, %s bigint, %s text collate "C");
 		select create_hypertable('m', %s, chunk_time_interval => interval '7 days');
 		create index on m (%[4]s); create index on m (%[5]s);
-		alter table m set (timescaledb.compress, timescaledb.compress_segmentby = %[7]s, timescaledb.compress_orderby = %[8]s);`,
+		alter table m set (timescaledb.compress, timescaledb.compress_segmentby = %[7]s,
+		timescaledb.compress_orderby = %[8]s);`,
 		q(0), q(1), q(2), q(3), q(4), pg.Literal(names[0]), pg.Literal(q(1)), pg.Literal(q(2)+" desc, "+q(0))))
 	rows := func(from, until int) string {
-		return fmt.Sprintf("insert into m select '2024-01-04'::timestamptz + i * interval '1 minute', i %% 3, i %% 100, i / 2, 't' || i %% 10 from generate_series(%d, %d) i;", from, until)
+		return fmt.Sprintf("insert into m select '2024-01-04'::timestamptz + i * interval '1 minute', i %% 3, "+
+			"i %% 100, i / 2, 't' || i %% 10 from generate_series(%d, %d) i;", from, until)
 	}
 	s.src.Exec(t, rows(1, 500)+compress+[]string{"", rows(501, 520)}[rand.N(2)])
-	s.dst.Exec(t, []string{"", rows(300, 600), rows(300, 600) + compress, rows(300, 600) + compress + rows(601, 620)}[rand.N(4)])
+	s.dst.Exec(t, []string{"", rows(300, 600), rows(300, 600) + compress,
+		rows(300, 600) + compress + rows(601, 620)}[rand.N(4)])
 	creates := true
 	if rand.N(3) == 0 {
 		creates = rand.N(2) == 0
 		s.as = s.dst.Role(t, "bf_owner")
-		s.dst.Exec(t, "alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+		s.dst.Exec(t, "alter table m owner to bf_owner; "+
+			"do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 		if creates {
 			s.dst.Exec(t, "grant create on schema _timescaledb_internal to bf_owner")
 		}
@@ -126,7 +131,8 @@ func copyNames(t *testing.T, p testdb.Pair, encoding string) {
 	}
 	s.ask(t, "m", "after the copy")
 	checkNames(t, s)
-	again := `insert into m select * from m; delete from m where ` + q(1) + ` = 1; update m set ` + q(2) + ` = -1 where ` + q(3) + ` = 7;`
+	again := `insert into m select * from m; delete from m where ` + q(1) + ` = 1; update m set ` + q(2) +
+		` = -1 where ` + q(3) + ` = 7;`
 	if s.dst.Exec(t, again); !legacy(p) && tsdb.AtLeast(p.Target.Version, "2.18") {
 		s.dst.Exec(t, compress)
 	}
@@ -143,7 +149,10 @@ func checkNames(t *testing.T, s *sides) {
 	}
 	defer pair.Close()
 	var tk *task.Task
-	if err := queue.Each(ctx, pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error { tk = &e.Task; return nil }); err != nil {
+	if err := queue.Each(ctx, pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error {
+		tk = &e.Task
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := pair.Verify(ctx, tk); err != nil || r.Status != task.Verified {

@@ -18,7 +18,8 @@ const policy = "select add_compression_policy('m', interval '7 days')"
 // TestPartialRange copies a part of a chunk, which never travels as it is,
 // and leaves the target's other rows alone.
 func TestPartialRange(t *testing.T) {
-	keep := "insert into m(ts, dev, i) select '2024-01-04 10:00+00'::timestamptz + i * interval '1 minute', 7, -i from generate_series(0, 299) i;"
+	keep := "insert into m(ts, dev, i) select '2024-01-04 10:00+00'::timestamptz + i * interval '1 minute', 7, -i " +
+		"from generate_series(0, 299) i;"
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, from := range []struct{ name, sql string }{
 			{"uncompressed", fill(0, 1000)},
@@ -30,7 +31,8 @@ func TestPartialRange(t *testing.T) {
 				{"uncompressed", keep + fill(3, 100), wayRows},
 				{"compressed", keep + fill(3, 100) + compress, wayRoot},
 				{"partial", keep + compress + fill(3, 100), wayRoot},
-				{"frozen", keep + fill(3, 100) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;", wayRoot},
+				{"frozen", keep + fill(3, 100) + compress +
+					"select FN.freeze_chunk(c) from show_chunks('m') c;", wayRoot},
 			} {
 				if !newest(t, p) && (from.name != "partial" || to.name == "absent" || to.name == "uncompressed") {
 					continue
@@ -60,7 +62,9 @@ func TestPartialRange(t *testing.T) {
 						t.Errorf("rows in the range: %v, %v", a, b)
 					}
 					if to.sql != "" {
-						if n := s.dst.Rows(t, "select count(*), sum(i) from m where ts >= '2024-01-04 10:00+00'"); n[0][0] != "300" || n[0][1] != "-44850" {
+						if n := s.dst.Rows(t,
+							"select count(*), sum(i) from m where ts >= '2024-01-04 10:00+00'"); n[0][0] != "300" ||
+							n[0][1] != "-44850" {
 							t.Errorf("rows outside of the range: %v", n)
 						}
 					}
@@ -82,21 +86,29 @@ func TestCompressedUUID(t *testing.T) {
 			t.Skip("no continuous aggregates on uuid")
 		}
 		s := both(t, p)
-		const rows = "insert into m select to_uuidv7_boundary('2024-01-04'::timestamptz + i * interval '1 minute'), i % 4, i from generate_series(1, 1000) i;"
-		s.exec(t, "create table m(id uuid not null, dev int, i bigint); select create_hypertable('m', 'id', chunk_time_interval => interval '7 days'); alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'id');")
+		const rows = "insert into m select to_uuidv7_boundary('2024-01-04'::timestamptz + i * interval '1 minute'), " +
+			"i % 4, i from generate_series(1, 1000) i;"
+		s.exec(t, "create table m(id uuid not null, dev int, i bigint); "+
+			"select create_hypertable('m', 'id', chunk_time_interval => interval '7 days'); alter table m "+
+			"set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'id');")
 		s.src.Exec(t, rows+compress)
 		const query = "select time_bucket('1 hour', id) as h, count(*) as n, sum(i) as i from m group by 1"
-		s.dst.Exec(t, strings.ReplaceAll(rows, "1, 1000", "500, 2000")+"update m set i = 0;"+compress+"create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as "+query+" with no data")
-		if _, err := s.dst.Conn(t).Exec(t.Context(), "select count(*) from ("+query+") q"); pg.Code(err) == "XX000" { // 2.30-dev
+		s.dst.Exec(t, strings.ReplaceAll(rows, "1, 1000", "500, 2000")+"update m set i = 0;"+compress+
+			"create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as "+
+			query+" with no data")
+		// 2.30-dev
+		if _, err := s.dst.Conn(t).Exec(t.Context(), "select count(*) from ("+query+") q"); pg.Code(err) == "XX000" {
 			t.Skipf("this version cannot group compressed rows by a uuid: %v", err)
 		}
 		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 		s.as = s.dst.Role(t, "bf_owner")
-		s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
+		s.dst.Exec(t, "alter materialized view hourly owner to bf_owner; alter table m owner to bf_owner; "+
+			"do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$")
 		s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: `\.m$`}})
 		wantWay(t, one(t, s.copy(t)), wayExisting, "")
 		s.dst.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
-		if a, b := s.src.Rows(t, query+" order by 1"), s.dst.Rows(t, "select * from hourly order by 1"); !reflect.DeepEqual(a, b) {
+		if a, b := s.src.Rows(t, query+" order by 1"),
+			s.dst.Rows(t, "select * from hourly order by 1"); !reflect.DeepEqual(a, b) {
 			t.Errorf("the aggregate is not up to date:\n%v\n%v", a, b)
 		}
 	})
@@ -108,9 +120,11 @@ func TestCompressedTimeSegments(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for until, way := range map[string]string{"2025-01-01": wayCompress, "2024-01-04 10:00+00": wayRoot} {
 			s := both(t, p)
-			s.exec(t, table+"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'ts', timescaledb.compress_orderby = 'i');")
+			s.exec(t, table+"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'ts', "+
+				"timescaledb.compress_orderby = 'i');")
 			s.src.Exec(t, fill(0, 1000))
-			s.dst.Exec(t, fill(3, 997)+"update m set v = 7 where i < 600;"+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
+			s.dst.Exec(t, fill(3, 997)+"update m set v = 7 where i < 600;"+compress+
+				`create function seen() returns trigger language plpgsql as 'begin return null; end';
 				create trigger seen after insert on m for each row execute function seen();`)
 			s.stage(t, stage.Options{Until: until})
 			if tsdb.AtLeast(p.Target.Version, "2.14") && !tsdb.AtLeast(p.Target.Version, "2.28") {
@@ -143,7 +157,8 @@ func TestCompressedPartitions(t *testing.T) {
 		s := both(t, p)
 		s.exec(t, strings.Replace(table, "'ts', chunk", "'ts', 'dev', 2, chunk", 1)+enable)
 		s.src.Exec(t, fill(0, 1000))
-		s.dst.Exec(t, fill(0, 500)+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
+		s.dst.Exec(t, fill(0, 500)+compress+`create function seen() returns trigger language plpgsql as
+            'begin return null; end';
 			create trigger seen after insert on m for each row execute function seen();`)
 		fn := "_timescaledb_functions"
 		if legacy(p) {
@@ -153,7 +168,8 @@ func TestCompressedPartitions(t *testing.T) {
 		s.stage(t, stage.Options{Until: "2025-01-01"})
 		if !tsdb.AtLeast(p.Target.Version, "2.28") {
 			// The server looks through the batches of all partitions.
-			if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "frozen") || !strings.Contains(pg.Hint(errs[0]), "unfreeze that chunk") {
+			if _, errs := s.lane(t, nil); errs[0] == nil || !strings.Contains(errs[0].Error(), "frozen") ||
+				!strings.Contains(pg.Hint(errs[0]), "unfreeze that chunk") {
 				t.Fatalf("%v", errs)
 			}
 			s.dst.Exec(t, "select "+fn+".unfreeze_chunk(c) from show_chunks('m') c")

@@ -109,7 +109,8 @@ func misled(t *testing.T, db *testdb.DB, table string, given ...question) (wrong
 		}
 	}
 	exec("select count(*) from timescaledb_information.hypertables") // which loads the extension
-	exec("select set_config('client_encoding', case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end, false)")
+	exec("select set_config('client_encoding', " +
+		"case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end, false)")
 	exec("select set_config(name, 'on', false) from pg_settings where name = 'timescaledb.enable_chunk_skipping'")
 	exec("create temp table plain as select * from " + table + "; analyze plain")
 	var questions []string
@@ -151,7 +152,8 @@ func generate(t *testing.T, conn *pgx.Conn, n int) (questions []string) {
 		join pg_type y on y.oid = a.atttypid
 		where a.attrelid = 'pg_temp.plain'::regclass and a.attnum > 0 and not a.attisdropped
 		  and (y.typname = 'varchar'
-		       or exists (select from pg_opclass o join pg_am m on m.oid = o.opcmethod where m.amname = 'btree' and o.opcdefault and o.opcintype = y.oid))`)
+		       or exists (select from pg_opclass o join pg_am m on m.oid = o.opcmethod where m.amname = 'btree'
+		       and o.opcdefault and o.opcintype = y.oid))`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,9 @@ func generate(t *testing.T, conn *pgx.Conn, n int) (questions []string) {
 		c := pg.Ident(name)
 		var v []string
 		sql := fmt.Sprintf(`with v as materialized (select distinct %s as x from pg_temp.plain where %[1]s is not null)
-			select array(select quote_literal(x::text) from ((select x from v order by x limit 1) union all (select x from v order by x desc limit 1) union all (select x from v order by random() limit 3)) f)`, c)
+			select array(select quote_literal(x::text)
+			from ((select x from v order by x limit 1) union all (select x from v order by x desc limit 1)
+			union all (select x from v order by random() limit 3)) f)`, c)
 		if err := conn.QueryRow(ctx, sql).Scan(&v); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}

@@ -25,8 +25,10 @@ func TestPartCompressed(t *testing.T) {
 	targets := []struct{ name, sql string }{
 		{"absent", ""},
 		{"rows", "insert into m select {at}, 1, -i from generate_series(100, 900, 7) i;"},
-		{"compressed", "insert into m select {at}, 1, -i from generate_series(100, 900, 7) i; select compress_chunk(c) from show_chunks('m') c;"},
-		{"partial", "insert into m select {at}, 1, -i from generate_series(100, 900, 7) i; select compress_chunk(c) from show_chunks('m') c; insert into m select {at}, 1, -i - 1 from generate_series(101, 900, 7) i;"},
+		{"compressed", "insert into m select {at}, 1, -i from generate_series(100, 900, 7) i; " +
+			"select compress_chunk(c) from show_chunks('m') c;"},
+		{"partial", "insert into m select {at}, 1, -i from generate_series(100, 900, 7) i; select compress_chunk(c) " +
+			"from show_chunks('m') c; insert into m select {at}, 1, -i - 1 from generate_series(101, 900, 7) i;"},
 	}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for i, d := range dimensions {
@@ -41,8 +43,10 @@ func TestPartCompressed(t *testing.T) {
 						interval = "1000"
 					}
 					at := fmt.Sprintf(d.at, "i")
-					s.exec(t, fmt.Sprintf("create table m(ts %s not null, dev int, i bigint); select create_hypertable('m', 'ts', chunk_time_interval => %s);", d.typ, interval)+
-						"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');")
+					s.exec(t, fmt.Sprintf("create table m(ts %s not null, dev int, i bigint); "+
+						"select create_hypertable('m', 'ts', chunk_time_interval => %s);", d.typ, interval)+
+						"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', "+
+						"timescaledb.compress_orderby = 'ts');")
 					s.src.Exec(t, "insert into m select "+at+", i % 3, i from generate_series(1, 900) i;"+compress)
 					if d.typ == "bigint" { // what time it is, the newest chunk says
 						s.dst.Exec(t, "insert into m values (5000, 0, 0)")
@@ -52,11 +56,13 @@ func TestPartCompressed(t *testing.T) {
 					if until == "" {
 						until = s.src.Rows(t, "select "+strings.ReplaceAll(at, "i *", "480 *"))[0][0]
 					}
-					want := append(s.src.Rows(t, "select * from m where ts < '"+until+"'"), s.dst.Rows(t, "select * from m where ts >= '"+until+"'")...)
+					want := append(s.src.Rows(t, "select * from m where ts < '"+until+"'"),
+						s.dst.Rows(t, "select * from m where ts >= '"+until+"'")...)
 					plan := s.stage(t, stage.Options{Until: until})
 					r := one(t, s.copy(t))
 					settled := d.name != "recent" && !legacy(p)
-					chunk := s.dst.Rows(t, "select c::text from show_chunks('m') c order by c::text <> '_timescaledb_internal.x', c::oid")
+					chunk := s.dst.Rows(t, "select c::text from show_chunks('m') c "+
+						"order by c::text <> '_timescaledb_internal.x', c::oid")
 					beside := 0
 					for _, c := range chunk {
 						var n int
@@ -70,9 +76,11 @@ func TestPartCompressed(t *testing.T) {
 					case len(plan.Loose) != 1 || plan.Loose[0].Why != task.LooseRange || plan.Loose[0].Maybe != settled:
 						t.Errorf("foreseen %+v", plan.Loose)
 					case settled && (r.LeftUncompressed != "" || beside > 0):
-						t.Errorf("%d rows beside the batches; %q, %q, %q", beside, r.LeftUncompressed, r.WhyNotRaw, r.Message)
+						t.Errorf("%d rows beside the batches; %q, %q, %q", beside, r.LeftUncompressed,
+							r.WhyNotRaw, r.Message)
 					case !settled && (r.LeftUncompressed != task.LooseRange || beside == 0):
-						t.Errorf("%d rows beside the batches; %q, %q, %q", beside, r.LeftUncompressed, r.WhyNotRaw, r.Message)
+						t.Errorf("%d rows beside the batches; %q, %q, %q", beside, r.LeftUncompressed,
+							r.WhyNotRaw, r.Message)
 					}
 					same(t, "after the copy", want, s.dst.Rows(t, "select * from m"))
 					s.dst.Exec(t, "insert into m select ts, dev, 7777 from m limit 1; delete from m where i = 7777")
@@ -92,9 +100,12 @@ func TestPartCompressedAwaited(t *testing.T) {
 			t.Skip("up to 2.13 nothing is compressed then")
 		}
 		s := both(t, p)
-		s.exec(t, "create table m(ts timestamptz not null, dev int, i bigint, t text); select create_hypertable('m', 'ts', chunk_time_interval => interval '30 days');"+
-			"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');")
-		s.src.Exec(t, "insert into m select '2024-01-04'::timestamptz + i * interval '1 second', i % 50, i, md5(i::text) from generate_series(1, 300000) i;"+compress)
+		s.exec(t, "create table m(ts timestamptz not null, dev int, i bigint, t text); "+
+			"select create_hypertable('m', 'ts', chunk_time_interval => interval '30 days');"+
+			"alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', "+
+			"timescaledb.compress_orderby = 'ts');")
+		s.src.Exec(t, "insert into m select '2024-01-04'::timestamptz + i * interval '1 second', i % 50, i, "+
+			"md5(i::text) from generate_series(1, 300000) i;"+compress)
 		s.dst.Exec(t, "insert into m values ('2024-01-10', 0, 0, 'first')")
 		s.stage(t, stage.Options{Until: "2024-01-08"})
 		ctx, stop := context.WithCancel(context.Background())
@@ -105,7 +116,8 @@ func TestPartCompressedAwaited(t *testing.T) {
 			var worst time.Duration
 			for ctx.Err() == nil {
 				start := time.Now()
-				if _, err := app.Exec(context.Background(), "insert into m values ('2024-01-10', 1, -1, 'app')"); err != nil {
+				if _, err := app.Exec(context.Background(),
+					"insert into m values ('2024-01-10', 1, -1, 'app')"); err != nil {
 					t.Error(err)
 					break
 				}

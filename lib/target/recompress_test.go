@@ -19,18 +19,32 @@ func TestCompressedRows(t *testing.T) {
 		later                string // on the target, after staging
 		way, why             string
 	}{
-		{name: "unordered", source: fill(0, 1000) + compress + "update _timescaledb_catalog.chunk set status = status | 2 where status = 1;", target: enable,
+		{name: "unordered", source: fill(0, 1000) + compress +
+			"update _timescaledb_catalog.chunk set status = status | 2 where status = 1;", target: enable,
 			way: wayFresh, why: "unordered"},
-		{name: "default added later", source: fill(0, 1000) + compress + "alter table m add d text not null default 'old';" + fill(500, 10),
-			target: "alter table m add d text not null default 'old';" + enable, way: wayFresh, why: `column "d" was added with a default`},
-		{name: "default added later to the target's chunk", source: "alter table m add d text;" + fill(0, 1000) + compress,
+		{name: "default added later", source: fill(0, 1000) + compress +
+			"alter table m add d text not null default 'old';" + fill(500, 10),
+			target: "alter table m add d text not null default 'old';" + enable, way: wayFresh,
+			why: `column "d" was added with a default`},
+		{name: "default added later to the target's chunk",
+			source: "alter table m add d text;" + fill(0, 1000) + compress,
 			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, way: wayFresh, why: ""},
-		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows, why: "compression is not enabled on the target"},
-		{name: "column on the target only", source: fill(0, 1000) + compress, target: "alter table m add extra int default 7;" + enable, way: wayFresh, why: `column "extra" exists only on the target`},
-		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable, later: "alter table m add extra int;", way: wayFresh, why: `column "extra" exists only on the target`},
-		{name: "no binary form", source: "alter table m add x aclitem[];" + fill(0, 1000) + "update m set x = array['=r/postgres'::aclitem] where i % 3 = 0;" + compress, target: "alter table m add x aclitem[];" + enable, way: wayFresh, why: "has no binary form"},
-		{name: "other collation", source: fill(0, 1000) + compress, target: `alter table m alter t type text collate "POSIX";` + enable, way: wayFresh, why: `column "t" has another collation`},
-		{name: "no chunk of that extent", source: fill(0, 1000) + compress, target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot, why: "chunk"},
+		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows,
+			why: "compression is not enabled on the target"},
+		{name: "column on the target only", source: fill(0, 1000) + compress,
+			target: "alter table m add extra int default 7;" + enable, way: wayFresh,
+			why: `column "extra" exists only on the target`},
+		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable,
+			later: "alter table m add extra int;", way: wayFresh, why: `column "extra" exists only on the target`},
+		{name: "no binary form", source: "alter table m add x aclitem[];" + fill(0, 1000) +
+			"update m set x = array['=r/postgres'::aclitem] where i % 3 = 0;" + compress,
+			target: "alter table m add x aclitem[];" + enable, way: wayFresh, why: "has no binary form"},
+		{name: "other collation", source: fill(0, 1000) + compress,
+			target: `alter table m alter t type text collate "POSIX";` + enable, way: wayFresh,
+			why: `column "t" has another collation`},
+		{name: "no chunk of that extent", source: fill(0, 1000) + compress,
+			target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot,
+			why: "chunk"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -52,7 +66,8 @@ func TestCompressedRows(t *testing.T) {
 				case c.why != "":
 					wantWay(t, r, c.way, c.why)
 				case r.Way == wayRows && strings.Contains(r.WhyNotRaw, "would be lost"), r.Way == wayRaw,
-					r.Way == wayCompress && strings.Contains(r.WhyNotRaw, "added with a default to the target's chunk"): // as the version stores a batch without values
+					// as the version stores a batch without values
+					r.Way == wayCompress && strings.Contains(r.WhyNotRaw, "added with a default to the target's chunk"):
 				default:
 					t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
 				}
@@ -79,10 +94,15 @@ func TestCompressedRoles(t *testing.T) {
 			{"may not create", enable, "", wayExisting, ""},
 			{"may not create over rows", enable + fill(30, 100), "", wayExisting, ""},
 			{"may not create over compressed", enable + fill(30, 100) + compress + fill(10, 5), "", wayExisting, ""},
-			{"may not create, by rows", "alter table m add check (v < 1e9);" + enable, "", wayRowsExisting, "only the target demands"},
-			{"may not create, by rows, over compressed", "alter table m add check (v < 1e9);" + enable + fill(30, 100) + compress + fill(10, 5), "", wayRowsExisting, "only the target demands"},
-			{"may create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
-			{"may not create, other settings", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "", wayExisting, ""},
+			{"may not create, by rows", "alter table m add check (v < 1e9);" + enable, "", wayRowsExisting,
+				"only the target demands"},
+			{"may not create, by rows, over compressed", "alter table m add check (v < 1e9);" + enable + fill(30, 100) +
+				compress + fill(10, 5), "", wayRowsExisting, "only the target demands"},
+			{"may create, other settings", `alter table m
+                set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`,
+				"grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
+			{"may not create, other settings",
+				`alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "", wayExisting, ""},
 		} {
 			if !thorough(t, p) && c.name != "may not create" && c.name != "may not create, other settings" {
 				continue
@@ -108,7 +128,8 @@ func TestCompressedRoles(t *testing.T) {
 					wantWay(t, r, c.way, c.why)
 				}
 				s.same(t, "after the copy")
-				if got := state(t, s.dst); !strings.HasPrefix(r.Way, "rows") && got != "9" || r.Way == wayRowsExisting && strings.Trim(got, "19") != "" {
+				if got := state(t, s.dst); !strings.HasPrefix(r.Way, "rows") && got != "9" ||
+					r.Way == wayRowsExisting && strings.Trim(got, "19") != "" {
 					t.Errorf("status %s", got)
 				}
 				if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
@@ -116,7 +137,9 @@ func TestCompressedRoles(t *testing.T) {
 				}
 				if r.Way == wayRaw {
 					var owners int
-					s.dst.Query1(t, &owners, "select count(*) from pg_class where (relname like 'compress%' or relname like '%_compressed') and relkind = 'r' and pg_get_userbyid(relowner) = 'bf_owner' and relacl::text like '%reader%'")
+					s.dst.Query1(t, &owners, "select count(*) from pg_class "+
+						"where (relname like 'compress%' or relname like '%_compressed') and relkind = 'r' "+
+						"and pg_get_userbyid(relowner) = 'bf_owner' and relacl::text like '%reader%'")
 					if owners != 1 {
 						t.Error("owner or privileges of the compressed relation are not the hypertable's")
 					}
@@ -135,21 +158,26 @@ func TestCompressedRoles(t *testing.T) {
 // hypertable, also with settings that the target's does not have.
 func TestCompressedAggregate(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		for name, set := range map[string]string{"same settings": "", "other settings": ", timescaledb.compress_segmentby = 'i', timescaledb.compress_orderby = 'h'"} {
+		for name, set := range map[string]string{"same settings": "",
+			"other settings": ", timescaledb.compress_segmentby = 'i', timescaledb.compress_orderby = 'h'"} {
 			t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 				s := both(t, p)
-				s.dst.Exec(t, "create table other(ts timestamptz not null); select create_hypertable('other', 'ts')") // other ids
+				// other ids
+				s.dst.Exec(t, "create table other(ts timestamptz not null); select create_hypertable('other', 'ts')")
 				s.exec(t, table)
 				s.src.Exec(t, fill(0, 3000))
 				for _, db := range []*testdb.DB{s.src, s.dst} {
-					db.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
-						select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data`)
+					db.Exec(t, `create materialized view hourly
+                        with (timescaledb.continuous, timescaledb.materialized_only = true) as
+						select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2
+						with no data`)
 				}
 				s.src.Exec(t, "alter materialized view hourly set (timescaledb.compress = true)")
 				s.dst.Exec(t, "alter materialized view hourly set (timescaledb.compress = true"+set+")")
 				s.src.Exec(t, "call refresh_continuous_aggregate('hourly', null, null)")
 				s.src.Exec(t, "select compress_chunk(c) from show_chunks('hourly') c")
-				const own = "select hypertable_name, attname, segmentby_column_index, orderby_column_index, orderby_asc, orderby_nullsfirst from timescaledb_information.compression_settings order by 1, 2"
+				const own = "select hypertable_name, attname, segmentby_column_index, orderby_column_index, " +
+					"orderby_asc, orderby_nullsfirst from timescaledb_information.compression_settings order by 1, 2"
 				before := s.dst.Rows(t, own)
 				s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: "hourly"}})
 				r := one(t, s.copy(t))
@@ -194,7 +222,8 @@ func TestCompressedExpressions(t *testing.T) {
 			s := both(t, p)
 			s.exec(t, table+"create index on m (lower(t), ts);"+enable)
 			s.src.Exec(t, fill(0, 1000))
-			s.dst.Exec(t, fill(0, 1000)+"update m set v = 7 where i < 600;"+compress+`create function seen() returns trigger language plpgsql as 'begin return null; end';
+			s.dst.Exec(t, fill(0, 1000)+"update m set v = 7 where i < 600;"+compress+
+				`create function seen() returns trigger language plpgsql as 'begin return null; end';
 				create trigger seen after insert on m for each row execute function seen();`)
 			s.stage(t, stage.Options{Until: until})
 			if legacy(p) {
@@ -230,7 +259,8 @@ func TestCompressedSkewed(t *testing.T) {
 						db.Exec(t, "alter table m add unique (ts, dev)")
 					}
 					if aggregated {
-						db.Exec(t, "create materialized view c with (timescaledb.continuous) as select time_bucket('1 day', ts), sum(v) from m group by 1 with no data")
+						db.Exec(t, "create materialized view c with (timescaledb.continuous) as "+
+							"select time_bucket('1 day', ts), sum(v) from m group by 1 with no data")
 					}
 					drop := []string{"x1", "x2", "x3"}
 					rnd.Shuffle(3, func(i, j int) { drop[i], drop[j] = drop[j], drop[i] })
@@ -243,12 +273,14 @@ func TestCompressedSkewed(t *testing.T) {
 					}
 					db.Exec(t, enable)
 				}
-				s.src.Exec(t, fill(0, 500)+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-02-04")+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-03-04")+compress+
+				s.src.Exec(t, fill(0, 500)+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-02-04")+
+					strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-03-04")+compress+
 					strings.ReplaceAll(fill(600, 40), "2024-01-04", "2024-02-04"))
 				want := wayRaw
 				if other { // by rows, through a trigger
 					want = wayCompress
-					s.dst.Exec(t, "create function pass() returns trigger language plpgsql as 'begin return new; end'; create trigger pass before insert on m for each row execute function pass()")
+					s.dst.Exec(t, "create function pass() returns trigger language plpgsql as 'begin return new; "+
+						"end'; create trigger pass before insert on m for each row execute function pass()")
 				}
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				rs := s.copy(t)

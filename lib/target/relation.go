@@ -46,7 +46,8 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 	if !slices.EqualFunc(part.Columns, r.Columns, func(a stream.Column, b tsdb.RelationColumn) bool {
 		return a.Name == b.Name && a.Type == b.Type
 	}) {
-		return nil, obstacle{}, malformed(ld.task, errors.New("the compressed relation's columns are not those that travel"))
+		return nil, obstacle{}, malformed(ld.task,
+			errors.New("the compressed relation's columns are not those that travel"))
 	}
 	r.format = part.Format
 	mine, encoding, err := ld.RelationColumns(ctx, ld.ht.OID)
@@ -63,7 +64,8 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 		return nil, no, nil
 	}
 	if r.drop != nil && r.format != stream.Text {
-		return nil, obstacle{}, malformed(ld.task, errors.New("bloom filters of the compressed relation in binary format"))
+		return nil, obstacle{}, malformed(ld.task,
+			errors.New("bloom filters of the compressed relation in binary format"))
 	}
 	return r, obstacle{}, nil
 }
@@ -105,7 +107,8 @@ func (r *relation) losesNulls(ctx context.Context) (no obstacle, err error) {
 	missing, err := r.Missing(ctx, r.chunk.OID)
 	for _, column := range missing {
 		if slices.Contains(r.Nulls, column) {
-			no = obstaclef("NULLs of column %q, which was added with a default to the target's chunk, would be lost", column)
+			no = obstaclef("NULLs of column %q, which was added with a default to the target's chunk, would be lost",
+				column)
 			no.loose = task.LooseDefault
 			return no, nil
 		}
@@ -421,7 +424,8 @@ func (keys foreignKeys) check(ctx context.Context, s *session, chunk *tsdb.Chunk
 		}
 		table := pg.Ident(k.Schema, k.Table)
 		var lost *string
-		err := s.scanAsUser(ctx, fmt.Sprintf("select (select concat_ws(', ', %s) from (select distinct %s from only %s) b "+
+		err := s.scanAsUser(ctx, fmt.Sprintf("select (select concat_ws(', ', %s) "+
+			"from (select distinct %s from only %s) b "+
 			"where %s and not exists (select from %s k where %s for key share of k) limit 1)",
 			strings.Join(show, ", "), strings.Join(columns, ", "), relation,
 			strings.Join(some, " and "), table, strings.Join(equal, " and ")), &lost)

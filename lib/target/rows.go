@@ -114,7 +114,8 @@ func (w *rowsInto) finish(ctx context.Context) error {
 			w.say("left uncompressed: " + note)
 		}
 		if done {
-			w.result.Way, w.result.WhyNotRaw, w.result.LeftUncompressed = string(rowsCompress), w.decision.why.String(), ""
+			w.result.Way, w.result.WhyNotRaw, w.result.LeftUncompressed = string(rowsCompress),
+				w.decision.why.String(), ""
 			return nil
 		}
 	}
@@ -185,7 +186,8 @@ func (ld *load) park(ctx context.Context, like string) (stored int64, err error)
 
 // unpark puts parked rows, as many as there have to be, into a relation.
 func (ld *load) unpark(ctx context.Context, relation string, rows int64) error {
-	stored, err := ld.execAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from "+parked,
+	stored, err := ld.execAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from "+
+		parked,
 		relation, columnsOf(ld.part)))
 	if err == nil && stored != rows {
 		err = fmt.Errorf("stored %d of %d rows", stored, rows)

@@ -17,12 +17,17 @@ import (
 func TestCompressedSettings(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, c := range []struct{ name, source, target string }{
-			{"other segments and order", enable, `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 't', timescaledb.compress_orderby = 'i asc nulls first, ts');`},
-			{"no segments on the source", `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, enable},
-			{"no segments on the target", enable, `alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`},
+			{"other segments and order", enable,
+				`alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 't',
+                    timescaledb.compress_orderby = 'i asc nulls first, ts');`},
+			{"no segments on the source", `alter table m
+                set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, enable},
+			{"no segments on the target", enable,
+				`alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`},
 			{"defaults on the target", enable, `alter table m set (timescaledb.compress);`},
 			{"defaults on the source", `alter table m set (timescaledb.compress);`, enable},
-			{"indexes on one side only", enable, enable + `drop index m_u_idx; drop index m_t_u_idx; drop index m_i_idx;`},
+			{"indexes on one side only", enable,
+				enable + `drop index m_u_idx; drop index m_t_u_idx; drop index m_i_idx;`},
 		} {
 			if !thorough(t, p) && c.name != "other segments and order" && c.name != "no segments on the target" {
 				continue
@@ -41,9 +46,11 @@ func TestCompressedSettings(t *testing.T) {
 					}
 				} else {
 					wantWay(t, r, wayRaw, "")
-					chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass"
+					chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst " +
+						"from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass"
 					if !legacy(p) && !reflect.DeepEqual(s.src.Rows(t, chunk), s.dst.Rows(t, chunk)) {
-						t.Errorf("settings of the chunk are %v, on the source %v", s.dst.Rows(t, chunk), s.src.Rows(t, chunk))
+						t.Errorf("settings of the chunk are %v, on the source %v", s.dst.Rows(t, chunk),
+							s.src.Rows(t, chunk))
 					}
 				}
 				s.same(t, "after the copy")
@@ -73,7 +80,8 @@ func TestCompressedOverTime(t *testing.T) {
 			"timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts'"} {
 			s.src.Exec(t, "alter table m set (timescaledb.compress, "+set+");"+
 				strings.ReplaceAll(fill(0, 500), "2024-01-04", fmt.Sprintf("2024-%02d-04", i+1))+
-				"select compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass) from timescaledb_information.chunks where not is_compressed")
+				"select compress_chunk(format('%I.%I', chunk_schema, chunk_name)::regclass) "+
+				"from timescaledb_information.chunks where not is_compressed")
 		}
 		s.dst.Exec(t, enable)
 		before := settings(t, s.dst)
@@ -86,7 +94,8 @@ func TestCompressedOverTime(t *testing.T) {
 			wantWay(t, r, wayRaw, "")
 		}
 		s.same(t, "after the copy")
-		chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass order by 2, 1"
+		chunk := "select coalesce(segmentby, '{}'), orderby, orderby_desc, orderby_nullsfirst " +
+			"from _timescaledb_catalog.compression_settings where relid <> 'm'::regclass order by 2, 1"
 		if a, b := s.src.Rows(t, chunk), s.dst.Rows(t, chunk); !reflect.DeepEqual(a, b) {
 			t.Errorf("settings of the chunks are %v, on the source %v", b, a)
 		}
@@ -104,29 +113,34 @@ func TestCompressedNames(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, c := range []struct{ prefix, target string }{
 			{"", ""},
-			{"", "create table z(ts timestamptz not null); select create_hypertable('z', 'ts');" + fill(0, 10) + compress},
+			{"", "create table z(ts timestamptz not null); select create_hypertable('z', 'ts');" +
+				fill(0, 10) + compress},
 			{"äöü_" + strings.Repeat("long", 8), ""},
 		} {
 			s := both(t, p)
 			with := table
 			if c.prefix != "" {
-				with = strings.Replace(table, "chunk_time_interval", "associated_table_prefix => '"+c.prefix+"', chunk_time_interval", 1)
+				with = strings.Replace(table, "chunk_time_interval",
+					"associated_table_prefix => '"+c.prefix+"', chunk_time_interval", 1)
 			}
 			s.exec(t, with+enable)
 			s.src.Exec(t, fill(0, 500)+strings.ReplaceAll(fill(0, 500), "2024-01-04", "2024-02-04")+compress)
 			s.dst.Exec(t, c.target)
 			s.as = s.dst.Role(t, "bf_owner")
-			s.dst.Exec(t, "do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; end $$; alter table m owner to bf_owner; grant create on schema _timescaledb_internal to bf_owner")
+			s.dst.Exec(t, "do $$ begin execute 'grant create on database '||current_database()||' to bf_owner'; "+
+				"end $$; alter table m owner to bf_owner; grant create on schema _timescaledb_internal to bf_owner")
 			s.stage(t, stage.Options{Until: "2025-01-01"})
 			for _, r := range s.copy(t) {
 				wantWay(t, r, wayRaw, "")
 			}
 			// The numbers are counted on.
-			const names = `select regexp_replace(relname, 'compress_hyper_(\d+)_\d+_chunk', 'compress_hyper_\1_N_chunk') from pg_class
+			const names = `select regexp_replace(relname, 'compress_hyper_(\d+)_\d+_chunk', ` +
+				`'compress_hyper_\1_N_chunk') from pg_class
                 where relkind in ('r', 'i') and (relname ~ '^compress_hyper' or relname ~ '_compressed') order by 1`
 			bf := s.dst.Rows(t, names)
 			if !legacy(p) {
-				numbers := s.dst.Rows(t, `select count(*) from _timescaledb_catalog.chunk c where to_jsonb(c)->>'table_name' like 'compress%'
+				numbers := s.dst.Rows(t, `select count(*) from _timescaledb_catalog.chunk c
+                    where to_jsonb(c)->>'table_name' like 'compress%'
                     and to_jsonb(c)->>'table_name' <> format('compress_hyper_%s_%s_chunk', hypertable_id, id)`)
 				if numbers[0][0] != "0" {
 					t.Errorf("names with other numbers than the chunks': %v", bf)
@@ -149,7 +163,9 @@ func TestCompressedNames(t *testing.T) {
 // noOrphans complains of compressed relations that are no chunk's.
 func noOrphans(t *testing.T, db *testdb.DB) {
 	t.Helper()
-	n := db.Rows(t, "select (select count(*) from pg_class where relkind = 'r' and relname ~ '^compress_hyper|_chunk_compressed'), (select count(*) from timescaledb_information.chunks where is_compressed)")
+	n := db.Rows(t, "select (select count(*) from pg_class where relkind = 'r' "+
+		"and relname ~ '^compress_hyper|_chunk_compressed'), (select count(*) from timescaledb_information.chunks "+
+		"where is_compressed)")
 	if n[0][0] != n[0][1] {
 		t.Errorf("%s compressed relations of %s compressed chunks", n[0][0], n[0][1])
 	}
@@ -205,7 +221,8 @@ func TestCompressedCatalogs(t *testing.T) {
 			`alter table m add foreign key (dev) references d on delete cascade; grant select on m to public;`)
 		for _, db := range []*testdb.DB{s.src, s.dst} {
 			conn := db.Conn(t)
-			for _, sql := range []string{"set allow_in_place_tablespaces = on", "create tablespace ts_" + db.Name + " location ''"} {
+			for _, sql := range []string{"set allow_in_place_tablespaces = on",
+				"create tablespace ts_" + db.Name + " location ''"} {
 				if _, err := conn.Exec(context.Background(), sql); err != nil {
 					t.Fatal(err)
 				}
@@ -224,7 +241,8 @@ func TestCompressedCatalogs(t *testing.T) {
 		wantWay(t, one(t, s.copy(t)), wayRaw, "")
 		s.same(t, "after the copy")
 
-		comp := "(select c.oid from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = '_ts_meta_count' where c.relkind = 'r' and c.relname not like '\\_compressed%')"
+		comp := "(select c.oid from pg_class c join pg_attribute a on a.attrelid = c.oid " +
+			"and a.attname = '_ts_meta_count' where c.relkind = 'r' and c.relname not like '\\_compressed%')"
 		acl := "c.relacl"
 		if legacy(p) {
 			acl = "null" // there the relation has none of its own
@@ -232,10 +250,18 @@ func TestCompressedCatalogs(t *testing.T) {
 		chunk := "(select c from show_chunks('m') c)"
 		for _, rel := range []string{comp, chunk} {
 			for _, q := range []string{
-				"select a.attname, a.atttypid::regtype, a.attstorage, a.attstattarget, a.attnotnull, a.attcollation::regcollation from pg_attribute a where attrelid = " + rel + " and attnum > 0 order by attnum",
-				"select regexp_replace(pg_get_indexdef(indexrelid), ' INDEX .* USING', ' INDEX USING') as d, coalesce(left(t.spcname, 3), '') from pg_index i join pg_class c on c.oid = i.indexrelid left join pg_tablespace t on t.oid = c.reltablespace where i.indrelid = " + rel + " order by 1",
-				"select contype, pg_get_constraintdef(oid) from pg_constraint where conrelid = " + rel + " order by 1, 2",
-				"select c.relam, c.reloptions, " + acl + ", c.relowner, c.relhastriggers, c.relrowsecurity, left(t.spcname, 3), c.relpersistence, c.relreplident from pg_class c left join pg_tablespace t on t.oid = c.reltablespace where c.oid = " + rel,
+				"select a.attname, a.atttypid::regtype, a.attstorage, a.attstattarget, a.attnotnull, " +
+					"a.attcollation::regcollation from pg_attribute a where attrelid = " + rel +
+					" and attnum > 0 order by attnum",
+				"select regexp_replace(pg_get_indexdef(indexrelid), ' INDEX .* USING', ' INDEX USING') as d, " +
+					"coalesce(left(t.spcname, 3), '') from pg_index i join pg_class c on c.oid = i.indexrelid left " +
+					"join pg_tablespace t on t.oid = c.reltablespace where i.indrelid = " + rel + " order by 1",
+				"select contype, pg_get_constraintdef(oid) from pg_constraint where conrelid = " + rel +
+					" order by 1, 2",
+				"select c.relam, c.reloptions, " + acl +
+					", c.relowner, c.relhastriggers, c.relrowsecurity, left(t.spcname, 3), c.relpersistence, " +
+					"c.relreplident from pg_class c left join pg_tablespace t on t.oid = c.reltablespace " +
+					"where c.oid = " + rel,
 			} {
 				if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {
 					t.Errorf("%s\nnative   %v\nattached %v", q, a, b)
@@ -244,7 +270,8 @@ func TestCompressedCatalogs(t *testing.T) {
 		}
 		for _, q := range []string{
 			"select status, osm_chunk from _timescaledb_catalog.chunk order by id",
-			"select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size, numrows_pre_compression, numrows_post_compression from _timescaledb_catalog.compression_chunk_size",
+			"select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size, " +
+				"numrows_pre_compression, numrows_post_compression from _timescaledb_catalog.compression_chunk_size",
 			"select inhparent::regclass::text ~ '_compressed_' from pg_inherits order by 1",
 		} {
 			if a, b := s.src.Rows(t, q), s.dst.Rows(t, q); !reflect.DeepEqual(a, b) {

@@ -105,7 +105,8 @@ func (s *sides) stage(t *testing.T, o stage.Options) *stage.Plan {
 func (s *sides) copy(t *testing.T) []*task.Result {
 	t.Helper()
 	var results []*task.Result
-	const trace = `select (select string_agg(c::text, ',') from _timescaledb_catalog.chunk c), (select count(*) from pg_class where relnamespace = '_timescaledb_internal'::regnamespace)`
+	const trace = `select (select string_agg(c::text, ',') from _timescaledb_catalog.chunk c), (select count(*)
+        from pg_class where relnamespace = '_timescaledb_internal'::regnamespace)`
 	for range 2 {
 		before := s.dst.Rows(t, trace)
 		rs, errs := s.lane(t, nil)
@@ -224,20 +225,24 @@ func wantWay(t *testing.T, r *task.Result, way string, why string) {
 // compressed by every algorithm, NULLs, batches without any value, an index
 // that makes sparse indexes where the server has them.
 const table = `
-create table m(ts timestamptz not null, dev int, v float8, i bigint, t text collate "C", u uuid, b bool, j jsonb, e date, a int[]);
+create table m(ts timestamptz not null, dev int, v float8, i bigint, t text collate "C", u uuid, b bool, j jsonb,
+e date, a int[]);
 select create_hypertable('m', 'ts', chunk_time_interval => interval '7 days');
 create index on m (u);
 create index on m (t, u);
 create index on m (i);
 `
 
-const enable = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts desc, i');`
+const enable = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev',
+    timescaledb.compress_orderby = 'ts desc, i');`
 
 // rows of one chunk: [from, from+n) minutes after its start, four segments.
 func fill(from, n int) string {
-	return fmt.Sprintf(`insert into m select '2024-01-04'::timestamptz + i * interval '1 minute', i %% 4, i / 7.0, i, 't' || i %% 10,
+	return fmt.Sprintf(`insert into m select '2024-01-04'::timestamptz + i * interval '1 minute', i %% 4, i / 7.0, i,
+        't' || i %% 10,
         ('00000000-0000-0000-0000-' || lpad((i %% 50)::text, 12, '0'))::uuid, case when i %% 4 <> 0 then i %% 3 = 0 end,
-        case when i %% 5 <> 0 then jsonb_build_object('k', i) end, '2024-01-01'::date + i %% 20, case when i %% 4 <> 1 then array[i, null] end
+        case when i %% 5 <> 0 then jsonb_build_object('k', i) end, '2024-01-01'::date + i %% 20,
+        case when i %% 4 <> 1 then array[i, null] end
       from generate_series(%d, %d) i;`, from, from+n-1)
 }
 
@@ -251,7 +256,8 @@ func state(t *testing.T, db *testdb.DB) string {
 		fn = "_timescaledb_internal"
 	}
 	var s string
-	db.Query1(t, &s, "select coalesce(string_agg("+fn+".chunk_status(c)::text, ',' order by c::text), '') from show_chunks('m') c")
+	db.Query1(t, &s, "select coalesce(string_agg("+fn+
+		".chunk_status(c)::text, ',' order by c::text), '') from show_chunks('m') c")
 	return s
 }
 
@@ -259,12 +265,15 @@ func state(t *testing.T, db *testdb.DB) string {
 func (s *sides) live(t *testing.T) {
 	t.Helper()
 	recompress := compress
-	if slices.ContainsFunc([]*testdb.DB{s.src, s.dst}, func(d *testdb.DB) bool { return strings.HasPrefix(d.Install.Version, "2.11.") }) {
+	if slices.ContainsFunc([]*testdb.DB{s.src, s.dst}, func(d *testdb.DB) bool {
+		return strings.HasPrefix(d.Install.Version, "2.11.")
+	}) {
 		// There compress_chunk refuses a partial chunk.
 		recompress = `select decompress_chunk(c, true) from show_chunks('m') c;` + compress
 	}
 	for _, step := range []struct{ name, sql string }{
-		{"insert", fill(100, 50) + "insert into m(ts, dev, i) values ('2024-01-05 00:00+00', 9, -1), ('2024-01-05 00:00+00', null, -2);"},
+		{"insert", fill(100, 50) + "insert into m(ts, dev, i) " +
+			"values ('2024-01-05 00:00+00', 9, -1), ('2024-01-05 00:00+00', null, -2);"},
 		{"update", "update m set v = -v, t = 'x' where i between 150 and 170;"},
 		{"delete", "delete from m where i between 500 and 510 or dev = 3 and ts < '2024-01-04 06:00+00';"},
 		{"recompress", recompress},

@@ -23,7 +23,8 @@ func TestChunkSkipping(t *testing.T) {
 		trigger    = `create function seen() returns trigger language plpgsql as 'begin return null; end';
 			create trigger seen after insert on m for each row execute function seen();`
 	)
-	rows := strings.ReplaceAll(strings.ReplaceAll(fill(10, 300)+fill(900, 50), "i % 4, i / 7.0, i,", other), "'2024-01-01'::date", "'2022-01-01'::date")
+	rows := strings.ReplaceAll(strings.ReplaceAll(fill(10, 300)+fill(900, 50), "i % 4, i / 7.0, i,", other),
+		"'2024-01-01'::date", "'2022-01-01'::date")
 	states := []struct {
 		name    string
 		without bool // the chunk is made where chunk skipping is off
@@ -37,7 +38,8 @@ func TestChunkSkipping(t *testing.T) {
 		{"frozen", false, rows + compress + "select _timescaledb_functions.freeze_chunk(c) from show_chunks('m') c;"},
 		{"compressed without batches", false, rows + compress + "BATCHES"},
 		{"decompressed", false, rows + compress + decompress},
-		{"decompressed and frozen", false, rows + compress + decompress + "select _timescaledb_functions.freeze_chunk(c) from show_chunks('m') c;"},
+		{"decompressed and frozen", false, rows + compress + decompress +
+			"select _timescaledb_functions.freeze_chunk(c) from show_chunks('m') c;"},
 		{"decompressed and emptied", false, rows + compress + decompress + "delete from m;"},
 		{"rows without ranges", true, rows},
 		{"empty without ranges", true, rows + "delete from m;"},
@@ -69,7 +71,10 @@ func TestChunkSkipping(t *testing.T) {
 		s.exec(t, enable+skip)
 		s.src.Exec(t, source)
 		if d.sql == "AGGREGATE" {
-			s.dst.Exec(t, "create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 with no data")
+			s.dst.Exec(t, "create materialized view hourly "+
+				"with (timescaledb.continuous, timescaledb.materialized_only = true) as "+
+				"select time_bucket('1 hour', ts) as h, dev, count(*) as n, sum(i) as i from m group by 1, 2 "+
+				"with no data")
 		}
 		if states[state].without {
 			s.dst.Reconnect()
@@ -78,12 +83,17 @@ func TestChunkSkipping(t *testing.T) {
 		sql, batches, _ := strings.Cut(states[state].sql, "BATCHES")
 		if s.dst.Exec(t, sql); strings.Contains(states[state].sql, "BATCHES") {
 			var rel string
-			s.dst.Query1(t, &rel, "select attrelid::regclass::text from pg_attribute a join pg_class c on c.oid = a.attrelid where attname = '_ts_meta_count' and relkind = 'r' and relname not like '\\_compressed%'")
+			s.dst.Query1(t, &rel, "select attrelid::regclass::text from pg_attribute a "+
+				"join pg_class c on c.oid = a.attrelid where attname = '_ts_meta_count' and relkind = 'r' "+
+				"and relname not like '\\_compressed%'")
 			s.dst.Exec(t, "delete from "+rel+";"+batches)
 		}
 		if role > 0 {
 			s.as = s.dst.Role(t, "bf_owner")
-			s.dst.Exec(t, "do $$ begin if to_regclass('hourly') is not null then alter materialized view hourly owner to bf_owner; end if; execute 'grant create on database '||current_database()||' to bf_owner'; end $$; alter table m owner to bf_owner")
+			s.dst.Exec(t, "do $$ begin if to_regclass('hourly') is not null then "+
+				"alter materialized view hourly owner to bf_owner; end if; "+
+				"execute 'grant create on database '||current_database()||' to bf_owner'; "+
+				"end $$; alter table m owner to bf_owner")
 			if role == 1 {
 				s.dst.Exec(t, "grant create on schema _timescaledb_internal to bf_owner")
 			}
@@ -100,7 +110,9 @@ func TestChunkSkipping(t *testing.T) {
 			}
 			if err := errs[0]; err == nil {
 				t.Logf("%s %s", rs[0].Way, rs[0].WhyNotRaw)
-			} else if _, do, found := strings.Cut(pg.Hint(err), "run this on the target, then the same again: "); found && strings.Contains(err.Error(), "chunk skipping") && role > 0 && tries == 0 {
+			} else if _, do, found := strings.Cut(pg.Hint(err),
+				"run this on the target, then the same again: "); found &&
+				strings.Contains(err.Error(), "chunk skipping") && role > 0 && tries == 0 {
 				t.Log(err)
 				s.dst.Exec(t, do)
 			} else if strings.Contains(err.Error(), "cannot be taken as it is") && tries < 2 {
@@ -114,7 +126,9 @@ func TestChunkSkipping(t *testing.T) {
 		}
 		s.ask(t, "m", "after the copy")
 		if t.Failed() {
-			t.Log(s.dst.Rows(t, "select c.status, s.chunk_id, s.column_name, s.range_start, s.range_end, s.valid from _timescaledb_catalog.chunk_column_stats s left join _timescaledb_catalog.chunk c on c.id = s.chunk_id order by 2, 3"))
+			t.Log(s.dst.Rows(t, "select c.status, s.chunk_id, s.column_name, s.range_start, s.range_end, s.valid "+
+				"from _timescaledb_catalog.chunk_column_stats s left "+
+				"join _timescaledb_catalog.chunk c on c.id = s.chunk_id order by 2, 3"))
 		}
 	}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -133,7 +147,9 @@ func TestChunkSkipping(t *testing.T) {
 				columns := []string{"dev", "e", "i"}
 				rand.Shuffle(len(columns), func(i, j int) { columns[i], columns[j] = columns[j], columns[i] })
 				columns = columns[:1+rand.N(3)]
-				name := fmt.Sprintf("%s over %s as %s with %s, skipped by %v", []string{"compressed", "partial", "uncompressed"}[source], states[state].name, roles[role], demands[demand].name, columns)
+				name := fmt.Sprintf("%s over %s as %s with %s, skipped by %v",
+					[]string{"compressed", "partial", "uncompressed"}[source], states[state].name, roles[role],
+					demands[demand].name, columns)
 				t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 					one(t, p, state, role, demand, sources[source], columns)
 				})

@@ -39,8 +39,11 @@ func TestCompressedStates(t *testing.T) {
 		for _, from := range sources {
 			for _, to := range targets {
 				name := from.name + " over " + to.name
-				if !newest(t, p) && !slices.Contains([]string{"partial over absent", "partial over compressed empty", "partial over partial", "frozen over frozen", "compressed over dual-written", "uncompressed over compressed",
-					"unordered over absent", "unordered over unordered", "partial over unordered", "uncompressed over unordered"}, name) {
+				if !newest(t, p) && !slices.Contains([]string{"partial over absent", "partial over compressed empty",
+					"partial over partial", "frozen over frozen", "compressed over dual-written",
+					"uncompressed over compressed",
+					"unordered over absent", "unordered over unordered", "partial over unordered",
+					"uncompressed over unordered"}, name) {
 					continue
 				}
 				t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
@@ -108,12 +111,14 @@ func TestCompressedStates(t *testing.T) {
 
 // direct inserts rows that the server compresses at once, in the order in which
 // they come: batches overlap.
-var direct = "set timescaledb.enable_direct_compress_insert = on;" + fill(500, 500) + fill(0, 500) + "reset timescaledb.enable_direct_compress_insert;"
+var direct = "set timescaledb.enable_direct_compress_insert = on;" + fill(500, 500) + fill(0, 500) +
+	"reset timescaledb.enable_direct_compress_insert;"
 
 // directly reports whether the server has that, once it has made a hypertable.
 func directly(t *testing.T, db *testdb.DB) (yes bool) {
 	t.Helper()
-	db.Query1(t, &yes, "select exists (select from pg_settings where name = 'timescaledb.enable_direct_compress_insert')")
+	db.Query1(t, &yes, "select exists (select from pg_settings "+
+		"where name = 'timescaledb.enable_direct_compress_insert')")
 	return yes
 }
 
@@ -129,12 +134,14 @@ func TestHypercore(t *testing.T) {
 			t.Skip("no such access method")
 		}
 		s.exec(t, table+enable)
-		s.src.Exec(t, fill(0, 1000)+"select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(200, 20))
+		s.src.Exec(t, fill(0, 1000)+"select compress_chunk(c, hypercore_use_access_method => true) "+
+			"from show_chunks('m') c;"+fill(200, 20))
 		s.stage(t, stage.Options{Until: "2025-01-01"})
 		wantWay(t, one(t, s.copy(t)), wayFresh, "hypercore")
 		s.same(t, "after the copy")
 		// And over such a chunk.
-		s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c; select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(7, 3))
+		s.dst.Exec(t, "select decompress_chunk(c) from show_chunks('m') c; "+
+			"select compress_chunk(c, hypercore_use_access_method => true) from show_chunks('m') c;"+fill(7, 3))
 		s.force = true
 		rs, errs := s.lane(t, nil)
 		if errs[0] != nil || rs[0].Status != task.Loaded {
@@ -153,7 +160,8 @@ func TestCompressedStateChanges(t *testing.T) {
 			{"compressed since", fill(0, 1000), compress, "", wayRaw},
 			{"decompressed since", fill(0, 1000) + compress, decompress, "", wayRows},
 			{"compressed since, the target too", fill(0, 1000), compress, fill(3, 5) + compress, wayRaw},
-			{"decompressed since, the target compressed", fill(0, 1000) + compress, decompress, fill(3, 5) + compress, wayFresh},
+			{"decompressed since, the target compressed", fill(0, 1000) + compress, decompress,
+				fill(3, 5) + compress, wayFresh},
 			{"rows since", fill(0, 1000) + compress, fill(200, 20), fill(3, 5), wayRaw},
 		} {
 			if !thorough(t, p) && c.target == "" {
@@ -193,13 +201,18 @@ func TestVerifyCompressed(t *testing.T) {
 		wantWay(t, one(t, s.copy(t)), wayRaw, "")
 		check := func(when string, status task.Status, batches bool) {
 			t.Helper()
-			pair, err := verify.Open(context.Background(), s.src.ConnString, s.dst.ConnString, verify.ByRows, pg.Options{})
+			pair, err := verify.Open(context.Background(), s.src.ConnString, s.dst.ConnString, verify.ByRows,
+				pg.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer pair.Close()
 			var tk *task.Task
-			if err := queue.Each(context.Background(), pair.Target.Conn, queue.Selection{State: queue.All}, func(e *queue.Entry) error { tk = &e.Task; return nil }); err != nil {
+			if err := queue.Each(context.Background(), pair.Target.Conn, queue.Selection{State: queue.All},
+				func(e *queue.Entry) error {
+					tk = &e.Task
+					return nil
+				}); err != nil {
 				t.Fatal(err)
 			}
 			r, err := pair.Verify(context.Background(), tk)
