@@ -15,11 +15,13 @@ import (
 // below it from real-time views.
 func TestByHand(t *testing.T) {
 	const live = `insert into m select t, d, extract(epoch from t)::bigint % 777 + d
-        from generate_series('2024-02-14 00:10+00'::timestamptz, '2024-02-16 12:00+00', '20 minutes') t, generate_series(1, 2) d`
+        from generate_series('2024-02-14 00:10+00'::timestamptz, '2024-02-16 12:00+00', '20 minutes') t,
+        generate_series(1, 2) d`
 	mat := func(db *testdb.DB) (table, id string) {
 		db.Query1(t, &table, `select format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)
             from timescaledb_information.continuous_aggregates where view_name = 'hourly'`)
-		db.Query1(t, &id, "select mat_hypertable_id::text from _timescaledb_catalog.continuous_agg where user_view_name = 'hourly'")
+		db.Query1(t, &id, "select mat_hypertable_id::text from _timescaledb_catalog.continuous_agg "+
+			"where user_view_name = 'hourly'")
 		return table, id
 	}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -41,8 +43,10 @@ func TestByHand(t *testing.T) {
 				source := newSource(t, p)
 				source.Exec(t, live)
 				hourly, _ := mat(source)
-				source.Exec(t, "insert into "+hourly+" select b + interval '7 days 30 minutes', d, s, n from "+hourly+" order by b desc limit 3")
-				source.Exec(t, "insert into "+hourly+" select b + interval '90 days', d, s, n from "+hourly+" order by b desc limit 1")
+				source.Exec(t, "insert into "+hourly+" select b + interval '7 days 30 minutes', d, s, n from "+hourly+
+					" order by b desc limit 3")
+				source.Exec(t, "insert into "+hourly+" select b + interval '90 days', d, s, n from "+hourly+
+					" order by b desc limit 1")
 				if c.more != "" {
 					source.Exec(t, c.more)
 				}
@@ -60,13 +64,16 @@ func TestByHand(t *testing.T) {
 				ok(t, source, target, "bf-stage --until 2024-09-01 "+c.filter+" >/dev/null; "+copyAll)
 				if c.stopped {
 					table, id := mat(target)
-					target.Exec(t, fmt.Sprintf("create table __backfill.above_%[1]s as select * from %[2]s where b > '2024-02-17'; delete from %[2]s where b > '2024-02-17'", id, table))
-					if _, said, err := sh(t, source, target, "bf-clean"); err == nil || !strings.Contains(said, "run bf-caggs again") {
+					target.Exec(t, fmt.Sprintf("create table __backfill.above_%[1]s as select * from %[2]s "+
+						"where b > '2024-02-17'; delete from %[2]s where b > '2024-02-17'", id, table))
+					if _, said, err := sh(t, source, target, "bf-clean"); err == nil ||
+						!strings.Contains(said, "run bf-caggs again") {
 						t.Errorf("bf-clean: %v, %s", err, said)
 					}
 				}
 				if c.filter != "" { // what is computed here knows of rows that came later
-					want = map[string][][]string{"hourly": want["hourly"], "hourly, materialized": want["hourly, materialized"]}
+					want = map[string][][]string{"hourly": want["hourly"],
+						"hourly, materialized": want["hourly, materialized"]}
 				}
 				ok(t, source, target, "bf-caggs")
 				same(t, "after bf-caggs", want, contents(t, target))
@@ -87,13 +94,20 @@ func TestBuckets(t *testing.T) {
 		{"intoffset", "bigint", "i * 7", "time_bucket(100::bigint, t, 30::bigint)", "5000"},
 		{"date", "date", "'2024-01-05'::date + i / 12", "time_bucket('1 week', t)", "2024-02-18"},
 		{"datemonth", "date", "'2024-01-05'::date + i / 12", "time_bucket('1 month', t)", "2024-02-18"},
-		{"stamp", "timestamp", "'2024-01-05'::timestamp + i * interval '2 hours'", "time_bucket('10 days', t)", "2024-02-18"},
-		{"month", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'", "time_bucket('1 month', t)", "2024-02-18"},
-		{"zoned", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'", "time_bucket('1 month', t, 'Asia/Kolkata')", "2024-02-18"},
-		{"clocks", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'", "time_bucket('6 hours', t, 'Europe/Berlin')", "2024-02-18"},
-		{"origin", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'", "time_bucket('1 week', t, origin => '2000-01-05 06:00+00'::timestamptz)", "2024-02-18"},
-		{"shifted", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'", `time_bucket('1 day', t, "offset" => '5 hours'::interval)`, "2024-02-18"},
-		{"uuid", "uuid", "to_uuidv7_boundary('2024-01-05 00:00+00'::timestamptz + i * interval '2 hours')", "time_bucket('1 day', t)", "2024-02-18"},
+		{"stamp", "timestamp", "'2024-01-05'::timestamp + i * interval '2 hours'", "time_bucket('10 days', t)",
+			"2024-02-18"},
+		{"month", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'",
+			"time_bucket('1 month', t)", "2024-02-18"},
+		{"zoned", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'",
+			"time_bucket('1 month', t, 'Asia/Kolkata')", "2024-02-18"},
+		{"clocks", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'",
+			"time_bucket('6 hours', t, 'Europe/Berlin')", "2024-02-18"},
+		{"origin", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'",
+			"time_bucket('1 week', t, origin => '2000-01-05 06:00+00'::timestamptz)", "2024-02-18"},
+		{"shifted", "timestamptz", "'2024-01-05 00:00+00'::timestamptz + i * interval '2 hours'",
+			`time_bucket('1 day', t, "offset" => '5 hours'::interval)`, "2024-02-18"},
+		{"uuid", "uuid", "to_uuidv7_boundary('2024-01-05 00:00+00'::timestamptz + i * interval '2 hours')",
+			"time_bucket('1 day', t)", "2024-02-18"},
 	}
 	always := []string{"integer", "negative", "small", "date", "datemonth", "stamp", "month", "zoned", "clocks"}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -106,13 +120,17 @@ func TestBuckets(t *testing.T) {
 			ddl := ""
 			if strings.HasSuffix(c.table, "int") {
 				interval = "1000"
-				ddl = fmt.Sprintf("create function now_%s() returns %s language sql stable as 'select 20000::%[2]s';", c.name, c.table)
+				ddl = fmt.Sprintf("create function now_%s() returns %s language sql stable as 'select 20000::%[2]s';",
+					c.name, c.table)
 			}
-			ddl += fmt.Sprintf("create table %[1]s (t %[2]s not null, v int); select create_hypertable('%[1]s', 't', chunk_time_interval => %[3]s);", c.name, c.table, interval)
+			ddl += fmt.Sprintf("create table %[1]s (t %[2]s not null, v int); "+
+				"select create_hypertable('%[1]s', 't', chunk_time_interval => %[3]s);", c.name, c.table, interval)
 			if strings.HasSuffix(c.table, "int") {
 				ddl += fmt.Sprintf("select set_integer_now_func('%s', 'now_%[1]s');", c.name)
 			}
-			ddl += fmt.Sprintf("create materialized view %[1]s_agg with (timescaledb.continuous, timescaledb.materialized_only = false) as select %[2]s as b, sum(v) as s, count(*) as n from %[1]s group by 1 with no data;", c.name, c.bucket)
+			ddl += fmt.Sprintf("create materialized view %[1]s_agg "+
+				"with (timescaledb.continuous, timescaledb.materialized_only = false) as select %[2]s as b, "+
+				"sum(v) as s, count(*) as n from %[1]s group by 1 with no data;", c.name, c.bucket)
 			if _, err := conn.Exec(context.Background(), ddl); err != nil {
 				if slices.Contains(always, c.name) {
 					t.Fatalf("%s: %v", c.name, err)
@@ -139,8 +157,10 @@ func TestBuckets(t *testing.T) {
 		}
 		want := buckets(t, source, made)
 		stage := func(agg string) string {
-			return `bf-stage -q --until 20000 --filter '\.(integer|negative|small|intoffset)` + agg + `$' >/dev/null; ` +
-				`bf-stage -q --until 2025-01-01 --filter '\.(date|datemonth|stamp|month|zoned|clocks|origin|shifted|uuid)` + agg + `$' >/dev/null`
+			return `bf-stage -q --until 20000 --filter '\.(integer|negative|small|intoffset)` + agg +
+				`$' >/dev/null; ` +
+				`bf-stage -q --until 2025-01-01 --filter ` +
+				`'\.(date|datemonth|stamp|month|zoned|clocks|origin|shifted|uuid)` + agg + `$' >/dev/null`
 		}
 		target := fresh()
 		ok(t, source, target, stage("")+"; "+copyAll+"; bf-caggs")
@@ -148,7 +168,8 @@ func TestBuckets(t *testing.T) {
 
 		for _, c := range types {
 			if slices.Contains(made, c.name) {
-				source.Exec(t, fmt.Sprintf("select drop_chunks('%s', older_than => '%s'::%s)", c.name, c.cut, strings.Replace(c.table, "uuid", "timestamptz", 1)))
+				source.Exec(t, fmt.Sprintf("select drop_chunks('%s', older_than => '%s'::%s)", c.name, c.cut,
+					strings.Replace(c.table, "uuid", "timestamptz", 1)))
 			}
 		}
 		target = fresh()
@@ -177,16 +198,21 @@ func TestLegacyAndHalves(t *testing.T) {
 		source := newSource(t, p, trim)
 		want := contents(t, source)
 		target := handMade(t, p)
-		ok(t, source, target, "env -u BF_TARGET bf-stage --until 2024-03-01 | env -u BF_SOURCE bf-stage >/dev/null; "+copyAll)
+		ok(t, source, target, "env -u BF_TARGET bf-stage --until 2024-03-01 | env -u BF_SOURCE bf-stage >/dev/null; "+
+			copyAll)
 		var column bool
-		target.Query1(t, &column, "select exists (select from pg_attribute where attrelid = '_timescaledb_catalog.continuous_agg'::regclass and attname = 'finalized')")
+		target.Query1(t, &column, "select exists (select from pg_attribute "+
+			"where attrelid = '_timescaledb_catalog.continuous_agg'::regclass and attname = 'finalized')")
 		if column {
-			target.Exec(t, "update _timescaledb_catalog.continuous_agg set finalized = false where user_view_name = 'weekly'")
+			target.Exec(t, "update _timescaledb_catalog.continuous_agg set finalized = false "+
+				"where user_view_name = 'weekly'")
 			_, said, err := sh(t, source, target, "bf-caggs")
-			if err == nil || !strings.Contains(said, "public.weekly: is a continuous aggregate of the old, partial form") {
+			if err == nil || !strings.Contains(said,
+				"public.weekly: is a continuous aggregate of the old, partial form") {
 				t.Errorf("legacy aggregate: %v, %s", err, said)
 			}
-			target.Exec(t, "update _timescaledb_catalog.continuous_agg set finalized = true where user_view_name = 'weekly'")
+			target.Exec(t, "update _timescaledb_catalog.continuous_agg set finalized = true "+
+				"where user_view_name = 'weekly'")
 		}
 		ok(t, source, target, "bf-caggs")
 		same(t, "after bf-caggs", want, contents(t, target))
@@ -198,24 +224,30 @@ func TestLegacyAndHalves(t *testing.T) {
 func TestOtherBuckets(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
-		for d, bucket := range map[*testdb.DB]string{source: "time_bucket('1 hour', t)", target: "time_bucket('2 hours', t)"} {
+		for d, bucket := range map[*testdb.DB]string{source: "time_bucket('1 hour', t)",
+			target: "time_bucket('2 hours', t)"} {
 			sum := "sum(v)"
 			if d == target {
-				d.Exec(t, "create table another (t timestamptz not null); select create_hypertable('another', 't')") // other numbers
+				// other numbers
+				d.Exec(t, "create table another (t timestamptz not null); select create_hypertable('another', 't')")
 				sum = "sum(v + 1)"
 			}
 			d.Exec(t, "create table m (t timestamptz not null, v int); select create_hypertable('m', 't')")
-			for name, b := range map[string]string{"same": "time_bucket('1 day', t) as b, sum(v)", "other": bucket + " as b, sum(v)", "most": "time_bucket('1 day', t) as b, " + sum} {
-				d.Exec(t, "create materialized view "+name+" with (timescaledb.continuous) as select "+b+" as s from m group by 1 with no data")
+			for name, b := range map[string]string{"same": "time_bucket('1 day', t) as b, sum(v)",
+				"other": bucket + " as b, sum(v)", "most": "time_bucket('1 day', t) as b, " + sum} {
+				d.Exec(t, "create materialized view "+name+" with (timescaledb.continuous) as select "+b+
+					" as s from m group by 1 with no data")
 			}
-			d.Exec(t, "create materialized view week with (timescaledb.continuous) as select time_bucket('7 days', b) as b, sum(s) as s from same group by 1 with no data")
+			d.Exec(t, "create materialized view week with (timescaledb.continuous) as "+
+				"select time_bucket('7 days', b) as b, sum(s) as s from same group by 1 with no data")
 		}
 		source.Exec(t, "insert into m values ('2024-01-02', 1)")
 		for _, view := range []string{"same", "other", "most", "week"} {
 			source.Exec(t, "call refresh_continuous_aggregate('"+view+"', null, null)")
 		}
 		_, said, err := sh(t, source, target, `bf-stage --until 2024-03-01 --filter '\.(m|same|most|week)$'`)
-		if note := "its query is not the source's"; err != nil || strings.Count(said, note) != 1 || !strings.Contains(said, "public.most: "+note) {
+		if note := "its query is not the source's"; err != nil || strings.Count(said, note) != 1 ||
+			!strings.Contains(said, "public.most: "+note) {
 			t.Errorf("%v\n%s", err, said)
 		}
 		_, said, err = sh(t, source, target, "bf-stage --until 2024-03-01")

@@ -29,10 +29,12 @@ create materialized view daily with (timescaledb.continuous, timescaledb.materia
 create materialized view monthly with (timescaledb.continuous, timescaledb.materialized_only = true) as
     select time_bucket('1 month', b) as b, d, sum(s) as s, sum(n) as n from daily group by 1, 2 with no data;
 create materialized view weekly with (timescaledb.continuous, timescaledb.materialized_only = false) as
-    select time_bucket('1 week', t, 'Europe/Berlin') as b, d, sum(v) as s, count(*) as n from m group by 1, 2 with no data;`
+    select time_bucket('1 week', t, 'Europe/Berlin') as b, d, sum(v) as s, count(*) as n from m group by 1, 2
+    with no data;`
 
 const data = `insert into m select t, d, extract(epoch from t)::bigint % 1000 + d
-    from generate_series('2024-01-20 00:10+00'::timestamptz, '2024-02-13 23:50+00', '20 minutes') t, generate_series(1, 2) d;`
+    from generate_series('2024-01-20 00:10+00'::timestamptz, '2024-02-13 23:50+00', '20 minutes') t,
+    generate_series(1, 2) d;`
 
 // views in the order of their refresh.
 var views = []string{"hourly", "daily", "monthly", "weekly"}
@@ -49,7 +51,8 @@ const trim = `select drop_chunks('m', older_than => '2024-01-27 00:00+00'::times
 
 // compression enables compression, compress uses it.
 const (
-	compression = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'd', timescaledb.compress_orderby = 't');
+	compression = `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'd',
+        timescaledb.compress_orderby = 't');
         alter materialized view hourly set (timescaledb.compress = true);`
 	compress = `select compress_chunk(c) from show_chunks('m', older_than => '2024-02-10 00:00+00'::timestamptz) c;
         select compress_chunk(c) from show_chunks('hourly', older_than => '2024-02-10 00:00+00'::timestamptz) c;`
@@ -93,7 +96,8 @@ func restored(t *testing.T, p testdb.Pair, source *testdb.DB) *testdb.DB {
 			t.Fatalf("%s: %v\n%s", program, err, out)
 		}
 	}
-	run("pg_dump", "-Fc", "-f", dump, "-d", source.ConnString, "--exclude-table-data=_timescaledb_internal._hyper_*", "--exclude-table-data=_timescaledb_internal.*compress_*")
+	run("pg_dump", "-Fc", "-f", dump, "-d", source.ConnString, "--exclude-table-data=_timescaledb_internal._hyper_*",
+		"--exclude-table-data=_timescaledb_internal.*compress_*")
 	db.Exec(t, "select timescaledb_pre_restore()")
 	run("pg_restore", "-d", db.ConnString, dump)
 	db.Exec(t, "select timescaledb_post_restore()")
@@ -107,7 +111,8 @@ func sh(t *testing.T, source, target *testdb.DB, script string) (stdout, stderr 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail; "+script)
-	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString, "BF_TARGET="+target.ConnString, "BF_PID="+filepath.Join(t.TempDir(), "pid"))
+	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
+		"BF_TARGET="+target.ConnString, "BF_PID="+filepath.Join(t.TempDir(), "pid"))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
@@ -137,7 +142,9 @@ func contents(t *testing.T, db *testdb.DB) map[string][][]string {
 	for _, v := range views {
 		c[v] = db.Rows(t, "select * from "+v+" order by 1, 2")
 		var mat string
-		db.Query1(t, &mat, "select format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name) from timescaledb_information.continuous_aggregates where view_name = '"+v+"'")
+		db.Query1(t, &mat, "select format('%I.%I', materialization_hypertable_schema, "+
+			"materialization_hypertable_name) from timescaledb_information.continuous_aggregates where view_name = '"+v+
+			"'")
 		c[v+", materialized"] = db.Rows(t, "select * from "+mat+" order by 1, 2")
 	}
 	return c
@@ -147,7 +154,8 @@ func same(t *testing.T, when string, want, got map[string][][]string) {
 	t.Helper()
 	for name, rows := range want {
 		if !slices.EqualFunc(rows, got[name], slices.Equal) {
-			t.Errorf("%s: %s: %d rows, want %d\n got %v\nwant %v", when, name, len(got[name]), len(rows), diff(got[name], rows), diff(rows, got[name]))
+			t.Errorf("%s: %s: %d rows, want %d\n got %v\nwant %v", when, name, len(got[name]), len(rows),
+				diff(got[name], rows), diff(rows, got[name]))
 		}
 	}
 }
@@ -169,7 +177,8 @@ func diff(a, b [][]string) (some [][]string) {
 func watermarks(t *testing.T, db *testdb.DB) string {
 	t.Helper()
 	return fmt.Sprint(db.Rows(t, `select user_view_name, watermark from _timescaledb_catalog.continuous_agg
-        join _timescaledb_catalog.continuous_aggs_watermark using (mat_hypertable_id) where user_view_name <> 'late' order by 1`))
+        join _timescaledb_catalog.continuous_aggs_watermark using (mat_hypertable_id) where user_view_name <> 'late'
+        order by 1`))
 }
 
 // sameMarks compares watermarks.
@@ -182,25 +191,27 @@ func sameMarks(t *testing.T, source, target *testdb.DB) {
 
 func TestBackfill(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		for _, c := range []struct{ trimmed, squeezed, fromDump bool }{{true, true, true}, {true, true, false}, {false, false, true}} {
-			t.Run(fmt.Sprintf("trimmed=%t/compressed=%t/dump=%t", c.trimmed, c.squeezed, c.fromDump), func(t *testing.T) {
-				var more []string
-				if c.squeezed {
-					more = append(more, compression, compress)
-				}
-				if c.trimmed {
-					more = append(more, trim)
-				}
-				source := newSource(t, p, more...)
-				want := contents(t, source)
-				var target *testdb.DB
-				if c.fromDump {
-					target = restored(t, p, source)
-				} else {
-					target = handMade(t, p, compression)
-				}
-				backfill(t, source, target, want)
-			})
+		for _, c := range []struct{ trimmed, squeezed, fromDump bool }{{true, true, true}, {true, true, false},
+			{false, false, true}} {
+			t.Run(fmt.Sprintf("trimmed=%t/compressed=%t/dump=%t", c.trimmed, c.squeezed, c.fromDump),
+				func(t *testing.T) {
+					var more []string
+					if c.squeezed {
+						more = append(more, compression, compress)
+					}
+					if c.trimmed {
+						more = append(more, trim)
+					}
+					source := newSource(t, p, more...)
+					want := contents(t, source)
+					var target *testdb.DB
+					if c.fromDump {
+						target = restored(t, p, source)
+					} else {
+						target = handMade(t, p, compression)
+					}
+					backfill(t, source, target, want)
+				})
 		}
 	})
 }
@@ -253,7 +264,8 @@ func TestRawOnly(t *testing.T) {
 		ok(t, source, target, `bf-stage --until 2024-03-01 --filter '\.m$' >/dev/null; `+copyAll)
 		planned, _ := ok(t, source, target, "bf-caggs --dry-run")
 		// A stop when the first window is announced.
-		out, _, err := sh(t, source, target, `bf-caggs 2> >(while read -r line; do echo "$line" >&2; case "$line" in *' 1/'*) kill -TERM $(cat $BF_PID);; esac; done) & echo $! >$BF_PID; wait $!`)
+		out, _, err := sh(t, source, target, `bf-caggs 2> >(while read -r line; do echo "$line" >&2; `+
+			`case "$line" in *' 1/'*) kill -TERM $(cat $BF_PID);; esac; done) & echo $! >$BF_PID; wait $!`)
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 130 {
 			t.Errorf("a stopped bf-caggs: %v, want exit status 130", err)
@@ -284,7 +296,8 @@ func TestBeyond(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		source := newSource(t, p, trim)
 		target := handMade(t, p)
-		for filter, want := range map[string]bool{`\.m$`: true, `\.(m|hourly)$`: false, `\.m$' --cascade-up '--quiet`: false} {
+		for filter, want := range map[string]bool{`\.m$`: true, `\.(m|hourly)$`: false,
+			`\.m$' --cascade-up '--quiet`: false} {
 			_, said := ok(t, source, target, "bf-stage --until 2024-03-01 --filter '"+filter+"' >/dev/null")
 			if got := strings.Contains(said, "source: public.hourly has buckets whose raw data is gone"); got != want {
 				t.Errorf("--filter %s: is it said that buckets will be missing? %t", filter, got)
@@ -327,7 +340,8 @@ func TestAggregatesOnly(t *testing.T) {
 // target's policies have run, and the source's have not stopped.
 func TestDualWrites(t *testing.T) {
 	const live = `insert into m select t, d, extract(epoch from t)::bigint % 777 + d
-        from generate_series('2024-02-13 23:52+00'::timestamptz, '2024-02-16 12:00+00', '20 minutes') t, generate_series(1, 2) d`
+        from generate_series('2024-02-13 23:52+00'::timestamptz, '2024-02-16 12:00+00', '20 minutes') t,
+        generate_series(1, 2) d`
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, refreshed := range []bool{true, false} {
 			source := testdb.New(t, p.Source, "source")
@@ -375,7 +389,8 @@ func TestOwner(t *testing.T) {
 		target := owned()
 		_, said := ok(t, source, target, "bf-stage --until 2024-03-01 --filter 'ly$' >/dev/null; "+copyAll+"; bf-caggs")
 		for _, v := range views {
-			if behind := strings.Contains(said, v+": the real-time view does not show the buckets"); behind != (v != "monthly") {
+			if behind := strings.Contains(said, v+": the real-time view does not show the buckets"); behind !=
+				(v != "monthly") {
 				t.Errorf("%s: is it said that the watermark is behind? %t", v, behind)
 			}
 		}
@@ -395,13 +410,19 @@ func TestKilled(t *testing.T) {
 		target := handMade(t, p)
 		ok(t, source, target, stageAll+"; "+copyAll)
 		var id, mat string
-		target.Query1(t, &id, "select mat_hypertable_id::text from _timescaledb_catalog.continuous_agg where user_view_name = 'weekly'")
-		target.Query1(t, &mat, "select format('%I.%I', schema_name, table_name) from _timescaledb_catalog.hypertable where id = "+id)
-		target.Exec(t, fmt.Sprintf(`create table __backfill.kept_%s as select * from %s where b >= '2024-01-14 23:00+00' and b < '2024-01-28 23:00+00';
-            update __backfill.aggregate set keeping = int8range(extract(epoch from '2024-01-14 23:00+00'::timestamptz)::bigint * 1000000,
-                extract(epoch from '2024-01-28 23:00+00'::timestamptz)::bigint * 1000000) where view_name = 'weekly'`, id, mat))
+		target.Query1(t, &id, "select mat_hypertable_id::text from _timescaledb_catalog.continuous_agg "+
+			"where user_view_name = 'weekly'")
+		target.Query1(t, &mat, "select format('%I.%I', schema_name, table_name) from _timescaledb_catalog.hypertable "+
+			"where id = "+id)
+		target.Exec(t, fmt.Sprintf(`create table __backfill.kept_%s as select * from %s where b >= '2024-01-14 23:00+00'
+            and b < '2024-01-28 23:00+00';
+            update __backfill.aggregate set keeping = int8range(extract(epoch
+            from '2024-01-14 23:00+00'::timestamptz)::bigint * 1000000,
+                extract(epoch from '2024-01-28 23:00+00'::timestamptz)::bigint * 1000000) where view_name = 'weekly'`,
+			id, mat))
 		target.Exec(t, "call refresh_continuous_aggregate('weekly', '2024-01-14 23:00+00', '2024-01-28 23:00+00')")
-		if _, said, err := sh(t, source, target, "bf-clean"); err == nil || !strings.Contains(said, "run bf-caggs again") {
+		if _, said, err := sh(t, source, target, "bf-clean"); err == nil ||
+			!strings.Contains(said, "run bf-caggs again") {
 			t.Errorf("bf-clean: %v, %s", err, said)
 		}
 		ok(t, source, target, "bf-caggs")

@@ -34,7 +34,8 @@ type Refresher struct {
 
 // NewRefresher returns a Refresher for a target with a staged backfill, whose
 // hypertables are all. marks are the source's watermarks by view.
-func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks map[task.Name]int64) (*Refresher, error) {
+func NewRefresher(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable,
+	marks map[task.Name]int64) (*Refresher, error) {
 	r, err := Planless(ctx, db, all, marks)
 	if err != nil {
 		return nil, err
@@ -52,7 +53,8 @@ func Planless(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks ma
 	}
 	// A refresh also deletes buckets in compressed chunks: lift the limit on the
 	// rows that a DELETE may decompress.
-	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
+	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings "+
+		"where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
 		return nil, db.Wrap(err, "session settings")
 	}
 	return r, nil
@@ -166,7 +168,8 @@ func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, er
 		return filled, err
 	}
 	below, err := r.visible(ctx, r.byID[h.Raw])
-	return merge(append(clip(filled, task.MinBound, a[0].Watermark), clip(below, a[0].Watermark, task.MaxBound)...)), err
+	return merge(append(clip(filled, task.MinBound, a[0].Watermark), clip(below, a[0].Watermark, task.MaxBound)...)),
+		err
 }
 
 // copied plans for an aggregate whose buckets before copiedUntil were copied.
@@ -263,7 +266,8 @@ func (r *Refresher) computed(ctx context.Context, s *facts) ([]Window, error) {
 	return append(windows, fresh...), err
 }
 
-var errWhole = errors.New("only a refresh of everything would be right, and it would delete the buckets whose raw rows are gone")
+var errWhole = errors.New("only a refresh of everything would be right, " +
+	"and it would delete the buckets whose raw rows are gone")
 
 // whole plans without a staged backfill where only a refresh of everything is
 // right.

@@ -37,8 +37,10 @@ func dumped(t *testing.T, p testdb.Pair, source *testdb.DB) *testdb.DB {
 // relations lists the schemas and relations of a database that no refresh makes.
 func relations(t *testing.T, db *testdb.DB) string {
 	t.Helper()
-	return fmt.Sprint(db.Rows(t, `select nspname, relname from pg_namespace n left join pg_class c on relnamespace = n.oid
-        where nspname not like 'pg\_t%' and coalesce(relname, '') !~ '^(\d+_\d+_)?(_hyper_|_materialized_|pg_toast|compress_hyper)' order by 1, 2`))
+	return fmt.Sprint(db.Rows(t, `select nspname, relname from pg_namespace n left `+
+		`join pg_class c on relnamespace = n.oid
+        where nspname not like 'pg\_t%' and coalesce(relname, `+
+		`'') !~ '^(\d+_\d+_)?(_hyper_|_materialized_|pg_toast|compress_hyper)' order by 1, 2`))
 }
 
 // Without a staged backfill bf-caggs refreshes from the target's last refresh to
@@ -46,7 +48,8 @@ func relations(t *testing.T, db *testdb.DB) string {
 func TestPlanless(t *testing.T) {
 	// What comes after the dump: on the source it is refreshed as well.
 	const later = `insert into m select t, d, extract(epoch from t)::bigint % 777 + d
-        from generate_series('2024-02-14 00:10+00'::timestamptz, '2024-03-16 12:00+00', '20 minutes') t, generate_series(1, 2) d`
+        from generate_series('2024-02-14 00:10+00'::timestamptz, '2024-03-16 12:00+00', '20 minutes') t,
+        generate_series(1, 2) d`
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		check := func(t *testing.T, source, target *testdb.DB, args string) {
 			t.Helper()
@@ -84,7 +87,8 @@ func TestPlanless(t *testing.T) {
 			}
 			want := contents(t, source)
 			_, said, err := sh(t, source, target, "bf-caggs")
-			if err == nil || !strings.Contains(said, "target: public.monthly: only a refresh of everything") || !strings.Contains(said, "hint: stage a backfill") {
+			if err == nil || !strings.Contains(said, "target: public.monthly: only a refresh of everything") ||
+				!strings.Contains(said, "hint: stage a backfill") {
 				t.Errorf("%v: %s", err, said)
 			}
 			delete(want, "monthly")
@@ -129,7 +133,8 @@ func TestPlanless(t *testing.T) {
 			check(t, source, target, `--filter '\.daily$' -D`)
 			want, got := contents(t, source), contents(t, target)
 			for _, v := range []string{"hourly", "daily"} {
-				same(t, "the filter and down", map[string][][]string{v + ", materialized": want[v+", materialized"]}, got)
+				same(t, "the filter and down",
+					map[string][][]string{v + ", materialized": want[v+", materialized"]}, got)
 			}
 			for _, v := range []string{"weekly", "monthly"} {
 				if n := len(got[v+", materialized"]); n > 0 {
@@ -141,7 +146,8 @@ func TestPlanless(t *testing.T) {
 		})
 		t.Run("no source", func(t *testing.T) {
 			source, target := newSource(t, p), handMade(t, p)
-			if _, said, err := sh(t, source, target, "env -u BF_SOURCE bf-caggs"); err == nil || !strings.Contains(said, "hint: give --source") {
+			if _, said, err := sh(t, source, target, "env -u BF_SOURCE bf-caggs"); err == nil ||
+				!strings.Contains(said, "hint: give --source") {
 				t.Errorf("%v: %s", err, said)
 			}
 			// Nothing to compute it from yet: the watermark must not hide what comes.

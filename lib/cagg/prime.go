@@ -80,7 +80,8 @@ func Prime(ctx context.Context, db *tsdb.DB, plan []Planned, say func(format str
 }
 
 // prime refreshes the empty range of one aggregate and returns its end, for people.
-func prime(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypertable, mark int64) (end string, primed bool, err error) {
+func prime(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypertable,
+	mark int64) (end string, primed bool, err error) {
 	until, err := emptyUntil(ctx, db, a, raw, mark)
 	if err != nil {
 		return "", false, err

@@ -13,7 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var errLegacy = errors.New("is a continuous aggregate of the old, partial form (finalized = false): bf does not refresh it")
+var errLegacy = errors.New("is a continuous aggregate of the old, partial form (finalized = false): " +
+	"bf does not refresh it")
 
 // Lock keeps other bf-caggs from this aggregate until the connection ends.
 func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {

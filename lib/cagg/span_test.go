@@ -31,7 +31,8 @@ func TestSpans(t *testing.T) {
 			}
 		}
 	}
-	if got := merge([]span{{From: 5, Until: 9}, {From: 1, Until: 3}, {From: 4, Until: 4}, {From: 2, Until: 5}}); !slices.Equal(got, []span{{From: 1, Until: 9}}) {
+	if got := merge([]span{{From: 5, Until: 9}, {From: 1, Until: 3}, {From: 4, Until: 4},
+		{From: 2, Until: 5}}); !slices.Equal(got, []span{{From: 1, Until: 9}}) {
 		t.Errorf("merge: %v", got)
 	}
 }

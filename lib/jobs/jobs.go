@@ -36,7 +36,8 @@ func Resume(ctx context.Context, db *tsdb.DB) (resumed, gone []*tsdb.Job, err er
 		for _, kept := range js {
 			j := &tsdb.Job{ID: kept.ID, Kind: kept.Kind, Of: kept.Of}
 			var there bool
-			if err := tx.QueryRow(ctx, "select exists (select from timescaledb_information.jobs where job_id = $1)", j.ID).Scan(&there); err != nil {
+			if err := tx.QueryRow(ctx, "select exists (select from timescaledb_information.jobs where job_id = $1)",
+				j.ID).Scan(&there); err != nil {
 				return err
 			}
 			if !there {
@@ -60,8 +61,10 @@ func schedule(ctx context.Context, db *tsdb.DB, tx pgx.Tx, id int32, scheduled b
 	}
 	_, err = tx.Exec(ctx, "select "+alter+" from _timescaledb_config.bgw_job j where j.id = $1::int", id, scheduled)
 	if pg.Code(err) == pg.NotSupported { // 2.21 and 2.22
-		return &pg.Error{Side: db.Side, Err: err, Hint: "this version of TimescaleDB cannot pause or resume the refresh policy of " +
-			"a continuous aggregate on top of another one: remove it (remove_continuous_aggregate_policy) and add it again after the backfill"}
+		return &pg.Error{Side: db.Side, Err: err,
+			Hint: "this version of TimescaleDB cannot pause or resume the refresh policy of " +
+				"a continuous aggregate on top of another one: " +
+				"remove it (remove_continuous_aggregate_policy) and add it again after the backfill"}
 	}
 	return err
 }

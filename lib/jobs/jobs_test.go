@@ -18,9 +18,11 @@ create table m (t timestamptz not null, v int);
 create table other (t timestamptz not null);
 select create_hypertable('m', 't', chunk_time_interval => interval '1 day'), create_hypertable('other', 't');
 alter table m set (timescaledb.compress);
-create materialized view hourly with (timescaledb.continuous) as select time_bucket('1 hour', t) as b, sum(v) from m group by 1 with no data;
+create materialized view hourly with (timescaledb.continuous) as select time_bucket('1 hour', t) as b, sum(v) from m
+group by 1 with no data;
 select add_retention_policy('other', interval '100 years');
-select add_retention_policy('m', interval '100 years', initial_start => '2024-01-01 03:00+01', timezone => 'Europe/Berlin'), add_compression_policy('m', interval '100 years'), add_reorder_policy('m', 'm_t_idx');
+select add_retention_policy('m', interval '100 years', initial_start => '2024-01-01 03:00+01',
+timezone => 'Europe/Berlin'), add_compression_policy('m', interval '100 years'), add_reorder_policy('m', 'm_t_idx');
 select add_continuous_aggregate_policy('hourly', null, interval '1 hour', interval '1 hour');
 select add_retention_policy('hourly', interval '100 years');
 insert into m select t, 1 from generate_series('2024-01-01 00:00+00'::timestamptz, '2024-01-03 00:00+00', '1 hour') t;`
@@ -30,7 +32,8 @@ func run(t *testing.T, source, target *testdb.DB, script string) (stderr string)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail; "+script)
-	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString, "BF_TARGET="+target.ConnString)
+	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
+		"BF_TARGET="+target.ConnString)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	err := cmd.Run()
@@ -47,7 +50,10 @@ var zonedJob = [2]string{"policy_retention", "m"}
 // scheduled says of each policy whether it is, and in which time zone.
 func scheduled(t *testing.T, db *testdb.DB) string {
 	t.Helper()
-	return fmt.Sprint(db.Rows(t, "select j.job_id, j.proc_name, j.scheduled, b.timezone from timescaledb_information.jobs j join _timescaledb_config.bgw_job b on b.id = j.job_id where j.proc_name like 'policy_%' and (j.config ? 'hypertable_id' or j.config ? 'mat_hypertable_id') order by 1"))
+	return fmt.Sprint(db.Rows(t, "select j.job_id, j.proc_name, j.scheduled, b.timezone "+
+		"from timescaledb_information.jobs j join _timescaledb_config.bgw_job b on b.id = j.job_id "+
+		"where j.proc_name like 'policy_%' and (j.config ? 'hypertable_id' or j.config ? 'mat_hypertable_id') "+
+		"order by 1"))
 }
 
 func contains(t *testing.T, text string, wanted ...string) {
@@ -67,7 +73,8 @@ func TestPauseAndResume(t *testing.T) {
 		target.Exec(t, schema)
 		job := func(db *testdb.DB, proc, hypertable string) (id string) {
 			t.Helper()
-			db.Query1(t, &id, `select job_id::text from timescaledb_information.jobs join _timescaledb_catalog.hypertable h
+			db.Query1(t, &id, `select job_id::text from timescaledb_information.jobs
+                join _timescaledb_catalog.hypertable h
                     on h.id = coalesce(config->>'hypertable_id', config->>'mat_hypertable_id')::int
                 left join _timescaledb_catalog.continuous_agg a on a.mat_hypertable_id = h.id
                 where proc_name = $1 and coalesce(user_view_name, table_name) = $2`, proc, hypertable)
@@ -80,18 +87,22 @@ func TestPauseAndResume(t *testing.T) {
 		const stage = `bf-stage --until 2025-01-01 --filter '\.(m|hourly)$' >/dev/null`
 
 		said := run(t, source, target, stage)
-		for _, j := range [][2]string{{"policy_retention", "m"}, {"policy_compression", "m"}, {"policy_refresh_continuous_aggregate", "hourly"}, {"policy_retention", "hourly"}} {
+		for _, j := range [][2]string{{"policy_retention", "m"}, {"policy_compression", "m"},
+			{"policy_refresh_continuous_aggregate", "hourly"}, {"policy_retention", "hourly"}} {
 			kind, _, _ := strings.Cut(strings.TrimPrefix(j[0], "policy_"), "_")
 			zone := ""
 			if j == zonedJob && tsdb.AtLeast(p.Target.Version, "2.14") {
 				zone = ", timezone => 'Europe/Berlin'" // else alter_job sets it to null
 			}
-			contains(t, said, fmt.Sprintf("target: job %[1]s (%s of public.%s) is scheduled; to pause it: select alter_job(%[1]s, scheduled => false%[4]s);", job(target, j[0], j[1]), kind, j[1], zone))
+			contains(t, said, fmt.Sprintf("target: job %[1]s (%s of public.%s) is scheduled; to pause it: "+
+				"select alter_job(%[1]s, scheduled => false%[4]s);", job(target, j[0], j[1]), kind, j[1], zone))
 		}
 		for _, kind := range []string{"retention", "compression"} {
-			contains(t, said, fmt.Sprintf("source: job %s (%s of public.m) is scheduled and can change chunks", job(source, "policy_"+kind, "m"), kind))
+			contains(t, said, fmt.Sprintf("source: job %s (%s of public.m) is scheduled and can change chunks",
+				job(source, "policy_"+kind, "m"), kind))
 		}
-		if strings.Contains(said, "public.other") || strings.Contains(said, "job "+reorder) || strings.Contains(said, "source: job "+job(source, "policy_reorder", "m")+" ") {
+		if strings.Contains(said, "public.other") || strings.Contains(said, "job "+reorder) ||
+			strings.Contains(said, "source: job "+job(source, "policy_reorder", "m")+" ") {
 			t.Errorf("a job is named that has nothing to do with it")
 		}
 		if now := scheduled(t, target); now != before {
@@ -100,11 +111,14 @@ func TestPauseAndResume(t *testing.T) {
 
 		run(t, source, target, stage+" --pause-jobs")
 		run(t, source, target, stage+" --pause-jobs") // forgets nothing
-		if got := target.Rows(t, "select scheduled, count(*) from timescaledb_information.jobs where proc_name like 'policy_%' and (config ? 'hypertable_id' or config ? 'mat_hypertable_id') group by 1 order by 1"); fmt.Sprint(got) != "[[f 5] [t 1]]" {
+		if got := target.Rows(t, "select scheduled, count(*) from timescaledb_information.jobs "+
+			"where proc_name like 'policy_%' and (config ? 'hypertable_id' or config ? 'mat_hypertable_id') "+
+			"group by 1 order by 1"); fmt.Sprint(got) != "[[f 5] [t 1]]" {
 			t.Errorf("after --pause-jobs: %v", got)
 		}
 		said = run(t, source, target, "bf-clean --jobs")
-		contains(t, said, "target: job "+job(target, "policy_compression", "m")+" (compression of public.m) is scheduled again")
+		contains(t, said, "target: job "+job(target, "policy_compression", "m")+
+			" (compression of public.m) is scheduled again")
 		if now := scheduled(t, target); now != before {
 			t.Errorf("after bf-clean --jobs: %s, before %s", now, before)
 		}
@@ -133,9 +147,11 @@ func TestPolicies(t *testing.T) {
 		target.Exec(t, "truncate m")
 		want := source.Rows(t, "select * from hourly order by 1")
 		source.Exec(t, "select drop_chunks('m', older_than => '2024-01-02 00:00+00'::timestamptz)")
-		run(t, source, target, "bf-stage --until 2025-01-01 --pause-jobs >/dev/null; bf-chunks | bf-dump | bf-load -q >/dev/null; bf-caggs >/dev/null; bf-clean --jobs")
+		run(t, source, target, "bf-stage --until 2025-01-01 --pause-jobs >/dev/null; "+
+			"bf-chunks | bf-dump | bf-load -q >/dev/null; bf-caggs >/dev/null; bf-clean --jobs")
 		var jobs []string
-		for _, r := range target.Rows(t, "select job_id from timescaledb_information.jobs where scheduled and proc_name like 'policy_%' and (config ? 'hypertable_id' or config ? 'mat_hypertable_id') order by 1") {
+		for _, r := range target.Rows(t, "select job_id from timescaledb_information.jobs where scheduled "+
+			"and proc_name like 'policy_%' and (config ? 'hypertable_id' or config ? 'mat_hypertable_id') order by 1") {
 			jobs = append(jobs, r[0])
 		}
 		if len(jobs) != 6 {
@@ -169,15 +185,18 @@ func TestRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Rollback(ctx)
-		if _, err := tx.Exec(ctx, "lock table _timescaledb_catalog.continuous_aggs_invalidation_threshold"); err != nil {
+		if _, err := tx.Exec(ctx, "lock table "+
+			"_timescaledb_catalog.continuous_aggs_invalidation_threshold"); err != nil {
 			t.Fatal(err)
 		}
 		var id string
-		target.Query1(t, &id, "select job_id::text from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate'")
+		target.Query1(t, &id, "select job_id::text from timescaledb_information.jobs "+
+			"where proc_name = 'policy_refresh_continuous_aggregate'")
 		target.Exec(t, "select alter_job("+id+", next_start => now())")
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 			var running bool
-			target.Query1(t, &running, "select exists (select from timescaledb_information.job_stats where job_status = 'Running' and job_id = "+id+")")
+			target.Query1(t, &running, "select exists (select from timescaledb_information.job_stats "+
+				"where job_status = 'Running' and job_id = "+id+")")
 			if running {
 				break
 			}
@@ -186,6 +205,7 @@ func TestRunning(t *testing.T) {
 			}
 		}
 		said := run(t, source, target, `bf-stage --until 2025-01-01 --filter '\.m$' --pause-jobs >/dev/null`)
-		contains(t, said, "job "+id+" (refresh of public.hourly) is paused until bf-clean (running at the moment: let it end before copying)")
+		contains(t, said, "job "+id+" (refresh of public.hourly) is paused until bf-clean (running at the moment: "+
+			"let it end before copying)")
 	})
 }

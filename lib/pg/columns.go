@@ -45,7 +45,8 @@ type Order struct {
 // the library may sort otherwise: that counts where something relies on the
 // order, not where it would only be in the way of every move to another host.
 func (o Order) Same(other Order, reliedOn bool) bool {
-	return o.Locale == other.Locale && (!reliedOn || o.Version == other.Version || o.Version == "" || other.Version == "")
+	return o.Locale == other.Locale && (!reliedOn || o.Version == other.Version || o.Version == "" ||
+		other.Version == "")
 }
 
 // Spelled is what a message says of it.

@@ -32,14 +32,16 @@ with recursive part(attrelid, attnum, typ) as (
                   where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)
 ), traits as (
     select p.attrelid, p.attnum,
-           bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.typname !~ '^_?reg' or t.typnamespace <> 'pg_catalog'::regnamespace and t.typsend <> 0 and t.typreceive <> 0) as binary
+           bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.typname !~ '^_?reg'
+               or t.typnamespace <> 'pg_catalog'::regnamespace and t.typsend <> 0 and t.typreceive <> 0) as binary
     from part p join pg_type t on t.oid = p.typ
     group by 1, 2
 ), exact(typ) as (
     select unnest(array['bool', '"char"', 'int2', 'int4', 'oid', 'date', 'uuid', 'text', 'varchar', 'name', 'bytea',
                         'inet', 'cidr', 'macaddr', 'macaddr8']::regtype[])::oid
 ), sent(typ) as (
-    select unnest(array['int8', 'numeric', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'pg_lsn', 'xid8']::regtype[])::oid
+    select unnest(array['int8', 'numeric', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'pg_lsn',
+        'xid8']::regtype[])::oid
 ), float(typ) as (
     values ('float4'::regtype::oid), ('float8'::regtype::oid)
 )
@@ -51,7 +53,8 @@ select a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
             when t.oid in (table exact) or t.oid = 'bpchar'::regtype and a.atttypmod >= 0 then 'value'
             when t.oid in (table float) then 'float'
             when t.oid = 'int8'::regtype then 'bigint'
-            when t.oid in (table sent) or el.oid in (table exact union all table sent union all table float) then t.typsend::text
+            when t.oid in (table sent) or el.oid in (table exact union all table sent union all table float)
+                then t.typsend::text
             when t.typtype = 'e' or el.oid is not null
                  or t.typnamespace = 'pg_catalog'::regnamespace and t.oid <> 'bpchar'::regtype then 'text'
             else 'record' end

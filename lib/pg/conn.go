@@ -72,10 +72,11 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 	if err != nil {
 		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
 	}
+	// libpq takes what follows the first @ of a URI for the host. Here it is the
+	// end of a password, which no message may show.
 	if strings.Contains(cfg.Host, "@") {
-		// libpq takes what follows the first @ of a URI for the host. Here it is
-		// the end of a password, which no message may show.
-		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"), Hint: "write %40 for an @ in a user name or password"}
+		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"),
+			Hint: "write %40 for an @ in a user name or password"}
 	}
 	alive, err := tcpParams(side, cfg.RuntimeParams)
 	if err == nil {
@@ -96,14 +97,14 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		c.tap = newTap(r)
 		return pgproto3.NewFrontend(c.tap, w)
 	}
-	deadline := time.Now().Add(connectFor)
-	for wait := 250 * time.Millisecond; ; wait *= 2 {
+	for wait, deadline := 250*time.Millisecond, time.Now().Add(connectFor); ; wait *= 2 {
 		c.Conn, err = pgx.ConnectConfig(ctx, cfg)
 		if err == nil {
 			break
 		}
 		if ctx.Err() != nil || !transient(err) || time.Now().Add(wait).After(deadline) {
-			return nil, &Error{Side: side, Object: "connect to " + c.addr, Err: connectError(err), Hint: connectHint(err)}
+			err, hint := connectError(err), connectHint(err)
+			return nil, &Error{Side: side, Object: "connect to " + c.addr, Err: err, Hint: hint}
 		}
 		if o.Log != nil {
 			o.Log("%s: connect to %s: %v; trying again in %v", side, c.addr, connectError(err), wait)
@@ -166,14 +167,16 @@ func Literal(s string) string {
 // case-insensitively, in one of its two spellings: as people write it, and as
 // SQL quotes it. The arguments are SQL.
 func NameMatches(schema, name, pattern string) string {
-	return fmt.Sprintf("(%[1]s || '.' || %[2]s ~* %[3]s or format('%%I.%%I', %[1]s, %[2]s) ~* %[3]s)", schema, name, pattern)
+	return fmt.Sprintf("(%[1]s || '.' || %[2]s ~* %[3]s or format('%%I.%%I', %[1]s, %[2]s) ~* %[3]s)", schema,
+		name, pattern)
 }
 
 func address(cfg *pgx.ConnConfig) string {
 	if strings.HasPrefix(cfg.Host, "/") {
 		return fmt.Sprintf("%s (port %d, database %q, user %q)", cfg.Host, cfg.Port, cfg.Database, cfg.User)
 	}
-	return fmt.Sprintf("%s (database %q, user %q)", net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port)), cfg.Database, cfg.User)
+	return fmt.Sprintf("%s (database %q, user %q)", net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port)),
+		cfg.Database, cfg.User)
 }
 
 // transient reports whether connecting may work a moment later.
@@ -186,7 +189,8 @@ func transient(err error) bool {
 		}
 		return false
 	}
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENOENT) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ENOENT) ||
+		errors.Is(err, io.ErrUnexpectedEOF) {
 		return true
 	}
 	var ne net.Error

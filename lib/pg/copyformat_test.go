@@ -25,7 +25,9 @@ func TestFieldFilter(t *testing.T) {
 		for _, d := range c.drop {
 			drop = append(drop, d == 'x')
 		}
-		for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader { return r }, iotest.OneByteReader, iotest.DataErrReader} {
+		for _, wrap := range []func(io.Reader) io.Reader{func(r io.Reader) io.Reader {
+			return r
+		}, iotest.OneByteReader, iotest.DataErrReader} {
 			got, err := io.ReadAll(&fieldFilter{r: bufio.NewReaderSize(wrap(strings.NewReader(c.in)), 16), drop: drop})
 			if err != nil || string(got) != c.want {
 				t.Errorf("%s of %q: %q, %v; want %q", c.drop, c.in, got, err, c.want)

@@ -138,10 +138,12 @@ func hint(err error) string {
 	case Deadlock, "40001":
 		return "run the task again"
 	case "22021":
-		return "text that is not valid in its encoding (possible in a database of encoding SQL_ASCII) cannot be copied: " +
+		return "text that is not valid in its encoding (possible in a database of encoding SQL_ASCII) cannot " +
+			"be copied: " +
 			"correct it on the source, then run again"
 	case InsufficientRight:
-		if p.Routine == "check_enable_rls" || p.Routine == "ExecWithCheckOptions" { // also where lc_messages is not English
+		// also where lc_messages is not English
+		if p.Routine == "check_enable_rls" || p.Routine == "ExecWithCheckOptions" {
 			return "row level security applies to the role: use one with BYPASSRLS, " +
 				"or the owner of the table unless FORCE ROW LEVEL SECURITY is set"
 		}

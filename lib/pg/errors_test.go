@@ -25,7 +25,8 @@ func TestRedact(t *testing.T) {
 			t.Errorf("Redact(%q) = %q", s, got)
 		}
 	}
-	for _, s := range []string{"no such host", "a:b@c", "postgres://me@host:5432/db", "password authentication failed for user \"me\""} {
+	for _, s := range []string{"no such host", "a:b@c", "postgres://me@host:5432/db",
+		"password authentication failed for user \"me\""} {
 		if got := Redact(s); got != s {
 			t.Errorf("Redact(%q) = %q", s, got)
 		}
@@ -55,7 +56,8 @@ func TestConnectNeverTells(t *testing.T) {
 			t.Errorf("%q: connected", s)
 			continue
 		}
-		if e := err.Error(); strings.Contains(e, "s3cret") || strings.Contains(e, "cret@") || !strings.HasPrefix(e, "target: ") || strings.Contains(e, "\n") {
+		if e := err.Error(); strings.Contains(e, "s3cret") || strings.Contains(e, "cret@") ||
+			!strings.HasPrefix(e, "target: ") || strings.Contains(e, "\n") {
 			t.Errorf("%q: %v", s, err)
 		}
 	}

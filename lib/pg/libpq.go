@@ -54,18 +54,33 @@ func libpqParams(cfg *pgx.ConnConfig) error {
 	if r := strings.ToLower(take("replication")); !slices.Contains([]string{"", "false", "off", "no", "0"}, r) {
 		return errors.New("replication is not supported: bf needs an ordinary session")
 	}
-	if addr := take("hostaddr"); addr != "" {
-		// The certificate still has to be for the name in host.
-		if strings.HasPrefix(cfg.Host, "/") || strings.Contains(addr, ",") || slices.ContainsFunc(cfg.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cfg.Host }) {
-			return errors.New("hostaddr is supported with one address and one host")
-		}
-		cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
+	if err := hostaddr(cfg, take("hostaddr")); err != nil {
+		return err
 	}
-	low, err := tlsVersion("ssl_min_protocol_version", take("ssl_min_protocol_version"))
+	return tlsVersions(cfg, take("ssl_min_protocol_version"), take("ssl_max_protocol_version"))
+}
+
+// hostaddr connects to this address under the name in host, for which the
+// certificate still has to be.
+func hostaddr(cfg *pgx.ConnConfig, addr string) error {
+	if addr == "" {
+		return nil
+	}
+	another := func(f *pgconn.FallbackConfig) bool { return f.Host != cfg.Host }
+	if strings.HasPrefix(cfg.Host, "/") || strings.Contains(addr, ",") || slices.ContainsFunc(cfg.Fallbacks, another) {
+		return errors.New("hostaddr is supported with one address and one host")
+	}
+	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
+	return nil
+}
+
+// tlsVersions limits the versions of TLS, each "" for no limit.
+func tlsVersions(cfg *pgx.ConnConfig, lowest, highest string) error {
+	low, err := tlsVersion("ssl_min_protocol_version", lowest)
 	if err != nil {
 		return err
 	}
-	high, err := tlsVersion("ssl_max_protocol_version", take("ssl_max_protocol_version"))
+	high, err := tlsVersion("ssl_max_protocol_version", highest)
 	if err != nil {
 		return err
 	}

@@ -15,11 +15,13 @@ func TestScript(t *testing.T) {
 	statements := []string{
 		`SELECT 1;`, `SET a = 'x;y''; z';`, `SELECT E'\';' AS "a"";b";`, `SELECT 'C:\';`,
 		"CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $_$begin; $$;$$ -- '\nend;$_$;",
-		"CREATE FUNCTION \"f;\"(a int) RETURNS int LANGUAGE sql\n    BEGIN ATOMIC\n SELECT CASE WHEN (a = 1) THEN 2 END;\n SELECT 3;\nEND;",
+		"CREATE FUNCTION \"f;\"(a int) RETURNS int LANGUAGE sql\n    BEGIN ATOMIC\n " +
+			"SELECT CASE WHEN (a = 1) THEN 2 END;\n SELECT 3;\nEND;",
 		"CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC SELECT begin_x FROM t; END;",
 		"CREATE RULE r AS ON INSERT TO t DO INSTEAD ( INSERT INTO a VALUES (1); DELETE FROM b; );",
 		"SELECT /* ; /* ' */ ; */ 1 - 2 / 3, $1, a$b;", "SELECT 1 -- it's; so\n;",
-		"CREATE TABLE begin (\n    \"case\" text DEFAULT 'end;'\n);", "COMMENT ON TABLE t IS '\n-- no comment;\n\\! no command';",
+		"CREATE TABLE begin (\n    \"case\" text DEFAULT 'end;'\n);",
+		"COMMENT ON TABLE t IS '\n-- no comment;\n\\! no command';",
 		"CREATE FUNCTION e() RETURNS text LANGUAGE sql AS 'select $$;$$';", "COPY t (\"a;\nb\") FROM stdin;",
 	}
 	rows := []string{"", "1\t2\n", "\\\\.\n;\n" + strings.Repeat("x", 200000) + "\\.\n'\n"}

@@ -35,7 +35,8 @@ func tcpParams(side Side, params map[string]string) (t tcp, err error) {
 		return int(n)
 	}
 	t.keepalives = take("keepalives", 1) != 0
-	t.idle, t.interval, t.count = take("keepalives_idle", 20), take("keepalives_interval", 10), take("keepalives_count", 4)
+	t.idle, t.interval, t.count = take("keepalives_idle", 20), take("keepalives_interval", 10),
+		take("keepalives_count", 4)
 	// Where this limit is set, Linux goes by it instead of counting unanswered
 	// probes, and it also gives up a connection whose peer answers but takes no
 	// data for so long. What goes to a source are small queries; a target that
@@ -58,7 +59,8 @@ func (t tcp) dialer(timeout time.Duration) *net.Dialer {
 			return n
 		}
 		seconds := func(n int) time.Duration { return time.Duration(system(n)) * time.Second }
-		d.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: seconds(t.idle), Interval: seconds(t.interval), Count: system(t.count)}
+		d.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: seconds(t.idle), Interval: seconds(t.interval),
+			Count: system(t.count)}
 	}
 	if t.userTimeout > 0 {
 		d.Control = setUserTimeout(t.userTimeout)

@@ -15,8 +15,10 @@ func TestTCPParams(t *testing.T) {
 	}{
 		{Source, nil, tcp{true, 20, 10, 4, time.Minute}, false},
 		{Target, nil, tcp{true, 20, 10, 4, 5 * time.Minute}, false},
-		{Source, map[string]string{"keepalives_idle": "4", "keepalives_interval": "2", "keepalives_count": " 3 "}, tcp{true, 4, 2, 3, 10 * time.Second}, false},
-		{Target, map[string]string{"keepalives": "0", "tcp_user_timeout": "1500"}, tcp{false, 20, 10, 4, 1500 * time.Millisecond}, false},
+		{Source, map[string]string{"keepalives_idle": "4", "keepalives_interval": "2", "keepalives_count": " 3 "},
+			tcp{true, 4, 2, 3, 10 * time.Second}, false},
+		{Target, map[string]string{"keepalives": "0", "tcp_user_timeout": "1500"},
+			tcp{false, 20, 10, 4, 1500 * time.Millisecond}, false},
 		{Source, map[string]string{"keepalives_idle": "0", "tcp_user_timeout": "0"}, tcp{true, 0, 10, 4, 0}, false},
 		{Source, map[string]string{"keepalives_idle": "soon"}, tcp{}, true},
 		{Source, map[string]string{"tcp_user_timeout": "-1"}, tcp{}, true},

@@ -50,7 +50,8 @@ func (c *Conn) cancelWhenAwaited(ctx context.Context, watch *pgx.Conn, done chan
 			return false
 		case <-time.After(10 * time.Millisecond):
 		}
-		err := watch.QueryRow(ctx, `select exists (select from pg_locks where not granted and $1 = any(pg_blocking_pids(pid)))
+		err := watch.QueryRow(ctx, `select exists (select from pg_locks where not granted
+            and $1 = any(pg_blocking_pids(pid)))
             and pg_cancel_backend($1)`, pid).Scan(&canceled)
 		if err != nil { // unwatched is as bad as awaited
 			_, _ = watch.Exec(ctx, "select pg_cancel_backend($1)", pid)

@@ -206,7 +206,8 @@ func (m *maker) entry(ctx context.Context, e *entry, chosen func(*entry) bool) e
 		}
 	}
 	if a := m.aggregates[e.object]; a != nil {
-		if err := m.about("continuous aggregate "+a.View.String(), "Continuous aggregate: "+a.View.String()); err != nil {
+		if err := m.about("continuous aggregate "+a.View.String(),
+			"Continuous aggregate: "+a.View.String()); err != nil {
 			return err
 		}
 		m.settings = [2]string{}
@@ -270,7 +271,8 @@ func (m *maker) adapt(e *entry, sql string) string {
 
 // The settings of a session that makes what pg_dump describes.
 var sessionSettings = []string{"statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
-	"client_encoding = 'UTF8'", "standard_conforming_strings = on", "check_function_bodies = off", "xmloption = content",
+	"client_encoding = 'UTF8'", "standard_conforming_strings = on", "check_function_bodies = off",
+	"xmloption = content",
 	"client_min_messages = warning", "row_security = off"}
 
 const searchPath = "select pg_catalog.set_config('search_path', '', false);"
@@ -343,7 +345,8 @@ func (m *maker) tuning(ctx context.Context) error {
 	}
 	for _, a := range m.plan.aggregates {
 		if sql := m.dialect.aggregateSettings(a); len(sql) > 0 {
-			if err := m.about("settings of "+a.View.String(), "Settings of continuous aggregate "+a.View.String()); err != nil {
+			if err := m.about("settings of "+a.View.String(),
+				"Settings of continuous aggregate "+a.View.String()); err != nil {
 				return err
 			}
 			if err := m.all(ctx, sql); err != nil {

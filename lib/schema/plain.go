@@ -145,7 +145,8 @@ func (t *plain) width(ctx context.Context, conn *pg.Conn, s string) (err error) 
 		if s == "" {
 			s = "7 days"
 		}
-		err = conn.QueryRow(ctx, "select (extract(epoch from $1::text::interval) * 1000000)::bigint", s).Scan(&t.interval)
+		err = conn.QueryRow(ctx, "select (extract(epoch from $1::text::interval) * 1000000)::bigint", s).
+			Scan(&t.interval)
 	}
 	if err != nil || t.interval <= 0 {
 		if conn.Lost() {
@@ -172,7 +173,8 @@ func (t *plain) obstacles(referable bool) (all []obstacle) {
 		}
 	}
 	for _, k := range t.keys {
-		all = append(all, obstacle{fmt.Sprintf("%s %s (%s) of %s", k.Kind, k.Name, strings.Join(k.Columns, ", "), t.name),
+		all = append(all, obstacle{fmt.Sprintf("%s %s (%s) of %s", k.Kind, k.Name,
+			strings.Join(k.Columns, ", "), t.name),
 			fmt.Sprintf("it lacks the column %s, which each unique key of a hypertable must have: add it to the key, "+
 				"here or (after --leave-out) on the target, where the application can live with that", t.column),
 			[]object{{k.Class, k.OID}}})

@@ -172,7 +172,8 @@ func (c *clone) readCatalogs(ctx context.Context) error {
 	}
 	for _, t := range c.tables {
 		if slices.ContainsFunc(ds, func(d *tsdb.Definition) bool { return d.OID == t.oid }) {
-			return &Error{fmt.Sprintf("source: table %s is a hypertable already", t.name), "leave out --hypertable for it"}
+			return &Error{fmt.Sprintf("source: table %s is a hypertable already", t.name),
+				"leave out --hypertable for it"}
 		}
 	}
 	p.hypertables, p.aggregates = append(ds, p.hypertables...), as

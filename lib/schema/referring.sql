@@ -4,7 +4,8 @@
 with recursive referring(oid) as (
     select conrelid from pg_constraint where contype = 'f' and confrelid = any($1::oid[]) and oid <> all($3::oid[])
   union
-    select conrelid from referring r join pg_constraint k on k.confrelid = r.oid and k.contype = 'f' and k.oid <> all($3::oid[])
+    select conrelid from referring r
+        join pg_constraint k on k.confrelid = r.oid and k.contype = 'f' and k.oid <> all($3::oid[])
 )
 select n.nspname, c.relname
 from pg_class c

@@ -28,8 +28,10 @@ func (c *clone) copyCatalogs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill", "--snapshot=" + c.snapshot,
-		"--exclude-table-data=_timescaledb_internal._hyper_*", "--exclude-table-data=_timescaledb_internal.compress_hyper_*"}
+	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill",
+		"--snapshot=" + c.snapshot,
+		"--exclude-table-data=_timescaledb_internal._hyper_*",
+		"--exclude-table-data=_timescaledb_internal.compress_hyper_*"}
 	for _, i := range internals {
 		args = append(args, "--exclude-table-data="+pg.Ident(i.Name.Schema, i.Name.Name))
 	}

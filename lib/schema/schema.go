@@ -92,11 +92,12 @@ type source struct {
 
 // target is what is known of the target before anything is made.
 type target struct {
-	major                                             int
-	identity                                          string
-	user                                              string
-	there                                             bool   // the extension is
-	version                                           string // of it, or that it will have; "" where the server has none
+	major    int
+	identity string
+	user     string
+	there    bool // the extension is
+	// of it, or that it will have; "" where the server has none
+	version                                           string
 	extension                                         string // schema of it
 	catalogs                                          bool   // the role may write TimescaleDB's catalogs
 	locks                                             int
@@ -177,7 +178,8 @@ func (c *clone) version() string {
 func (c *clone) lookAtTarget(ctx context.Context, dst *pg.Conn) error {
 	t := &c.target
 	err := dst.QueryRow(ctx, targetSQL, c.version()).Scan(&t.major, &t.identity, &t.user, &t.there, &t.version,
-		&t.extension, &t.catalogs, &t.locks, &t.roles, &t.tablespaces, &t.extensions, &t.amethods, &t.schemas, &t.relations)
+		&t.extension, &t.catalogs, &t.locks, &t.roles, &t.tablespaces, &t.extensions, &t.amethods, &t.schemas,
+		&t.relations)
 	if t.extension == "" {
 		t.extension = "public"
 		if c.src != nil {

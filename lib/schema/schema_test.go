@@ -30,7 +30,8 @@ func TestStream(t *testing.T) {
 		{whole, ""},
 		{`printf 'SELECT 1'`, "unexpected EOF"},
 		{`printf 'COPY t (a) FROM stdin;\n1\n'`, "unexpected EOF"},
-		{`printf 'COPY t (a) FROM stdin;\n1\n'; echo 'pg_dump: error: it; password=secret' >&2; exit 1`, "it; password=xxxxx"},
+		{`printf 'COPY t (a) FROM stdin;\n1\n'; echo 'pg_dump: error: it; password=secret' >&2; exit 1`,
+			"it; password=xxxxx"},
 		{whole + `; echo 'pg_dump: error: late' >&2; exit 1`, "late"},
 		{`printf '\\! id\n'; exec sleep 5`, "a psql command"},
 	} {
@@ -42,7 +43,9 @@ func TestStream(t *testing.T) {
 		}
 	}
 	failed := errors.New("failed")
-	if err := stream(exec.Command("sh", "-c", "while echo x; do :; done"), func(io.Reader) error { return failed }); err != failed {
+	if err := stream(exec.Command("sh", "-c", "while echo x; do :; done"), func(io.Reader) error {
+		return failed
+	}); err != failed {
 		t.Error(err)
 	}
 }
@@ -69,8 +72,10 @@ func TestNames(t *testing.T) {
 // TestInterval: an interval is written in the largest unit that it is a multiple
 // of.
 func TestInterval(t *testing.T) {
-	for us, want := range map[int64]string{86400_000_000: "interval '1 day'", 7 * 86400_000_000: "interval '7 days'", 90 * 60_000_000: "interval '90 minutes'",
-		86401_000_000: "interval '86401 seconds'", 123456789: "interval '123456789 microseconds'", 1500_000: "interval '1500 milliseconds'"} {
+	for us, want := range map[int64]string{86400_000_000: "interval '1 day'", 7 * 86400_000_000: "interval '7 days'",
+		90 * 60_000_000: "interval '90 minutes'",
+		86401_000_000:   "interval '86401 seconds'", 123456789: "interval '123456789 microseconds'",
+		1500_000: "interval '1500 milliseconds'"} {
 		if got := interval(us); got != want {
 			t.Errorf("%d: %s, want %s", us, got, want)
 		}

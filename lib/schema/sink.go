@@ -96,7 +96,8 @@ func (r *runner) wrap(err error) error {
 	if errors.As(err, &p) && errors.As(err, &server) {
 		p.Hint = server.Hint
 		if server.Code == pg.InsufficientRight {
-			p.Hint = "the role of the target needs that right; --no-owner makes all belong to it, --no-privileges grants nothing"
+			p.Hint = "the role of the target needs that right; " +
+				"--no-owner makes all belong to it, --no-privileges grants nothing"
 		}
 	}
 	return err
@@ -128,7 +129,8 @@ func pipe(ctx context.Context, r io.Reader, s sink, inTx bool) error {
 		}
 		if m := tocData.FindStringSubmatch(st.Comment); m != nil {
 			e := entry{name: m[1], kind: m[2], schema: m[3]}
-			if err := s.about(e.label(), fmt.Sprintf("Data for Name: %s; Type: %s; Schema: %s", m[1], m[2], m[3])); err != nil {
+			if err := s.about(e.label(), fmt.Sprintf("Data for Name: %s; Type: %s; Schema: %s", m[1], m[2],
+				m[3])); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,8 @@ select t.oid, t.nspname, t.relname, t.quoted,
         select coalesce(array_agg(oid), '{}') from child),
        -- Keys without the column: a unique index of a hypertable must have it.
        array(select jsonb_build_object(
-                        'class', case when k.oid is null then 'pg_class'::regclass else 'pg_constraint'::regclass end::oid::bigint,
+                        'class', case when k.oid is null then 'pg_class'::regclass
+                            else 'pg_constraint'::regclass end::oid::bigint,
                         'oid', coalesce(k.oid, i.indexrelid)::bigint,
                         'name', coalesce(k.conname, ic.relname),
                         'kind', case k.contype when 'p' then 'primary key' when 'u' then 'unique constraint'
@@ -37,15 +38,19 @@ select t.oid, t.nspname, t.relname, t.quoted,
                                     where u.ord <= i.indnkeyatts))::text
              from pg_index i
              join pg_class ic on ic.oid = i.indexrelid
-             left join pg_constraint k on k.conindid = i.indexrelid and k.conrelid = t.oid and k.contype in ('p', 'u', 'x')
+             left join pg_constraint k on k.conindid = i.indexrelid and k.conrelid = t.oid
+                 and k.contype in ('p', 'u', 'x')
              where i.indrelid = t.oid and (i.indisunique or i.indisexclusion)
                and col.attnum <> all((i.indkey::int2[])[0:i.indnkeyatts - 1])
              order by ic.relname),
-       array(select jsonb_build_object('class', 'pg_constraint'::regclass::oid::bigint, 'oid', k.oid::bigint, 'name', k.conname,
-                                       'kind', 'foreign key', 'columns', jsonb_build_array(k.conrelid::regclass::text))::text
+       array(select jsonb_build_object('class', 'pg_constraint'::regclass::oid::bigint, 'oid', k.oid::bigint, 'name',
+           k.conname,
+                                       'kind', 'foreign key', 'columns',
+                                       jsonb_build_array(k.conrelid::regclass::text))::text
              from pg_constraint k where k.confrelid = t.oid and k.contype = 'f' and k.conparentid = 0 order by k.oid),
        array(select oid from pg_rewrite where ev_class = t.oid order by rulename),
        array(select rulename::text from pg_rewrite where ev_class = t.oid order by rulename),
-       array(select tgname::text from pg_trigger where tgrelid = t.oid and not tgisinternal and tgtype & 7 = 7 order by tgname)
+       array(select tgname::text from pg_trigger where tgrelid = t.oid and not tgisinternal and tgtype & 7 = 7
+           order by tgname)
 from t
 left join col on true

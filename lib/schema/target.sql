@@ -2,7 +2,8 @@
 -- would have ($1 is the source's, where the server has it). "has" counts what is
 -- in a database that is not empty; what belongs to an extension is not counted.
 select current_setting('server_version_num')::int / 10000,
-       (select oid from pg_database where datname = current_database()) || '@' || extract(epoch from pg_postmaster_start_time()),
+       (select oid from pg_database where datname = current_database()) || '@'
+           || extract(epoch from pg_postmaster_start_time()),
        current_user::text,
        e.extversion is not null,
        coalesce(e.extversion,
@@ -21,7 +22,8 @@ select current_setting('server_version_num')::int / 10000,
        array(select nspname::text from pg_namespace),
        (select count(*) from pg_class c join pg_namespace cn on cn.oid = c.relnamespace
         where cn.nspname !~ '^(pg_|information_schema$|_timescaledb)' and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
-          and not exists (select from pg_depend d where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'))
+          and not exists (select from pg_depend d
+              where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'))
 from (values (1)) one
 left join pg_extension e on e.extname = 'timescaledb'
 left join pg_namespace n on n.oid = e.extnamespace

@@ -86,10 +86,12 @@ func (l dialect) hypertable(d *tsdb.Definition) []string {
 		sql = append(sql, "select "+l.call("set_integer_now_func", "", name, "", regproc(first.Now))+";")
 	}
 	for _, t := range d.Tablespaces {
-		sql = append(sql, "select "+l.call("attach_tablespace", "", pg.Literal(t), "", name, "if_not_attached", "true")+";")
+		sql = append(sql, "select "+l.call("attach_tablespace", "", pg.Literal(t), "", name, "if_not_attached", "true")+
+			";")
 	}
 	if d.ChunkTarget > 0 {
-		sql = append(sql, "select "+l.call("set_adaptive_chunking", "", name, "", fmt.Sprintf("'%d'", d.ChunkTarget))+";")
+		sql = append(sql, "select "+l.call("set_adaptive_chunking", "", name, "", fmt.Sprintf("'%d'", d.ChunkTarget))+
+			";")
 	}
 	return sql
 }
@@ -234,7 +236,8 @@ func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 		column = toResume
 	}
 	pairs := []string{"", add, "scheduled", "false", "schedule_interval", literal(j.ScheduleInterval),
-		"max_runtime", literal(j.MaxRuntime), "max_retries", fmt.Sprint(j.MaxRetries), "retry_period", literal(j.RetryPeriod)}
+		"max_runtime", literal(j.MaxRuntime), "max_retries", fmt.Sprint(j.MaxRetries), "retry_period",
+		literal(j.RetryPeriod)}
 	if j.Fixed != nil && !*j.Fixed && l.Takes("alter_job", "fixed_schedule") {
 		pairs = append(pairs, "fixed_schedule", "false")
 	}
@@ -328,7 +331,8 @@ func (l dialect) add(j *tsdb.JobDefinition) (sql string, said []string) {
 		return l.call("add_compression_policy", append([]string{"", of, "compress_after", ago("compress_after"),
 			"compress_created_before", ago("compress_created_before")}, when...)...), said
 	case tsdb.PolicyReorder:
-		return l.call("add_reorder_policy", append([]string{"", of, "index_name", plain("index_name")}, when...)...), said
+		return l.call("add_reorder_policy", append([]string{"", of, "index_name", plain("index_name")}, when...)...),
+			said
 	}
 	return "", nil
 }

@@ -5,7 +5,8 @@
 select i.type, i.identity, d.classid, d.objid
 from pg_extension e
 join pg_depend m on m.refclassid = 'pg_extension'::regclass and m.refobjid = e.oid and m.deptype = 'e'
-join pg_depend d on d.refclassid = m.classid and d.refobjid = m.objid and d.deptype in ('n', 'a') and d.classid <> 'pg_trigger'::regclass
+join pg_depend d on d.refclassid = m.classid and d.refobjid = m.objid and d.deptype in ('n', 'a')
+    and d.classid <> 'pg_trigger'::regclass
 cross join lateral pg_identify_object(m.classid, m.objid, 0) i
 left join pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
 left join pg_constraint k on d.classid = 'pg_constraint'::regclass and k.oid = d.objid
@@ -18,6 +19,7 @@ where e.extname = 'timescaledb'
   and not exists (select from pg_depend x where x.classid = d.classid and x.objid = d.objid and x.deptype = 'e')
   and (c.oid is null or c.oid = any($1::oid[])
        or n.nspname !~ '^_timescaledb' and c.oid <> all($2::oid[])
-          and not exists (select from pg_depend x where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e'))
+          and not exists (select from pg_depend x
+              where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e'))
 group by 1, 2, 3, 4
 order by 1, 2, 3, 4

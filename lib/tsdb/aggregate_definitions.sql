@@ -21,16 +21,20 @@ select jsonb_strip_nulls(jsonb_build_object(
                join pg_class ic on ic.oid = i.indexrelid
                cross join lateral (
                    select substr(pg_get_indexdef(i.indexrelid),
-                                 length(format('CREATE %sINDEX %I ON %I.%I ', case when i.indisunique then 'UNIQUE ' else '' end, ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
+                                 length(format('CREATE %sINDEX %I ON %I.%I ',
+                                     case when i.indisunique then 'UNIQUE ' else '' end, ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
                where i.indrelid = m.oid
                  -- The server makes this one of itself.
-                 and not (starts_with(ic.relname, m.relname || '_') and def.rest = format('USING btree (%I DESC)', dim.column_name)))))
+                 and not (starts_with(ic.relname, m.relname || '_')
+                     and def.rest = format('USING btree (%I DESC)', dim.column_name)))))
 from _timescaledb_catalog.continuous_agg ca
 join _timescaledb_catalog.hypertable h on h.id = ca.mat_hypertable_id
 join pg_namespace mn on mn.nspname = h.schema_name
 join pg_class m on m.relnamespace = mn.oid and m.relname = h.table_name
-join pg_class v on v.relname = ca.user_view_name and v.relnamespace = (select oid from pg_namespace where nspname = ca.user_view_schema)
-join pg_class d on d.relname = ca.direct_view_name and d.relnamespace = (select oid from pg_namespace where nspname = ca.direct_view_schema)
+join pg_class v on v.relname = ca.user_view_name
+    and v.relnamespace = (select oid from pg_namespace where nspname = ca.user_view_schema)
+join pg_class d on d.relname = ca.direct_view_name
+    and d.relnamespace = (select oid from pg_namespace where nspname = ca.direct_view_schema)
 left join lateral (
     select column_name from _timescaledb_catalog.dimension where hypertable_id = h.id order by id limit 1) dim on true
 order by ca.mat_hypertable_id

@@ -67,9 +67,11 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	var only, months, fixed bool
 	var mark int64
 	var fn, width, origin, offset, zone, definition string
-	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset, &zone, &months, &fixed, &definition}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset,
+		&zone, &months, &fixed, &definition}, func() error {
 		if h := byID[id]; h != nil {
-			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition, Whole: months && db.Functions == "_timescaledb_internal"}
+			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition,
+				Whole: months && db.Functions == "_timescaledb_internal"}
 			typ := h.Dimensions[0].RangeType
 			a.bucket, a.width = db.bucketing(typ, fn, width, origin, offset, zone)
 			a.regular, _ = db.bucketing(typ, fn, width, "", "", zone)
@@ -119,7 +121,8 @@ func (db *DB) bucketing(typ, fn, width, origin, offset, zone string) (bucket, si
 	if offset != "" {
 		args += `, "offset" => ` + lit(offset, "interval")
 	}
-	return db.Fn("time_to_internal") + "(" + fn + "(" + args + "))", "(extract(epoch from " + wide + ") * 1000000)::bigint"
+	return db.Fn("time_to_internal") + "(" + fn + "(" + args + "))",
+		"(extract(epoch from " + wide + ") * 1000000)::bigint"
 }
 
 // internalToTime is SQL for the internal value v as a time of that type.
@@ -148,7 +151,8 @@ func (a *Aggregate) Lowest() int64 {
 
 // Buckets returns the starts of the buckets that hold these internal values.
 func (db *DB) Buckets(ctx context.Context, a *Aggregate, values ...int64) ([]int64, error) {
-	rows, err := db.Query(ctx, "select "+a.bucket+" from unnest($1::bigint[]) with ordinality u(v, i) order by i", values)
+	rows, err := db.Query(ctx, "select "+a.bucket+
+		" from unnest($1::bigint[]) with ordinality u(v, i) order by i", values)
 	if err != nil {
 		return nil, db.Wrap(err, "buckets of %s", a.Label())
 	}
@@ -232,7 +236,8 @@ func (db *DB) end(ctx context.Context, h *Hypertable, from, until int64, desc st
 	if isInt(d.RangeType) {
 		value = d.expr() + "::bigint"
 	}
-	err = db.QueryRow(ctx, "select "+value+" from "+pg.Ident(h.Name.Schema, h.Name.Name)+where+" order by "+d.expr()+desc+" limit 1").Scan(&v)
+	err = db.QueryRow(ctx, "select "+value+" from "+pg.Ident(h.Name.Schema, h.Name.Name)+where+" order by "+d.expr()+
+		desc+" limit 1").Scan(&v)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
@@ -251,7 +256,8 @@ func (db *DB) Filled(ctx context.Context, h *Hypertable) ([]Span, error) {
 	for part := range slices.Chunk(cs, batch) {
 		var sql []string
 		for i, c := range part {
-			sql = append(sql, fmt.Sprintf("select %d where exists (select from %s)", i, pg.Ident(c.Name.Schema, c.Name.Name)))
+			sql = append(sql, fmt.Sprintf("select %d where exists (select from %s)", i,
+				pg.Ident(c.Name.Schema, c.Name.Name)))
 		}
 		rows, err := db.Query(ctx, strings.Join(sql, " union all "), pgx.QueryExecModeSimpleProtocol)
 		if err != nil {
@@ -308,7 +314,8 @@ func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
 		}
 		return strings.Replace(db.internalToTime(typ), "(v)", fmt.Sprintf("('%d'::bigint)", v), 1)
 	}
-	_, err := db.Exec(ctx, fmt.Sprintf("call %s(%s::regclass, %s, %s)", pg.Ident(db.ExtensionSchema, "refresh_continuous_aggregate"),
+	_, err := db.Exec(ctx, fmt.Sprintf("call %s(%s::regclass, %s, %s)",
+		pg.Ident(db.ExtensionSchema, "refresh_continuous_aggregate"),
 		pg.Literal(pg.Ident(a.View.Schema, a.View.Name)), value(s.From), value(s.Until)))
 	return db.Wrap(err, "refresh %s", a.Label())
 }
@@ -318,7 +325,8 @@ func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
 // holds the watermark as a constant.
 func (db *DB) SetWatermark(ctx context.Context, a *Aggregate, mark int64) error {
 	err := pgx.BeginFunc(ctx, db.Conn.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `insert into _timescaledb_catalog.continuous_aggs_watermark (mat_hypertable_id, watermark) values ($1, $2)
+		if _, err := tx.Exec(ctx, `insert into _timescaledb_catalog.continuous_aggs_watermark (mat_hypertable_id,
+            watermark) values ($1, $2)
             on conflict (mat_hypertable_id) do update set watermark = excluded.watermark`, a.ID, mark); err != nil {
 			return err
 		}

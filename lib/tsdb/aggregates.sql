@@ -17,7 +17,8 @@ select ca.mat_hypertable_id, ca.user_view_schema, ca.user_view_name,
        ca.parent_mat_hypertable_id is not null and coalesce(bf.j->>'bucket_width' like '%0 days', false),
        coalesce((bf.j->>'bucket_fixed_width')::boolean, false),
        -- Numbers of hypertables differ between databases.
-       regexp_replace(pg_get_viewdef(format('%I.%I', ca.direct_view_schema, ca.direct_view_name)::regclass), '_materialized_hypertable_\d+', '_materialized_hypertable', 'g')
+       regexp_replace(pg_get_viewdef(format('%I.%I', ca.direct_view_schema, ca.direct_view_name)::regclass),
+           '_materialized_hypertable_\d+', '_materialized_hypertable', 'g')
 from _timescaledb_catalog.continuous_agg ca
 left join lateral (
     select to_jsonb(f) as j

@@ -91,7 +91,8 @@ type Blueprint struct {
 func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like task.Name, table, prefix string) (*Blueprint, error) {
 	b := &Blueprint{Name: table, prefix: prefix}
 	var names [][]byte
-	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).Scan(&b.Table, &b.Build, &names, &b.constraints)
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).
+		Scan(&b.Table, &b.Build, &names, &b.constraints)
 	for _, n := range names {
 		b.names = append(b.names, string(n))
 	}
@@ -119,7 +120,8 @@ func (db *DB) Attach(ctx context.Context, h *Hypertable, want []task.Slice, b *B
 	var id int32
 	var prefix string
 	err = db.QueryRow(ctx, `select last_value + is_called::int, associated_table_prefix
-            from _timescaledb_catalog.chunk_id_seq, _timescaledb_catalog.hypertable where id = $1`, h.ID).Scan(&id, &prefix)
+            from _timescaledb_catalog.chunk_id_seq, _timescaledb_catalog.hypertable where id = $1`, h.ID).
+		Scan(&id, &prefix)
 	if err != nil {
 		return chunk, db.Wrap(err, "attach a chunk to %s", h.Name)
 	}
@@ -131,7 +133,8 @@ func (db *DB) Attach(ctx context.Context, h *Hypertable, want []task.Slice, b *B
 	var got int32
 	var name task.Name
 	var created bool
-	err = db.QueryRow(ctx, "select chunk_id, schema_name, table_name, created from "+db.Fn("create_chunk")+"($1::oid::regclass, $2::text::jsonb, null, null, $3::text::regclass)",
+	err = db.QueryRow(ctx, "select chunk_id, schema_name, table_name, created from "+db.Fn("create_chunk")+
+		"($1::oid::regclass, $2::text::jsonb, null, null, $3::text::regclass)",
 		h.OID, slicesJSON(want), b.Name).Scan(&got, &name.Schema, &name.Name, &created)
 	switch {
 	case err == nil && !created, pg.Code(err) == "TS503":
@@ -159,7 +162,8 @@ func (b *Blueprint) rename(id int32, chunk string) string {
 			}
 		}
 		taken[native] = true
-		fmt.Fprintf(&sql, "alter index %s rename to %s;", pg.Ident("__backfill", fmt.Sprint(b.prefix, i+1)), pg.Ident(native))
+		fmt.Fprintf(&sql, "alter index %s rename to %s;", pg.Ident("__backfill", fmt.Sprint(b.prefix, i+1)),
+			pg.Ident(native))
 	}
 	return sql.String()
 }

@@ -1,7 +1,9 @@
 -- One chunk of the scratch hypertable $1, and nothing of it its own: columns
 -- and checks are inherited, the index was adopted.
 select count(*) = 1
-       and not bool_or(exists (select from pg_attribute a where a.attrelid = inhrelid and a.attnum > 0 and a.attislocal))
-       and not bool_or(exists (select from pg_constraint k where k.conrelid = inhrelid and k.contype = 'c' and k.coninhcount > 0 and k.conislocal))
+       and not bool_or(exists (select from pg_attribute a
+           where a.attrelid = inhrelid and a.attnum > 0 and a.attislocal))
+       and not bool_or(exists (select from pg_constraint k
+           where k.conrelid = inhrelid and k.contype = 'c' and k.coninhcount > 0 and k.conislocal))
        and not bool_or((select count(*) from pg_index i where i.indrelid = inhrelid) <> 1)
 from pg_inherits where inhparent = $1::text::regclass

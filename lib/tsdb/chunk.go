@@ -175,7 +175,8 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until,
 			&c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
 		for i := range cols {
-			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]), Until: task.FormatBound(until[i])})
+			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]),
+				Until: task.FormatBound(until[i])})
 		}
 		return &c, err
 	})
@@ -209,7 +210,8 @@ func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool,
 	}
 	err = db.QueryRow(ctx, `select exists (
             select from pg_attribute p join pg_attribute c on c.attrelid = $2 and c.attname = p.attname
-            where p.attrelid = $1 and p.attname = any($3) and p.attnum <> c.attnum)`, h.OID, c.OID, columns).Scan(&skewed)
+            where p.attrelid = $1 and p.attname = any($3) and p.attnum <> c.attnum)`, h.OID, c.OID, columns).
+		Scan(&skewed)
 	return skewed, db.Wrap(err, "columns of chunk %s", c.Name)
 }
 
@@ -217,7 +219,8 @@ func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool,
 // created is false when it was there already. Run it in a transaction of its
 // own: it locks the hypertable against other chunk creation until commit. The
 // Apache edition refuses it.
-func (db *DB) CreateChunk(ctx context.Context, h *Hypertable, want []task.Slice) (name task.Name, created bool, err error) {
+func (db *DB) CreateChunk(ctx context.Context, h *Hypertable,
+	want []task.Slice) (name task.Name, created bool, err error) {
 	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+
 		"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).Scan(&name.Schema, &name.Name, &created)
 	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)

@@ -13,7 +13,8 @@ select c.id, c.hypertable_id, n.nspname, cl.relname, cl.oid, c.status,
        pg_table_size(cl.oid) + coalesce(pg_table_size(z.relid), 0),
        coalesce(z.relid, 0)::oid,
        cl.relfilenode is distinct from pg_relation_filenode(cl.oid)
-           or coalesce((select zl.relfilenode is distinct from pg_relation_filenode(zl.oid) from pg_class zl where zl.oid = z.relid), false),
+           or coalesce((select zl.relfilenode is distinct from pg_relation_filenode(zl.oid) from pg_class zl
+               where zl.oid = z.relid), false),
        coalesce(am.amname, '')
 from _timescaledb_catalog.chunk c
 {class}
@@ -25,7 +26,8 @@ join lateral (
            array_agg(ds.range_start order by d.num_slices is not null, d.id)      as starts,
            array_agg(ds.range_end order by d.num_slices is not null, d.id)        as ends
     from _timescaledb_catalog.chunk_constraint cc
-    join lateral (select * from _timescaledb_catalog.dimension_slice s where s.id = cc.dimension_slice_id offset 0) ds on true
+    join lateral (select * from _timescaledb_catalog.dimension_slice s
+        where s.id = cc.dimension_slice_id offset 0) ds on true
     join _timescaledb_catalog.dimension d on d.id = ds.dimension_id
     where cc.chunk_id = c.id) sl on sl.cols is not null
 where {which} and not c.osm_chunk {dropped}

@@ -5,5 +5,6 @@ c.id = any(array(
     select cc.chunk_id
     from _timescaledb_catalog.dimension_slice ds
     join _timescaledb_catalog.chunk_constraint cc on cc.dimension_slice_id = ds.id
-    where ds.dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)
+    where ds.dimension_id = (select id from _timescaledb_catalog.dimension
+        where hypertable_id = $1 and column_name = $2)
       and {range}))

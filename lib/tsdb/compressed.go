@@ -156,7 +156,8 @@ func (db *DB) BuildRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Bui
 	b.Name = pg.Ident("_timescaledb_internal", clip(name, 62-len(xid))+"_"+xid)
 	sql := b.definition()
 	if b.Like != "" {
-		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) with (toast_tuple_target = 128)%s",
+		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) "+
+			"with (toast_tuple_target = 128)%s",
 			b.Name, b.Like, b.space)
 	}
 	if _, err := db.Exec(ctx, sql); err != nil {

@@ -33,11 +33,12 @@ var (
 // Definition is what a hypertable was made with, in terms that hold on every
 // server.
 type Definition struct {
-	ID             int32                 `json:"id"`
-	OID            uint32                `json:"oid"`
-	Name           task.Name             `json:"name"`
-	ChunkSchema    string                `json:"chunk_schema"` // "" for TimescaleDB's own
-	ChunkPrefix    string                `json:"chunk_prefix"` // of the names of its chunks; "" for TimescaleDB's choice
+	ID          int32     `json:"id"`
+	OID         uint32    `json:"oid"`
+	Name        task.Name `json:"name"`
+	ChunkSchema string    `json:"chunk_schema"` // "" for TimescaleDB's own
+	// of the names of its chunks; "" for TimescaleDB's choice
+	ChunkPrefix    string                `json:"chunk_prefix"`
 	ChunkTarget    int64                 `json:"chunk_target"` // bytes, of adaptive chunking; 0 for none
 	Compressed     bool                  `json:"compressed"`   // compression (the columnstore) is enabled
 	DirectCompress bool                  `json:"direct_compress"`

@@ -18,12 +18,16 @@ select jsonb_strip_nulls(jsonb_build_object(
                           'column', d.column_name,
                           'partitions', d.num_slices,
                           'interval', d.interval_length,
-                          'range_type', format_type(coalesce(case when d.num_slices is null then f.prorettype end, d.column_type), null),
+                          'range_type',
+                          format_type(coalesce(case when d.num_slices is null then f.prorettype end, d.column_type),
+                          null),
                           -- The hash function of TimescaleDB's own is the default.
                           'func', case when d.partitioning_func <> 'get_partition_hash'
-                                       then jsonb_build_object('schema', d.partitioning_func_schema, 'name', d.partitioning_func) end,
+                                       then jsonb_build_object('schema', d.partitioning_func_schema, 'name',
+                                           d.partitioning_func) end,
                           'now', case when d.integer_now_func <> ''
-                                      then jsonb_build_object('schema', d.integer_now_func_schema, 'name', d.integer_now_func) end,
+                                      then jsonb_build_object('schema', d.integer_now_func_schema, 'name',
+                                          d.integer_now_func) end,
                           'compressed_interval', d.compress_interval_length) order by d.id)
                from _timescaledb_catalog.dimension d
                left join lateral (
@@ -34,7 +38,8 @@ select jsonb_strip_nulls(jsonb_build_object(
                    order by p.proargtypes[0] = d.column_type desc
                    limit 1) f on true
                where d.hypertable_id = h.id),
-           'tablespaces', (select jsonb_agg(tablespace_name order by id) from _timescaledb_catalog.tablespace where hypertable_id = h.id),
+           'tablespaces', (select jsonb_agg(tablespace_name order by id) from _timescaledb_catalog.tablespace
+               where hypertable_id = h.id),
            'skips', {skips},
            'granular', {granular}))
 from _timescaledb_catalog.hypertable h

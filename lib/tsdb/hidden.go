@@ -45,19 +45,23 @@ func (db *DB) Hiding(ctx context.Context, chunks []*Chunk) ([]*Chunk, error) {
 	if oids == nil {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, "select o from unnest($1::oid[]) o where pg_relation_size(o) > 0 and has_table_privilege(o, 'select')", oids)
+	rows, err := db.Query(ctx, "select o from unnest($1::oid[]) o where pg_relation_size(o) > 0 "+
+		"and has_table_privilege(o, 'select')", oids)
 	if err != nil {
 		return nil, db.Wrap(err, "sizes of chunks")
 	}
 	some, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
-	return slices.DeleteFunc(slices.Clone(chunks), func(c *Chunk) bool { return !slices.Contains(some, c.OID) }), db.Wrap(err, "sizes of chunks")
+	return slices.DeleteFunc(slices.Clone(chunks), func(c *Chunk) bool {
+		return !slices.Contains(some, c.OID)
+	}), db.Wrap(err, "sizes of chunks")
 }
 
 // Unhide is what helps against the hidden rows of a chunk on a server of that
 // version, for people.
 func Unhide(version string, hypertable, chunk task.Name, frozen bool) string {
 	table, only := pg.Ident(hypertable.Schema, hypertable.Name), pg.Ident(chunk.Schema, chunk.Name)
-	s := fmt.Sprintf("to have them shown, insert a row of the chunk's range into %s, which marks the chunk as partially compressed", table)
+	s := fmt.Sprintf("to have them shown, insert a row of the "+
+		"chunk's range into %s, which marks the chunk as partially compressed", table)
 	if DeletesBatches(version) {
 		s += " (DELETE FROM ONLY the chunk would delete the compressed rows as well)"
 	} else {

@@ -99,7 +99,8 @@ func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name
             where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
 	}
 	return db.hypertable(ctx, `h.schema_name = $1 and h.table_name = $2
-        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`, name.Schema, name.Name)
+        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`,
+		name.Schema, name.Name)
 }
 
 // hypertable reads one hypertable, unless it is known and nothing about it has
@@ -204,5 +205,7 @@ func (h *Hypertable) Stricter(has []string) string {
 
 // AnyNullable reports whether one of these columns may hold NULL.
 func (h *Hypertable) AnyNullable(names []string) bool {
-	return slices.ContainsFunc(h.Columns, func(c pg.Column) bool { return !c.NotNull && slices.Contains(names, c.Name) })
+	return slices.ContainsFunc(h.Columns, func(c pg.Column) bool {
+		return !c.NotNull && slices.Contains(names, c.Name)
+	})
 }

@@ -3,7 +3,8 @@
 -- Up to 2.28 a chunk's catalog row has its name, from 2.29 on its OID.
 select c.oid, n.nspname, c.relname
 from (select coalesce((to_jsonb(c)->>'relid')::regclass::oid,
-                      to_regclass(format('%I.%I', to_jsonb(c)->>'schema_name', to_jsonb(c)->>'table_name'))::oid) as relid
+                      to_regclass(format('%I.%I', to_jsonb(c)->>'schema_name',
+                          to_jsonb(c)->>'table_name'))::oid) as relid
       from _timescaledb_catalog.chunk c {compressed}) r
 join pg_class c on c.oid = r.relid
 join pg_namespace n on n.oid = c.relnamespace

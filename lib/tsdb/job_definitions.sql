@@ -14,17 +14,21 @@ select jsonb_strip_nulls(jsonb_build_object(
            'initial_start', to_jsonb(j)->>'initial_start',
            'timezone', to_jsonb(j)->>'timezone',
            'config', case when jsonb_typeof(j.config) = 'object' then j.config end,
-           'check', case when j.check_name <> '' then jsonb_build_object('schema', j.check_schema, 'name', j.check_name) end,
+           'check', case when j.check_name <> ''
+               then jsonb_build_object('schema', j.check_schema, 'name', j.check_name) end,
            -- The server appends the number.
            'name', regexp_replace(j.application_name, ' \[\d+\]$', ''),
-           'of', case when ca.user_view_name is not null then jsonb_build_object('schema', ca.user_view_schema, 'name', ca.user_view_name)
+           'of', case when ca.user_view_name is not null
+               then jsonb_build_object('schema', ca.user_view_schema, 'name', ca.user_view_name)
                       when h.id is not null then jsonb_build_object('schema', h.schema_name, 'name', h.table_name) end))
        -- A null in a configuration means something: it is not stripped.
        || case when jsonb_typeof(j.config) = 'object' then jsonb_build_object('config', j.config) else '{}' end
 from {jobs} j
 left join _timescaledb_catalog.hypertable h
-     on h.id = coalesce(case when jsonb_typeof(j.config->'hypertable_id') = 'number' then (j.config->>'hypertable_id')::int end,
-                        case when jsonb_typeof(j.config->'mat_hypertable_id') = 'number' then (j.config->>'mat_hypertable_id')::int end)
+     on h.id = coalesce(case when jsonb_typeof(j.config->'hypertable_id') = 'number'
+         then (j.config->>'hypertable_id')::int end,
+                        case when jsonb_typeof(j.config->'mat_hypertable_id') = 'number'
+                            then (j.config->>'mat_hypertable_id')::int end)
         and j.proc_schema like '\_timescaledb\_%'
 left join _timescaledb_catalog.continuous_agg ca on ca.mat_hypertable_id = h.id
 where j.id >= 1000

@@ -8,7 +8,9 @@ select j.job_id, j.proc_name,
        j.scheduled,
        coalesce(s.job_status = 'Running', false),
        coalesce((select b.timezone from _timescaledb_config.bgw_job b
-                 where b.id = j.job_id and exists (select from pg_proc where proname = 'alter_job' and 'timezone' = any(proargnames))), '')
+                 where b.id = j.job_id
+                     and exists (select from pg_proc where proname = 'alter_job' and 'timezone' = any(proargnames))),
+                     '')
 from timescaledb_information.jobs j
 left join timescaledb_information.job_stats s on s.job_id = j.job_id
 where j.proc_name in ('policy_refresh_continuous_aggregate', 'policy_retention', 'policy_compression', 'policy_reorder')

@@ -9,7 +9,8 @@ with recursive tree(oid) as (
 )
 select n.nspname, c.relname, c.oid, c.relkind::text, coalesce(am.amname, ''),
        coalesce(pg_relation_filenode(c.oid)::text, ''),
-       coalesce(case when c.relkind in ('r', 'm') then pg_relation_size(c.oid) end, 0) / current_setting('block_size')::bigint,
+       coalesce(case when c.relkind in ('r', 'm')
+           then pg_relation_size(c.oid) end, 0) / current_setting('block_size')::bigint,
        coalesce(case when c.relkind in ('r', 'm') then pg_table_size(c.oid) end, 0),
        greatest(c.reltuples, 0)::bigint,
        has_table_privilege(c.oid, 'select') or has_any_column_privilege(c.oid, 'select')

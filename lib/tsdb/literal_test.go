@@ -23,7 +23,8 @@ func TestLiterals(t *testing.T) {
 		"timestamp with time zone":    db.Fn("to_timestamp") + "($1::bigint)",
 		"timestamp without time zone": db.Fn("to_timestamp_without_timezone") + "($1::bigint)",
 		"date":                        db.Fn("to_date") + "($1::bigint)",
-		"uuid":                        pg.Ident(db.ExtensionSchema, "to_uuidv7_boundary") + "(" + db.Fn("to_timestamp") + "($1::bigint))",
+		"uuid": pg.Ident(db.ExtensionSchema, "to_uuidv7_boundary") + "(" +
+			db.Fn("to_timestamp") + "($1::bigint))",
 	}
 	for typ := range types {
 		fn := map[string]string{"uuid": "to_uuidv7_boundary"}[typ]
@@ -57,7 +58,8 @@ func TestLiterals(t *testing.T) {
 			}
 		}
 	}
-	for typ, want := range map[string]string{"date": "'-infinity'::date", "timestamp with time zone": "'-infinity'::timestamptz"} {
+	for typ, want := range map[string]string{"date": "'-infinity'::date",
+		"timestamp with time zone": "'-infinity'::timestamptz"} {
 		if got := literal(typ, task.MinBound); got != want {
 			t.Errorf("%s without a beginning: %s", typ, got)
 		}

@@ -45,7 +45,8 @@ func metaName(kind string, narrow bool, encoded func(string) string, columns ...
 // what these hold.
 func (db *DB) metaNames(ctx context.Context, r *Relation, h *Hypertable) (map[string]*SparseIndex, error) {
 	var prefix string
-	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").Scan(&prefix); err != nil {
+	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").
+		Scan(&prefix); err != nil {
 		return nil, db.Wrap(err, "probe")
 	}
 	encoded, err := db.encoded(ctx, r.Encoding, h.Columns)
@@ -63,7 +64,8 @@ func (db *DB) metaNames(ctx context.Context, r *Relation, h *Hypertable) (map[st
 	names := map[string]*SparseIndex{}
 	for _, c := range h.Columns {
 		for _, kind := range []struct{ name, kind string }{
-			{"min", MinMax}, {"max", MinMax}, {"first", FirstLast}, {"last", FirstLast}, {"bloom1", Bloom}, {"bloomh", Bloom}} {
+			{"min", MinMax}, {"max", MinMax}, {"first", FirstLast}, {"last", FirstLast}, {"bloom1", Bloom},
+			{"bloomh", Bloom}} {
 			k := kind.kind
 			if k == Bloom && kind.name != prefix {
 				k = stale
@@ -98,7 +100,8 @@ func (db *DB) encoded(ctx context.Context, encoding string, columns []pg.Column)
 	for i, c := range columns {
 		names[i] = c.Name
 	}
-	err := db.QueryRow(ctx, "select array(select convert_to(n, $2) from unnest($1::text[]) with ordinality u(n, i) order by i)", names, encoding).Scan(&stored)
+	err := db.QueryRow(ctx, "select array(select convert_to(n, $2) from unnest($1::text[]) with ordinality u(n, i) "+
+		"order by i)", names, encoding).Scan(&stored)
 	if err != nil {
 		return nil, db.Wrap(err, "names of columns")
 	}
@@ -122,7 +125,8 @@ func (db *DB) attribute(ctx context.Context, r *Relation, h *Hypertable) (why st
 	}
 	for i := range r.Columns {
 		c := &r.Columns[i]
-		if !strings.HasPrefix(c.Name, metaPrefix) || c.Name == metaPrefix+"count" || c.Name == metaPrefix+"sequence_num" {
+		if !strings.HasPrefix(c.Name, metaPrefix) || c.Name == metaPrefix+"count" ||
+			c.Name == metaPrefix+"sequence_num" {
 			continue
 		}
 		c.Index = names[c.Name]

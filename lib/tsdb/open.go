@@ -92,7 +92,8 @@ func (db *DB) probe(ctx context.Context) error {
 		return db.Wrap(err, "session settings")
 	}
 	if license == "" {
-		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.license', true), '')").Scan(&license); err != nil {
+		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.license', true), '')").
+			Scan(&license); err != nil {
 			return db.Wrap(err, "probe")
 		}
 	}
@@ -118,7 +119,8 @@ func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
 // MayBuild reports whether the role may create relations where the compressed ones
 // of chunks have to be, and who that is, quoted.
 func (db *DB) MayBuild(ctx context.Context) (may bool, role string, err error) {
-	err = db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").Scan(&may, &role)
+	err = db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").
+		Scan(&may, &role)
 	return may, role, db.Wrap(err, "privileges")
 }
 

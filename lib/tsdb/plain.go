@@ -55,7 +55,8 @@ func (db *DB) PlainRelation(ctx context.Context, name task.Name, column string) 
 	if d := db.dimensionOf(h, task.Slice{Column: column}); d != nil {
 		h.Dimensions = []Dimension{*d}
 	} else {
-		return nil, &pg.Error{Side: db.Side, Object: name.String(), Err: errors.New("has no column " + pg.Ident(column))}
+		return nil, &pg.Error{Side: db.Side, Object: name.String(),
+			Err: errors.New("has no column " + pg.Ident(column))}
 	}
 	return h, nil
 }
@@ -82,7 +83,8 @@ func (db *DB) Leaves(ctx context.Context, h *Hypertable) ([]*Leaf, error) {
 	}
 	ls, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Leaf, error) {
 		var l Leaf
-		return &l, r.Scan(&l.Name.Schema, &l.Name.Name, &l.OID, &l.Relkind, &l.AM, &l.Filenode, &l.Blocks, &l.Bytes, &l.Rows, &l.Readable)
+		return &l, r.Scan(&l.Name.Schema, &l.Name.Name, &l.OID, &l.Relkind, &l.AM, &l.Filenode, &l.Blocks, &l.Bytes,
+			&l.Rows, &l.Readable)
 	})
 	return ls, db.Wrap(err, "partitions of %s", h.Name)
 }

@@ -163,12 +163,15 @@ func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, 
 	}
 	var v *int64
 	var zoned, within bool
-	err := db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"("+cast+"), "+zone+", "+hour, text).Scan(&v, &zoned, &within)
+	err := db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"("+cast+"), "+zone+", "+hour, text).
+		Scan(&v, &zoned, &within)
 	switch {
 	case err == nil && zoned:
-		return 0, &BadBound{fmt.Sprintf("%q has a time zone, and dimension %q of %s is a %s: say it in the column's own time, without a zone", text, d.Column, h.Label(), d.RangeType)}
+		return 0, &BadBound{fmt.Sprintf("%q has a time zone, and dimension %q of %s is a %s: "+
+			"say it in the column's own time, without a zone", text, d.Column, h.Label(), d.RangeType)}
 	case err == nil && within:
-		return 0, &BadBound{fmt.Sprintf("%q is within a day, and dimension %q of %s is a date: say the day that ends or begins the range", text, d.Column, h.Label())}
+		return 0, &BadBound{fmt.Sprintf("%q is within a day, and dimension %q of %s is a date: "+
+			"say the day that ends or begins the range", text, d.Column, h.Label())}
 	}
 	if err != nil && d.RangeType == "uuid" {
 		err = db.QueryRow(ctx, "select "+db.Fn("time_to_internal")+"($1::text::timestamptz)", text).Scan(&v)
@@ -176,8 +179,10 @@ func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, 
 	switch code := pg.Code(err); {
 	case err == nil && v != nil:
 		return *v, nil
-	case err == nil || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") || code == "0A000": // data, syntax, not supported
-		return 0, &BadBound{fmt.Sprintf("%q is no %s, the type of dimension %q of %s", text, d.RangeType, d.Column, h.Label())}
+	// data, syntax, not supported
+	case err == nil || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") || code == "0A000":
+		return 0, &BadBound{fmt.Sprintf("%q is no %s, the type of dimension %q of %s", text, d.RangeType, d.Column,
+			h.Label())}
 	}
 	return 0, db.Wrap(err, "bound of %s", h.Label())
 }
@@ -256,7 +261,8 @@ func (d *Dimension) HashPartitions() (all []task.Slice) {
 		if i == int64(d.Partitions)-1 {
 			hi = task.MaxBound
 		}
-		all = append(all, task.Slice{Column: d.Column, From: task.FormatBound(lo), Until: task.FormatBound(hi), Hash: true})
+		all = append(all, task.Slice{Column: d.Column, From: task.FormatBound(lo), Until: task.FormatBound(hi),
+			Hash: true})
 	}
 	return all
 }
@@ -264,7 +270,9 @@ func (d *Dimension) HashPartitions() (all []task.Slice) {
 // HasPartition reports whether a hash dimension has a partition with exactly
 // this extent.
 func (d *Dimension) HasPartition(from, until string) bool {
-	return slices.ContainsFunc(d.HashPartitions(), func(s task.Slice) bool { return s.From == from && s.Until == until })
+	return slices.ContainsFunc(d.HashPartitions(), func(s task.Slice) bool {
+		return s.From == from && s.Until == until
+	})
 }
 
 // Unaligned says why the slices of another server's chunk must not become one of

@@ -55,16 +55,21 @@ func TestNatural(t *testing.T) {
 func TestDimensionOf(t *testing.T) {
 	db := &DB{Functions: "f"}
 	h := &Hypertable{
-		Dimensions: []Dimension{{Column: "ts", Type: "timestamp with time zone", RangeType: "timestamp with time zone"}},
-		Columns:    []pg.Column{{Name: "ts"}, {Name: "dev", Type: "text"}, {Name: "at", Type: "timestamp(3) without time zone"}},
+		Dimensions: []Dimension{{Column: "ts", Type: "timestamp with time zone",
+			RangeType: "timestamp with time zone"}},
+		Columns: []pg.Column{{Name: "ts"}, {Name: "dev", Type: "text"},
+			{Name: "at", Type: "timestamp(3) without time zone"}},
 	}
 	for _, c := range []struct {
 		slice task.Slice
 		want  string
 	}{
-		{task.Slice{Column: "dev", From: "5", Until: "9223372036854775807", Hash: true}, `coalesce("f"."get_partition_hash"("dev"), 0) >= '5'::bigint`},
-		{task.Slice{Column: "at", From: "-9223372036854775808", Until: "7"}, `"at" < '1970-01-01 00:00:00.000007'::timestamp`},
-		{task.Slice{Column: "ts", From: "1", Until: "9223372036854775807"}, `"ts" >= '1970-01-01 00:00:00.000001+00'::timestamptz`},
+		{task.Slice{Column: "dev", From: "5", Until: "9223372036854775807", Hash: true},
+			`coalesce("f"."get_partition_hash"("dev"), 0) >= '5'::bigint`},
+		{task.Slice{Column: "at", From: "-9223372036854775808", Until: "7"},
+			`"at" < '1970-01-01 00:00:00.000007'::timestamp`},
+		{task.Slice{Column: "ts", From: "1", Until: "9223372036854775807"},
+			`"ts" >= '1970-01-01 00:00:00.000001+00'::timestamptz`},
 	} {
 		got, err := between(db.dimensionOf(h, c.slice), c.slice.From, c.slice.Until)
 		if err != nil || got != c.want {

@@ -116,7 +116,8 @@ func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationC
 	}
 	var c RelationColumn
 	var name []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &c.Locale, &c.Version, &encoding}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &c.Type, &c.Storage, &c.Statistics, &c.Collation, &c.Locale, &c.Version,
+		&encoding}, func() error {
 		c.Name = string(name)
 		cols = append(cols, c)
 		return nil
@@ -177,7 +178,8 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 		return err
 	}
 	err = db.QueryRow(ctx, `select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
-        from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).Scan(&r.Before[0], &r.Before[1], &r.Before[2])
+        from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).
+		Scan(&r.Before[0], &r.Before[1], &r.Before[2])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil
 	}
@@ -186,7 +188,8 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 
 // Batches returns how many rows there are in the batches of a compressed
 // relation, and in which of the columns, read by an expression, SQL NULL occurs.
-func (db *DB) Batches(ctx context.Context, relation uint32, columns []string, read func(column string) string) (rows int64, nulls []string, err error) {
+func (db *DB) Batches(ctx context.Context, relation uint32, columns []string,
+	read func(column string) string) (rows int64, nulls []string, err error) {
 	var b strings.Builder
 	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
 	for _, c := range columns {
@@ -257,7 +260,8 @@ func compareColumns(a, b RelationColumn) int { return cmp.Compare(a.Name, b.Name
 // in whatever order, sorted alike; where they do not, it says in words what
 // differs.
 func SameColumns(want, have []RelationColumn) (differs string, same bool) {
-	a, b := slices.SortedFunc(slices.Values(want), compareColumns), slices.SortedFunc(slices.Values(have), compareColumns)
+	a, b := slices.SortedFunc(slices.Values(want), compareColumns),
+		slices.SortedFunc(slices.Values(have), compareColumns)
 	for i := range max(len(a), len(b)) {
 		switch {
 		case i == len(b) || i < len(a) && a[i].Name < b[i].Name:

@@ -28,7 +28,8 @@ func TestAtLeast(t *testing.T) {
 		version, other string
 		want           bool
 	}{
-		{"2.19.3", "2.19.3", true}, {"2.19.3", "2.9.0", true}, {"2.9.0", "2.19.3", false}, {"2.30.0-dev", "2.29.2", true}, {"", "2.11.0", false}, {"3.0", "2.99.9", true},
+		{"2.19.3", "2.19.3", true}, {"2.19.3", "2.9.0", true}, {"2.9.0", "2.19.3", false},
+		{"2.30.0-dev", "2.29.2", true}, {"", "2.11.0", false}, {"3.0", "2.99.9", true},
 	} {
 		if AtLeast(c.version, c.other) != c.want {
 			t.Errorf("AtLeast(%q, %q) = %v", c.version, c.other, !c.want)
@@ -38,9 +39,11 @@ func TestAtLeast(t *testing.T) {
 
 func TestSettingsSQL(t *testing.T) {
 	old, recent := &DB{columns: map[string]bool{}}, &DB{columns: map[string]bool{"compression_settings.index": true}}
-	s := &Settings{SegmentBy: []string{`d"e'v`}, OrderBy: []string{"ts", "i"}, Desc: []bool{true, false}, NullsFirst: []bool{true, false}}
+	s := &Settings{SegmentBy: []string{`d"e'v`}, OrderBy: []string{"ts", "i"}, Desc: []bool{true, false},
+		NullsFirst: []bool{true, false}}
 	sparse := []SparseIndex{{MinMax, []string{"ts"}}, {FirstLast, []string{"ts"}}, {Bloom, []string{"t", "u"}}}
-	base := `timescaledb.compress, timescaledb.compress_segmentby = '"d""e''v"', timescaledb.compress_orderby = '"ts" desc nulls first, "i" asc nulls last'`
+	base := `timescaledb.compress, timescaledb.compress_segmentby = '"d""e''v"', ` +
+		`timescaledb.compress_orderby = '"ts" desc nulls first, "i" asc nulls last'`
 	for _, c := range []struct {
 		db     *DB
 		s      *Settings
@@ -60,7 +63,8 @@ func TestSettingsSQL(t *testing.T) {
 }
 
 func TestSparse(t *testing.T) {
-	s := Settings{Index: json.RawMessage(`[{"type": "bloom", "column": ["t", "u"], "source": "default"}, {"type": "minmax", "column": "ts", "source": "orderby"}, {"type": "firstlast", "column": "ts", "source": "config"}]`)}
+	s := Settings{Index: json.RawMessage(`[{"type": "bloom", "column": ["t", "u"], "source": "default"}, {"type": ` +
+		`"minmax", "column": "ts", "source": "orderby"}, {"type": "firstlast", "column": "ts", "source": "config"}]`)}
 	all, err := s.Sparse(false)
 	if err != nil || !SameSparse(all, []SparseIndex{{FirstLast, []string{"ts"}}, {Bloom, []string{"t", "u"}}}) {
 		t.Error(all, err)

@@ -34,7 +34,8 @@ func (db *DB) Settled(ctx context.Context, h *Hypertable) (func(task.Slice) bool
 		err = db.QueryRow(ctx, "select ("+now+" * 1000000)::bigint").Scan(&at)
 	} else {
 		err = db.QueryRow(ctx, `select max(range_start) from _timescaledb_catalog.dimension_slice
-            where dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1 and column_name = $2)`,
+            where dimension_id = (select id from _timescaledb_catalog.dimension where hypertable_id = $1
+            and column_name = $2)`,
 			h.ID, h.Dimensions[0].Column).Scan(&at)
 	}
 	if err != nil || at == nil {

@@ -36,7 +36,8 @@ func (db *DB) Skips(ctx context.Context, h *Hypertable) (skips bool, err error) 
 	if !db.columns["chunk_column_stats.valid"] {
 		return false, nil
 	}
-	err = db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.chunk_column_stats where hypertable_id = $1)", h.ID).Scan(&skips)
+	err = db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.chunk_column_stats "+
+		"where hypertable_id = $1)", h.ID).Scan(&skips)
 	return skips, db.Wrap(err, "column ranges of %s", h.Name)
 }
 
