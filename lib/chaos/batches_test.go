@@ -19,16 +19,20 @@ func TestSharedBatches(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
 		for d, interval := range map[*testdb.DB]int{source: 10, target: 15} {
-			d.Exec(t, fmt.Sprintf("create table m (time bigint not null, v int); select create_hypertable('m', 'time', chunk_time_interval => %d)", interval))
+			d.Exec(t, fmt.Sprintf("create table m (time bigint not null, v int); "+
+				"select create_hypertable('m', 'time', chunk_time_interval => %d)", interval))
 		}
 		source.Exec(t, "insert into m select n, 1 from generate_series(0, 1999) n where n % 10 between 2 and 7")
-		target.Exec(t, `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'time');
+		target.Exec(t, `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = '',
+            timescaledb.compress_orderby = 'time');
 			insert into m select n, -1 from generate_series(0, 2099) n`)
 		target.Rows(t, "select compress_chunk(c) from show_chunks('m') c")
 		// An aggregate has to hear of what was deleted, too.
 		const aggregate = "select time_bucket(2::bigint, time) as b, count(*) as n, sum(v) as s from m group by 1"
-		target.Exec(t, "create function upto() returns bigint language sql stable as 'select 10000::bigint'; select set_integer_now_func('m', 'upto'); "+
-			"create materialized view c with (timescaledb.continuous, timescaledb.materialized_only = true) as "+aggregate+" with no data")
+		target.Exec(t, "create function upto() returns bigint language sql stable as 'select 10000::bigint'; "+
+			"select set_integer_now_func('m', 'upto'); "+
+			"create materialized view c with (timescaledb.continuous, timescaledb.materialized_only = true) as "+
+			aggregate+" with no data")
 		target.Exec(t, "call refresh_continuous_aggregate('c', null, null)")
 		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
 		run := func(script string) *session {
@@ -55,7 +59,8 @@ func TestSharedBatches(t *testing.T) {
 		}
 		s := start(t, env, "bf-chunks --order newest | head -n 1 | bf-dump | bf-load")
 		within(t, deadline, "the load waits for the batch", func() (yes bool) {
-			target.Query1(t, &yes, "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'bf-load' and wait_event_type = 'Lock')")
+			target.Query1(t, &yes, "select exists (select from pg_stat_activity where datname = current_database() "+
+				"and application_name = 'bf-load' and wait_event_type = 'Lock')")
 			return yes
 		})
 		if _, err := other.Exec(t.Context(), "commit"); err != nil {
@@ -88,7 +93,8 @@ func TestSharedBatches(t *testing.T) {
 			t.Errorf("the target has %v, the source %v; %d are stale", got, want, stale(0))
 		}
 		target.Exec(t, "call refresh_continuous_aggregate('c', null, null)")
-		if got, want := target.Rows(t, "select * from c order by 1"), target.Rows(t, aggregate+" order by 1"); fmt.Sprint(got) != fmt.Sprint(want) {
+		if got, want := target.Rows(t, "select * from c order by 1"),
+			target.Rows(t, aggregate+" order by 1"); fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("the aggregate has %v\nthe rows %v", got, want)
 		}
 		if n := target.Rows(t, "select count(*) from m where time >= 2000 and v < 0"); n[0][0] != "100" {

@@ -80,7 +80,8 @@ type kind struct {
 }
 
 func newChaos(t *testing.T, w *world) *chaos {
-	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install), faults: map[string]int{}, runs: map[string]int{}, ways: map[string]int{}}
+	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install),
+		faults: map[string]int{}, runs: map[string]int{}, ways: map[string]int{}}
 	for _, name := range []string{"bf-dump", "bf-load", "bf-chunks", "xargs", "perl", "sh", "bash"} {
 		c.add("kill -9 "+name, 5, func(s *session) bool { return c.signal(s, name, syscall.SIGKILL) })
 	}
@@ -105,11 +106,18 @@ func newChaos(t *testing.T, w *world) *chaos {
 		d    *testdb.DB
 		p    *proxy
 	}{{"source", w.source, w.toSource}, {"target", w.target, w.toTarget}} {
-		c.add("terminate a backend of the "+side.name, 5, func(*session) bool { return c.backend(side.d, "pg_terminate_backend") })
-		c.add("cancel a statement on the "+side.name, 2, func(*session) bool { return c.backend(side.d, "pg_cancel_backend") })
+		c.add("terminate a backend of the "+side.name, 5, func(*session) bool {
+			return c.backend(side.d, "pg_terminate_backend")
+		})
+		c.add("cancel a statement on the "+side.name, 2, func(*session) bool {
+			return c.backend(side.d, "pg_cancel_backend")
+		})
 		c.add("cut a connection to the "+side.name, 5, func(*session) bool { return side.p.cut(1) > 0 })
 		c.add("cut all connections to the "+side.name, 2, func(*session) bool { return side.p.cut(-1) > 0 })
-		c.add("stall the network to the "+side.name, 2, func(*session) bool { side.p.stallFor(c.ms(10, 300)); return true })
+		c.add("stall the network to the "+side.name, 2, func(*session) bool {
+			side.p.stallFor(c.ms(10, 300))
+			return true
+		})
 		c.add("stall, then cut the network to the "+side.name, 2, func(*session) bool {
 			side.p.setStall(true)
 			time.Sleep(c.ms(10, 200))
@@ -125,7 +133,8 @@ func newChaos(t *testing.T, w *world) *chaos {
 		})
 		c.add("crash the "+side.name+"'s backends", 1, func(*session) bool { return c.crash(side.d) })
 	}
-	for _, e := range []struct{ name, code string }{{"full disk", "53100"}, {"serialization failure", "40001"}, {"lock timeout", "55P03"}, {"failing trigger", "P0001"}} {
+	for _, e := range []struct{ name, code string }{{"full disk", "53100"}, {"serialization failure", "40001"},
+		{"lock timeout", "55P03"}, {"failing trigger", "P0001"}} {
 		c.add("COPY error on the target: "+e.name, 1, func(*session) bool {
 			c.exec(w.target, "update mischief set code = '"+e.code+"'")
 			time.Sleep(c.ms(20, 150))
@@ -135,11 +144,13 @@ func newChaos(t *testing.T, w *world) *chaos {
 	}
 	c.add("lock a chunk of the target", 2, func(*session) bool {
 		return c.exec(w.target, `do $$ declare c text; begin
-			select chunk_schema || '.' || chunk_name into c from timescaledb_information.chunks order by random() limit 1;
+			select chunk_schema || '.' || chunk_name into c from timescaledb_information.chunks
+			order by random() limit 1;
 			execute 'lock table ' || c || ' in access exclusive mode'; perform pg_sleep(0.1); end $$`)
 	})
 	c.add("hold tasks", 1, func(*session) bool {
-		return c.exec(w.target, "do $$ begin perform from (select from __backfill.task where random() < 0.1 for update) t; perform pg_sleep(0.1); end $$")
+		return c.exec(w.target, "do $$ begin perform "+
+			"from (select from __backfill.task where random() < 0.1 for update) t; perform pg_sleep(0.1); end $$")
 	})
 	c.add("stage again", 1, func(*session) bool { _, _, status := w.run(stageScript); return status == 0 })
 	c.add("kill -9 bf-stage", 1, func(*session) bool {
@@ -203,7 +214,8 @@ func (c *chaos) exec(d *testdb.DB, sql string) bool {
 }
 
 func (c *chaos) backend(d *testdb.DB, function string) bool {
-	return c.exec(d, "select "+function+"(pid) from (select pid from pg_stat_activity where application_name like 'bf-%' order by random() limit 1) b")
+	return c.exec(d, "select "+function+"(pid) "+
+		"from (select pid from pg_stat_activity where application_name like 'bf-%' order by random() limit 1) b")
 }
 
 // crash kills a backend for good; the server then ends all others and recovers.
@@ -213,7 +225,8 @@ func (c *chaos) crash(d *testdb.DB) bool {
 	conn := c.admin(ctx, d)
 	defer conn.Close(ctx)
 	var pid int
-	err := conn.QueryRow(ctx, "select pid from pg_stat_activity where application_name like 'bf-%' order by random() limit 1").Scan(&pid)
+	err := conn.QueryRow(ctx, "select pid from pg_stat_activity where application_name like 'bf-%' "+
+		"order by random() limit 1").Scan(&pid)
 	if err != nil || syscall.Kill(pid, syscall.SIGKILL) != nil {
 		return false
 	}
@@ -238,7 +251,8 @@ func (c *chaos) drop() bool {
 
 func (c *chaos) compress(d *testdb.DB) bool {
 	return c.exec(d, `do $$ declare c regclass; z bool; begin
-		select format('%I.%I', chunk_schema, chunk_name)::regclass, is_compressed into c, z from timescaledb_information.chunks k
+		select format('%I.%I', chunk_schema, chunk_name)::regclass, is_compressed into c, z
+		from timescaledb_information.chunks k
 		where hypertable_name in ('packed', 'tight', 'watched') order by random() limit 1;
 		if c is null then raise exception 'none'; end if;
 		if z then perform decompress_chunk(c); else perform compress_chunk(c); end if; end $$`)
@@ -301,7 +315,8 @@ func (c *chaos) backfill(end time.Time) {
 	c.written += len(c.app.acked)
 	c.whole++
 	c.copied += all
-	for _, r := range c.target.Rows(c.t, "select split_part(copy_message, ':', 1), count(*) from __backfill.task group by 1") {
+	for _, r := range c.target.Rows(c.t, "select split_part(copy_message, ':', 1), count(*) from __backfill.task "+
+		"group by 1") {
 		n, _ := strconv.Atoi(r[1])
 		c.ways[r[0]] += n
 	}
@@ -415,7 +430,8 @@ func (c *chaos) report() string {
 	for _, name := range slices.Sorted(maps.Keys(c.runs)) {
 		runs += c.runs[name]
 	}
-	fmt.Fprintf(&b, " %d pipelines of %d backfills; %d backfills came to their end with %d tasks, each worked once\n", runs, c.whole+1, c.whole, c.copied)
+	fmt.Fprintf(&b, " %d pipelines of %d backfills; %d backfills came to their end with %d tasks, each worked once\n",
+		runs, c.whole+1, c.whole, c.copied)
 	for _, way := range slices.Sorted(maps.Keys(c.ways)) {
 		fmt.Fprintf(&b, "%7d  tasks: %s\n", c.ways[way], way)
 	}

@@ -15,14 +15,17 @@ import (
 func TestCorruptNetwork(t *testing.T) {
 	testdb.Path(t)
 	in := testdb.Installs(t)[0]
-	source, target := testdb.NewServer(t, in, "source", config, testdb.WithTLS()).DB(t), testdb.NewServer(t, in, "target", config, testdb.WithTLS()).DB(t)
+	source, target := testdb.NewServer(t, in, "source", config, testdb.WithTLS()).DB(t),
+		testdb.NewServer(t, in, "target", config, testdb.WithTLS()).DB(t)
 	toSource, sourceConn := newProxy(t, source)
 	toTarget, targetConn := newProxy(t, target)
 	env := []string{"BF_SOURCE=" + sourceConn, "BF_TARGET=" + targetConn}
 	for _, d := range []*testdb.DB{source, target} {
-		d.Exec(t, "create table m (time timestamptz not null, v text); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day'); set timezone = 'UTC'")
+		d.Exec(t, "create table m (time timestamptz not null, v text); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day'); set timezone = 'UTC'")
 	}
-	source.Exec(t, "insert into m select d + n * interval '1 minute', repeat('x', n) from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 day') d, generate_series(1, 300) n")
+	source.Exec(t, "insert into m select d + n * interval '1 minute', repeat('x', n) "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 day') d, generate_series(1, 300) n")
 	run := func(script string) *session {
 		s := start(t, env, script)
 		s.wait(t, deadline)
@@ -58,7 +61,8 @@ func TestCorruptNetwork(t *testing.T) {
 			have[r[0]] = r[1]
 		}
 		left := 0
-		for _, r := range target.Rows(t, "select to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), 'YYYY-MM-DD'), worked is null from __backfill.task") {
+		for _, r := range target.Rows(t, "select to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), "+
+			"'YYYY-MM-DD'), worked is null from __backfill.task") {
 			expect := want[r[0]]
 			if r[1] == "t" {
 				expect = ""
@@ -82,7 +86,8 @@ func TestCorruptNetwork(t *testing.T) {
 	if s := run("bf-chunks --claim | bf-dump | bf-load"); s.status() != 0 {
 		t.Error(s.errors())
 	}
-	if got := target.Rows(t, digest+" order by 1"); fmt.Sprint(got) != fmt.Sprint(source.Rows(t, digest+" order by 1")) {
+	if got := target.Rows(t, digest+" order by 1"); fmt.Sprint(got) !=
+		fmt.Sprint(source.Rows(t, digest+" order by 1")) {
 		t.Errorf("in the end: %v", got)
 	}
 }

@@ -48,7 +48,8 @@ func newDisk(t *testing.T, d *testdb.DB) *disk {
 	d.Exec(t, "create tablespace disk location '"+k.dir+"'")
 	name := d.Name + "_disk"
 	d.Exec(t, "create database "+name+" tablespace disk")
-	k.db = &testdb.DB{ConnString: strings.Replace(d.ConnString, d.Name, name, 1), Install: d.Install, Server: d.Server, Name: name}
+	k.db = &testdb.DB{ConnString: strings.Replace(d.ConnString, d.Name, name, 1), Install: d.Install, Server: d.Server,
+		Name: name}
 	k.db.Exec(t, "create extension timescaledb version '"+d.Install.Version+"'")
 	return k
 }
@@ -62,7 +63,8 @@ func (k *disk) leave(t *testing.T, megabytes int) {
 		t.Fatal(err)
 	}
 	used := (fs.Blocks - fs.Bfree) * uint64(fs.Bsize)
-	if err := syscall.Mount("bf-test", k.dir, "tmpfs", syscall.MS_REMOUNT, fmt.Sprintf("size=%d", used+uint64(megabytes)<<20)); err != nil {
+	if err := syscall.Mount("bf-test", k.dir, "tmpfs", syscall.MS_REMOUNT,
+		fmt.Sprintf("size=%d", used+uint64(megabytes)<<20)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,20 +94,27 @@ func TestFullDisk(t *testing.T) {
 					create index on {h} (dev, v); create index on {h} (v);
 					select create_hypertable('{h}', 'time', chunk_time_interval => interval '1 day')`, "{h}", h))
 				if h == "packed" {
-					d.Exec(t, "alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time')")
+					d.Exec(t, "alter table packed "+
+						"set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', "+
+						"timescaledb.compress_orderby = 'time')")
 				}
 			}
-			source.Exec(t, `insert into `+h+` select d + n * interval '5 seconds', n % 10, (select string_agg(md5(n::text || i || d), '') from generate_series(1, `+map[bool]string{true: "20", false: "2"}[h == "packed"]+`) i)
+			source.Exec(t, `insert into `+h+`
+                select d + n * interval '5 seconds', n % 10, (select string_agg(md5(n::text || i || d), '')
+                from generate_series(1, `+map[bool]string{true: "20", false: "2"}[h == "packed"]+`) i)
 				from generate_series('2024-01-01'::timestamptz, '2024-01-05', '1 day') d, generate_series(1, 9999) n`)
 			switch h {
 			case "ready":
-				target.Exec(t, "insert into ready select d + n * interval '1 minute', 99, 'stale' from generate_series('2024-01-01'::timestamptz, '2024-01-05', '1 day') d, generate_series(1, 100) n")
+				target.Exec(t, "insert into ready select d + n * interval '1 minute', 99, 'stale' "+
+					"from generate_series('2024-01-01'::timestamptz, '2024-01-05', '1 day') d, "+
+					"generate_series(1, 100) n")
 			case "packed":
 				source.Rows(t, "select compress_chunk(c) from show_chunks('packed') c")
 			}
 			digest := func(d *testdb.DB) map[string]string {
 				m := map[string]string{}
-				for _, r := range d.Rows(t, "set timezone = 'UTC'; select time::date, count(*) || ' rows, ' || sum(hashtextextended(h::text, 0)) from "+h+" h group by 1") {
+				for _, r := range d.Rows(t, "set timezone = 'UTC'; select time::date, "+
+					"count(*) || ' rows, ' || sum(hashtextextended(h::text, 0)) from "+h+" h group by 1") {
 					m[r[0]] = r[1]
 				}
 				return m
@@ -115,14 +124,17 @@ func TestFullDisk(t *testing.T) {
 			check := func(when string) (pending int) {
 				t.Helper()
 				have := digest(target)
-				for _, r := range target.Rows(t, "select to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), 'YYYY-MM-DD'), worked is null, coalesce(copy_message, '') from __backfill.task where hypertable_name = '"+h+"'") {
+				for _, r := range target.Rows(t,
+					"select to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), 'YYYY-MM-DD'), worked "+
+						"is null, coalesce(copy_message, '') from __backfill.task where hypertable_name = '"+h+"'") {
 					expect := want
 					if r[1] == "t" {
 						pending++
 						expect = stale
 					}
 					if have[r[0]] != expect[r[0]] {
-						t.Errorf("%s %s: %s (pending: %s, %s) has %s, want %s", h, when, r[0], r[1], r[2], have[r[0]], expect[r[0]])
+						t.Errorf("%s %s: %s (pending: %s, %s) has %s, want %s", h, when, r[0], r[1], r[2], have[r[0]],
+							expect[r[0]])
 					}
 				}
 				return pending
@@ -138,18 +150,25 @@ func TestFullDisk(t *testing.T) {
 			disk.leave(t, 9)
 			s := lane("bf-chunks | bf-dump | bf-load")
 			pending := check("on a full disk")
-			if s.status() != 1 || pending == 0 || pending == 5 || !strings.Contains(s.errors(), "No space left on device") || !strings.Contains(s.errors(), "(SQLSTATE 53100)\nhint: the disk is full; nothing of this chunk was kept: free space and run again") {
-				t.Errorf("%s on a full disk: status %d, %d of 5 tasks are pending\n%s", h, s.status(), pending, s.errors())
+			if s.status() != 1 || pending == 0 || pending == 5 ||
+				!strings.Contains(s.errors(), "No space left on device") ||
+				!strings.Contains(s.errors(),
+					"(SQLSTATE 53100)\nhint: the disk is full; nothing of this chunk was kept: "+
+						"free space and run again") {
+				t.Errorf("%s on a full disk: status %d, %d of 5 tasks are pending\n%s", h, s.status(), pending,
+					s.errors())
 			}
 			disk.leave(t, 200)
 			s = lane("bf-chunks | bf-dump | bf-load")
 			if left := check("on a larger disk"); s.status() != 0 || left != 0 {
 				t.Errorf("%s on a larger disk: status %d, %d tasks are pending\n%s", h, s.status(), left, s.errors())
 			}
-			if strays := target.Rows(t, "select relname from pg_class where reltablespace <> 0 and not relisshared"); len(strays) > 0 {
+			if strays := target.Rows(t, "select relname from pg_class where reltablespace <> 0 "+
+				"and not relisshared"); len(strays) > 0 {
 				t.Errorf("%s: in another tablespace: %v", h, strays)
 			}
-			t.Logf("%s: %d of 5 chunks met the full disk; %v", h, pending, target.Rows(t, "select distinct copy_message from __backfill.task where hypertable_name = '"+h+"'"))
+			t.Logf("%s: %d of 5 chunks met the full disk; %v", h, pending,
+				target.Rows(t, "select distinct copy_message from __backfill.task where hypertable_name = '"+h+"'"))
 		}
 	})
 }

@@ -38,7 +38,8 @@ func situations(perChunk bool) (all []situation) {
 	for _, aggregate := range []bool{false, true} {
 		for _, settings := range []string{"same", "changed", "other"} {
 			for _, held := range []string{"nothing", "rows", "batches"} {
-				for _, sends := range []string{"batches", "batches and rows", "rows", "plain rows", "rows for a trigger"} {
+				for _, sends := range []string{"batches", "batches and rows", "rows", "plain rows",
+					"rows for a trigger"} {
 					if settings == "same" || perChunk && strings.HasPrefix(sends, "batches") {
 						all = append(all, situation{aggregate, settings, held, sends})
 					}
@@ -52,13 +53,19 @@ func situations(perChunk bool) (all []situation) {
 // make returns the statements that make the hypertable.
 func (s situation) make(name string) (source, target string) {
 	const (
-		create   = "create table {t} (ts timestamptz not null, dev int not null, v float8); select create_hypertable('{t}', 'ts', chunk_time_interval => interval '1 day');"
-		enable   = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
-		plain    = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');"
-		rows     = "insert into {t} select t, d, {v} from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '1 hour') t, generate_series(1, 5) d;"
-		beside   = "insert into {t} select t, 9, 1 from generate_series('2024-01-01 00:30'::timestamptz, '2024-01-03 23:00', '5 hours') t;"
+		create = "create table {t} (ts timestamptz not null, dev int not null, v float8); " +
+			"select create_hypertable('{t}', 'ts', chunk_time_interval => interval '1 day');"
+		enable = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', " +
+			"timescaledb.compress_orderby = 'ts');"
+		plain = "alter table {t} set (timescaledb.compress, timescaledb.compress_segmentby = '', " +
+			"timescaledb.compress_orderby = 'ts');"
+		rows = "insert into {t} select t, d, {v} " +
+			"from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '1 hour') t, generate_series(1, 5) d;"
+		beside = "insert into {t} select t, 9, 1 " +
+			"from generate_series('2024-01-01 00:30'::timestamptz, '2024-01-03 23:00', '5 hours') t;"
 		compress = "select compress_chunk(c) from show_chunks('{t}') c;"
-		hourly   = `create materialized view {t}_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+		hourly   = `create materialized view {t}_hourly
+            with (timescaledb.continuous, timescaledb.materialized_only = true) as
 			select time_bucket('1 hour', ts) as h, dev, count(*) as n from {t} group by 1, 2 with no data;`
 	)
 	source = create + enable + rows
@@ -115,10 +122,14 @@ func newCrowded(t testing.TB, in testdb.Install, role string) *crowded {
 	}
 	if role != roles[0] {
 		c.to = c.target.Role(t, "bf_owner")
-		for _, v := range c.target.Rows(t, "select format('%I.%I', view_schema, view_name) from timescaledb_information.continuous_aggregates") {
+		for _, v := range c.target.Rows(t, "select format('%I.%I', view_schema, view_name) "+
+			"from timescaledb_information.continuous_aggregates") {
 			c.target.Exec(t, "alter materialized view "+v[0]+" owner to bf_owner")
 		}
-		c.target.Exec(t, "do $$declare c regclass; begin for c in select format('%I.%I', hypertable_schema, hypertable_name)::regclass from timescaledb_information.hypertables loop execute 'alter table '||c||' owner to bf_owner'; end loop; execute 'grant create on database '||current_database()||' to bf_owner'; end$$")
+		c.target.Exec(t, "do $$declare c regclass; "+
+			"begin for c in select format('%I.%I', hypertable_schema, hypertable_name)::regclass "+
+			"from timescaledb_information.hypertables loop execute 'alter table '||c||' owner to bf_owner'; "+
+			"end loop; execute 'grant create on database '||current_database()||' to bf_owner'; end$$")
 		if role == roles[2] {
 			c.target.Exec(t, "grant create on schema _timescaledb_internal to bf_owner")
 		}
@@ -156,7 +167,8 @@ func lanes(t *testing.T, in testdb.Install, role string) {
 		if i%3 == 0 {
 			statements = append(statements, "select count(*) + $1 from "+name)
 		} else {
-			statements = append(statements, "insert into "+name+" values ('2024-01-02 12:00'::timestamptz + $1 * interval '1 second', 77, 1)")
+			statements = append(statements, "insert into "+name+
+				" values ('2024-01-02 12:00'::timestamptz + $1 * interval '1 second', 77, 1)")
 		}
 	}
 	a := newInserts(t, c.target, statements...)
@@ -168,7 +180,8 @@ func lanes(t *testing.T, in testdb.Install, role string) {
 	})
 	check(t, in.String()+", "+role, idle, busy)
 	ways := map[string]int{}
-	for _, r := range c.target.Rows(t, "select coalesce(copy_message, ''), worked is not null, count(*) from __backfill.task group by 1, 2") {
+	for _, r := range c.target.Rows(t, "select coalesce(copy_message, ''), worked is not null, count(*) "+
+		"from __backfill.task group by 1, 2") {
 		if r[1] != "t" {
 			t.Errorf("%s chunks are pending: %s", r[2], r[0])
 		}
@@ -178,7 +191,8 @@ func lanes(t *testing.T, in testdb.Install, role string) {
 	}
 	t.Logf("%v", ways)
 	for _, name := range c.tables {
-		const sum = "select count(*), sum(hashtextextended(m::text, 0)) from %s m where dev <> 77 and ts < '2024-01-03 12:00'"
+		const sum = "select count(*), sum(hashtextextended(m::text, 0)) from %s m where dev <> 77 " +
+			"and ts < '2024-01-03 12:00'"
 		want, got := c.source.Rows(t, fmt.Sprintf(sum, name)), c.target.Rows(t, fmt.Sprintf(sum, name))
 		if !slices.Equal(want[0], got[0]) {
 			t.Errorf("%s: %v, on the source %v", name, got, want)
@@ -193,9 +207,11 @@ func TestLaneWaitsStops(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, p testdb.Pair) {
 		source, target := testdb.New(t, p.Source, "source"), testdb.New(t, p.Target, "target")
 		for _, d := range []*testdb.DB{source, target} {
-			d.Exec(t, "create table m (ts timestamptz not null, v int); select create_hypertable('m', 'ts', chunk_time_interval => interval '1 day')")
+			d.Exec(t, "create table m (ts timestamptz not null, v int); "+
+				"select create_hypertable('m', 'ts', chunk_time_interval => interval '1 day')")
 		}
-		source.Exec(t, "insert into m select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
+		source.Exec(t, "insert into m select t, 1 "+
+			"from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
 		env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString}
 		s := start(t, env, "bf-stage --until 2024-02-01")
 		s.wait(t, deadline)
@@ -206,7 +222,8 @@ func TestLaneWaitsStops(t *testing.T) {
 			}
 		}
 		s = start(t, env, "bf-chunks --claim | bf-dump | exec bf-load")
-		const tries = "select count(*) from pg_locks l join pg_stat_activity a using (pid) where a.application_name = 'bf-load' and a.datname = current_database() and not l.granted"
+		const tries = "select count(*) from pg_locks l join pg_stat_activity a using (pid) " +
+			"where a.application_name = 'bf-load' and a.datname = current_database() and not l.granted"
 		within(t, deadline, "the load waits", func() bool {
 			var n int
 			target.Query1(t, &n, tries)
@@ -222,7 +239,8 @@ func TestLaneWaitsStops(t *testing.T) {
 		if s.status() != 130 {
 			t.Errorf("status %d\n%s", s.status(), s.errors())
 		}
-		if failed := target.Rows(t, "select priority, copy_message from __backfill.task where failed is not null"); len(failed) > 0 {
+		if failed := target.Rows(t, "select priority, copy_message from __backfill.task "+
+			"where failed is not null"); len(failed) > 0 {
 			t.Errorf("a task that was given up counts as failed: %v", failed)
 		}
 		if _, err := app.Exec(t.Context(), "rollback"); err != nil {
@@ -232,7 +250,8 @@ func TestLaneWaitsStops(t *testing.T) {
 		if s.wait(t, deadline); s.status() != 0 {
 			t.Errorf("status %d\n%s", s.status(), s.errors())
 		}
-		if want, got := source.Rows(t, "select count(*), min(v) from m"), target.Rows(t, "select count(*), min(v) from m"); !slices.Equal(want[0], got[0]) {
+		if want, got := source.Rows(t, "select count(*), min(v) from m"),
+			target.Rows(t, "select count(*), min(v) from m"); !slices.Equal(want[0], got[0]) {
 			t.Errorf("%v, on the source %v", got, want)
 		}
 	})
@@ -257,14 +276,19 @@ func TestTinyChunks(t *testing.T) {
 func tinyChunks(t *testing.T, in testdb.Install) {
 	source, target := testdb.New(t, in, "source"), testdb.New(t, in, "target")
 	const (
-		create = "create table %[1]s (ts timestamptz not null, dev int not null); select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '1 hour');"
-		enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
-		other  = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'ts');"
-		rows   = "insert into %[1]s select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-06 03:40', '20 minutes') t;"
-		pack   = "select compress_chunk(c) from show_chunks('%[1]s') c;"
+		create = "create table %[1]s (ts timestamptz not null, dev int not null); " +
+			"select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '1 hour');"
+		enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', " +
+			"timescaledb.compress_orderby = 'ts');"
+		other = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = '', " +
+			"timescaledb.compress_orderby = 'ts');"
+		rows = "insert into %[1]s select t, 1 " +
+			"from generate_series('2024-01-01'::timestamptz, '2024-01-06 03:40', '20 minutes') t;"
+		pack = "select compress_chunk(c) from show_chunks('%[1]s') c;"
 	)
 	counts := []int{1, 4} // lanes
-	kinds := []struct{ source, target string }{{rows, ""}, {enable + rows + pack, enable}, {enable + rows + pack, other}}
+	kinds := []struct{ source, target string }{{rows, ""}, {enable + rows + pack, enable},
+		{enable + rows + pack, other}}
 	if strings.HasPrefix(in.Version, "2.11.") {
 		kinds = kinds[:2] // it has no settings per chunk: the third would come again as rows
 	}
@@ -284,7 +308,8 @@ func tinyChunks(t *testing.T, in testdb.Install) {
 		for _, lanes := range counts {
 			began := time.Now()
 			s := start(t, env, fmt.Sprintf(`for i in $(seq 0 %d); do
-				bf-chunks --claim --filter '^public\.t%d%d$' | bf-dump | bf-load -q | sed -u "s/^/$i /" & done; wait`, lanes-1, i, lanes))
+				bf-chunks --claim --filter '^public\.t%d%d$' | bf-dump | bf-load -q | sed -u "s/^/$i /" & done; wait`,
+				lanes-1, i, lanes))
 			s.wait(t, deadline)
 			took[lanes] += time.Since(began)
 			for line := range strings.Lines(s.output()) {
@@ -294,7 +319,8 @@ func tinyChunks(t *testing.T, in testdb.Install) {
 			}
 		}
 	}
-	t.Logf("one lane %v, four lanes %v, which shared %v", took[1].Round(time.Millisecond), took[4].Round(time.Millisecond), shares)
+	t.Logf("one lane %v, four lanes %v, which shared %v", took[1].Round(time.Millisecond),
+		took[4].Round(time.Millisecond), shares)
 	if n := target.Rows(t, "select count(*) from __backfill.task where worked is null"); n[0][0] != "0" {
 		t.Errorf("%s tasks are pending", n[0][0])
 	}

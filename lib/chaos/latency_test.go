@@ -56,7 +56,9 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 			select create_hypertable('m', 'time', chunk_time_interval => interval '2 hours');
 			select create_hypertable('c', 'time', chunk_time_interval => interval '`+interval+`')`)
 	}
-	source.Exec(t, "insert into m select t, 1, repeat('x', 300) from generate_series('2024-01-01'::timestamptz, '2024-01-06', '20 seconds') t; insert into c select * from m where time < '2024-01-03'")
+	source.Exec(t, "insert into m select t, 1, repeat('x', 300) "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-06', '20 seconds') t; insert into c select * "+
+		"from m where time < '2024-01-03'")
 	target.Exec(t, "insert into c values ('2024-01-01 04:00', 1, 'stale'), ('2024-01-02 16:00', 1, 'stale')")
 	for _, d := range []*testdb.DB{source, target} {
 		d.Exec(t, `create table z (time timestamptz not null, dev bigint not null references device, v text);
@@ -64,16 +66,20 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 	}
 	source.Exec(t, "insert into z select * from m where time < '2024-01-03'")
 	if in.Full {
-		source.Exec(t, `alter table z set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time desc');
+		source.Exec(t, `alter table z set (timescaledb.compress, timescaledb.compress_segmentby = 'dev',
+            timescaledb.compress_orderby = 'time desc');
 			select compress_chunk(c) from show_chunks('z') c`)
-		target.Exec(t, `alter table z set (timescaledb.compress, timescaledb.compress_segmentby = 'dev, v', timescaledb.compress_orderby = 'time')`)
+		target.Exec(t, `alter table z set (timescaledb.compress, timescaledb.compress_segmentby = 'dev, v',
+            timescaledb.compress_orderby = 'time')`)
 	}
 	for _, d := range []*testdb.DB{source, target} {
 		d.Exec(t, `create table late (time timestamptz not null, dev bigint not null references device, v text);
 			select create_hypertable('late', 'time', chunk_time_interval => interval '12 hours')`)
 		if in.Full && d == target {
-			d.Exec(t, `alter table late add check (v <> ''); alter table late set (timescaledb.compress, timescaledb.compress_orderby = 'time')`)
-			d.Exec(t, `insert into late select t, 1, 'stale' from generate_series('2024-01-02'::timestamptz, '2024-01-05', '30 seconds') t`)
+			d.Exec(t, `alter table late add check (v <> '');
+                alter table late set (timescaledb.compress, timescaledb.compress_orderby = 'time')`)
+			d.Exec(t, `insert into late select t, 1, 'stale'
+                from generate_series('2024-01-02'::timestamptz, '2024-01-05', '30 seconds') t`)
 			d.Exec(t, `select compress_chunk(c) from show_chunks('late') c`)
 		} else if in.Full {
 			d.Exec(t, `alter table late set (timescaledb.compress, timescaledb.compress_orderby = 'time')`)
@@ -83,7 +89,8 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 	if in.Full {
 		step = "500 milliseconds"
 	}
-	source.Exec(t, "insert into late select t, 1, t::text from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '"+step+"') t")
+	source.Exec(t, "insert into late select t, 1, t::text "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-03 23:00', '"+step+"') t")
 	if in.Full {
 		source.Exec(t, "select compress_chunk(c) from show_chunks('late', newer_than => '2024-01-03'::timestamptz) c")
 	}
@@ -112,7 +119,8 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 	if settings := in.Full && !strings.HasPrefix(in.Version, "2.11."); settings {
 		// 2.11 has one set of settings for all chunks of a hypertable.
 		var own int
-		target.Query1(t, &own, "select count(*) from _timescaledb_catalog.compression_settings where segmentby = '{dev}'")
+		target.Query1(t, &own, "select count(*) from _timescaledb_catalog.compression_settings "+
+			"where segmentby = '{dev}'")
 		if own != 24 {
 			t.Errorf("%d of 24 chunks have the settings that they were compressed with", own)
 		}
@@ -123,9 +131,12 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 		t.Errorf("%d tasks are pending", pending)
 	}
 	if in.Full {
-		for way, want := range map[string]string{"rows into a fresh compressed relation": "4", "rows into the chunk": "2"} {
-			if n := target.Rows(t, "select count(*) from __backfill.task where hypertable_name = 'late' and copy_message like '%"+way+"%'"); n[0][0] != want {
-				t.Errorf("%s: %s chunks came as %s, want %s: %v", in, n[0][0], way, want, target.Rows(t, "select copy_message from __backfill.task where hypertable_name = 'late'"))
+		for way, want := range map[string]string{"rows into a fresh compressed relation": "4",
+			"rows into the chunk": "2"} {
+			if n := target.Rows(t, "select count(*) from __backfill.task where hypertable_name = 'late' "+
+				"and copy_message like '%"+way+"%'"); n[0][0] != want {
+				t.Errorf("%s: %s chunks came as %s, want %s: %v", in, n[0][0], way, want,
+					target.Rows(t, "select copy_message from __backfill.task where hypertable_name = 'late'"))
 			}
 		}
 	}
@@ -133,7 +144,8 @@ func besideLanes(t *testing.T, in testdb.Install) (idle, busy latencies) {
 }
 
 func check(t *testing.T, name string, idle, busy latencies) {
-	t.Logf("%s: idle %s; with lanes %s; longest standstill %v; longest wait for a lock of ours %v: %s", name, idle, busy, busy.still.Round(time.Millisecond), busy.blocked.Round(time.Millisecond), busy.by)
+	t.Logf("%s: idle %s; with lanes %s; longest standstill %v; longest wait for a lock of ours %v: %s", name, idle,
+		busy, busy.still.Round(time.Millisecond), busy.blocked.Round(time.Millisecond), busy.by)
 	if busy.tooLong() {
 		t.Errorf("%s: the application waited too long for a lock of ours", name)
 	}
@@ -151,14 +163,20 @@ func (l latencies) tooLong() bool { return l.blocked > mostWait+l.still }
 func TestLatencyCompressed(t *testing.T) {
 	testdb.Path(t)
 	const (
-		rows            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, i from generate_series(0, 199999) i;"
-		stale           = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, -2 from generate_series(0, 199999) i;"
-		some            = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '1 hour', i, i / 7.0, -2 from generate_series(0, 150) i;"
-		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;", "alter table %[1]s add check (v < 1e9);"
-		beside          = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, i from generate_series(0, 49999) i;"
-		trigger         = "create trigger seen after insert on %[1]s for each row execute function seen();"
-		added           = "alter table %[1]s add x text default 'x';"
-		hourly          = `create materialized view %[1]s_hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+		rows = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, " +
+			"i / 7.0, i from generate_series(0, 199999) i;"
+		stale = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, " +
+			"i / 7.0, -2 from generate_series(0, 199999) i;"
+		some = "insert into %[1]s " +
+			"select '2024-01-04'::timestamptz + i * interval '1 hour', i, i / 7.0, -2 from generate_series(0, 150) i;"
+		squeeze, demand = "select compress_chunk(c) from show_chunks('%[1]s') c;",
+			"alter table %[1]s add check (v < 1e9);"
+		beside = "insert into %[1]s select '2024-01-04'::timestamptz + i * interval '3 seconds', i %% 20, i / 7.0, " +
+			"i from generate_series(0, 49999) i;"
+		trigger = "create trigger seen after insert on %[1]s for each row execute function seen();"
+		added   = "alter table %[1]s add x text default 'x';"
+		hourly  = `create materialized view %[1]s_hourly
+            with (timescaledb.continuous, timescaledb.materialized_only = true) as
 			select time_bucket('1 hour', ts) as h, dev, count(*) as n from %[1]s group by 1, 2 with no data;`
 	)
 	type chunk struct{ table, source, demand, target, way string }
@@ -193,13 +211,16 @@ func TestLatencyCompressed(t *testing.T) {
 					to = target.Role(t, role)
 				}
 				target.Exec(t, `create table seen (n bigint); grant all on seen to public;
-					create function seen() returns trigger language plpgsql as 'begin if new.n >= 0 then insert into public.seen values (new.n); end if; return null; end'`)
+					create function seen() returns trigger language plpgsql as
+					'begin if new.n >= 0 then insert into public.seen values (new.n); end if; return null; end'`)
 				var statements []string
 				var fired int
 				for _, c := range chunks {
 					const table = `create table %[1]s (ts timestamptz not null, dev int, v float8, n int);
 						select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '7 days');`
-					const enable = "alter table %[1]s set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'ts');"
+					const enable = "alter table %[1]s " +
+						"set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', " +
+						"timescaledb.compress_orderby = 'ts');"
 					source.Exec(t, fmt.Sprintf(table+enable+c.source, c.table))
 					target.Exec(t, fmt.Sprintf(table+c.demand+enable+c.target, c.table))
 					if role != "superuser" {
@@ -214,7 +235,8 @@ func TestLatencyCompressed(t *testing.T) {
 					if strings.Contains(c.target, trigger) {
 						fired += 200000
 					}
-					statements = append(statements, "insert into "+c.table+" values ('2024-01-04 12:00:00.5'::timestamptz + $1 * interval '1 second', 7, 0, -1)")
+					statements = append(statements, "insert into "+c.table+
+						" values ('2024-01-04 12:00:00.5'::timestamptz + $1 * interval '1 second', 7, 0, -1)")
 				}
 				env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + to}
 				s := start(t, env, "bf-stage --until 2024-02-01")
@@ -225,7 +247,8 @@ func TestLatencyCompressed(t *testing.T) {
 				a := newInserts(t, target, statements...)
 				idle := a.measure(func() { time.Sleep(time.Second) })
 				busy := a.measure(func() {
-					s := start(t, env, "bf-chunks | bf-dump | bf-load -q; bf-chunks | bf-dump | bf-load -q") // some come again by rows
+					// some come again by rows
+					s := start(t, env, "bf-chunks | bf-dump | bf-load -q; bf-chunks | bf-dump | bf-load -q")
 					s.wait(t, deadline)
 					if s.status() != 0 {
 						t.Error(s.errors())
@@ -234,18 +257,23 @@ func TestLatencyCompressed(t *testing.T) {
 				check(t, in.String()+", "+role, idle, busy)
 				for _, c := range chunks {
 					var how string
-					target.Query1(t, &how, "select coalesce(copy_message, '') from __backfill.task where worked is not null and hypertable_name = $1", c.table)
+					target.Query1(t, &how, "select coalesce(copy_message, '') from __backfill.task "+
+						"where worked is not null and hypertable_name = $1", c.table)
 					if !strings.Contains(how, c.way) {
 						t.Errorf("%s: way %q, want %q", c.table, how, c.way)
 					}
 					target.Exec(t, "delete from "+c.table+" where n = -1")
 					const sums = "select count(*), sum(n), sum(v::numeric), min(ts), max(ts) from "
-					if want, got := source.Rows(t, sums+c.table), target.Rows(t, sums+c.table); !reflect.DeepEqual(got, want) {
+					if want, got := source.Rows(t, sums+c.table),
+						target.Rows(t, sums+c.table); !reflect.DeepEqual(got, want) {
 						t.Errorf("%s: rows are %v, on the source %v", c.table, got, want)
 					}
 					if strings.Contains(c.target, hourly) {
 						target.Exec(t, "call refresh_continuous_aggregate('"+c.table+"_hourly', null, null)")
-						want, got := source.Rows(t, "select time_bucket('1 hour', ts) as h, dev, count(*) as n from "+c.table+" group by 1, 2 order by 1, 2"), target.Rows(t, "select * from "+c.table+"_hourly order by 1, 2")
+						want, got := source.Rows(t,
+							"select time_bucket('1 hour', ts) as h, dev, count(*) as n from "+c.table+
+								" group by 1, 2 order by 1, 2"),
+							target.Rows(t, "select * from "+c.table+"_hourly order by 1, 2")
 						if !reflect.DeepEqual(got, want) {
 							t.Errorf("%s: the aggregate is not up to date", c.table)
 						}
@@ -286,7 +314,8 @@ func (l latencies) String() string {
 		return "nothing"
 	}
 	slices.Sort(l.all)
-	return "median " + l.all[len(l.all)/2].Round(10*time.Microsecond).String() + ", longest " + l.all[len(l.all)-1].Round(100*time.Microsecond).String()
+	return "median " + l.all[len(l.all)/2].Round(10*time.Microsecond).String() + ", longest " +
+		l.all[len(l.all)-1].Round(100*time.Microsecond).String()
 }
 
 //go:embed testdata/lock_order.sql
@@ -297,7 +326,8 @@ var lockOrderSQL string
 func (a *inserts) order(ctx context.Context) {
 	conn, wrong := a.d.Conn(a.t), map[string]int{}
 	for ctx.Err() == nil {
-		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn), (10 * mostWait).Milliseconds(), int64(pg.LockQuiet))
+		rows, err := conn.Query(context.Background(), lockOrderSQL, pgx.QueryExecModeExec, int64(pg.LockTurn),
+			(10 * mostWait).Milliseconds(), int64(pg.LockQuiet))
 		if err != nil {
 			a.t.Error(err)
 			return
@@ -345,9 +375,12 @@ func (a *inserts) measure(f func()) (l latencies) {
 		for ctx.Err() == nil {
 			var seconds float64
 			var by string
-			err := watch.QueryRow(context.Background(), `select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8,
-				coalesce(string_agg(b.query || ' (' || b.state || coalesce(', ' || b.wait_event, '') || ') for ' || l.mode || ' on ' || coalesce(l.relation::regclass::text, l.locktype), '; '), '')
-				from pg_locks l join pg_stat_activity b on b.pid = any(pg_blocking_pids($1)) and b.application_name like 'bf-%'
+			err := watch.QueryRow(context.Background(),
+				`select coalesce(max(extract(epoch from clock_timestamp() - l.waitstart)), 0)::float8,
+				coalesce(string_agg(b.query || ' (' || b.state || coalesce(', ' || b.wait_event,
+				'') || ') for ' || l.mode || ' on ' || coalesce(l.relation::regclass::text, l.locktype), '; '), '')
+				from pg_locks l join pg_stat_activity b on b.pid = any(pg_blocking_pids($1))
+				and b.application_name like 'bf-%'
 				where l.pid = $1 and not l.granted`, pid).Scan(&seconds, &by)
 			if err != nil {
 				a.t.Error(err)

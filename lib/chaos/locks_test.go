@@ -27,12 +27,15 @@ func TestLocks(t *testing.T) {
 			}
 			d.Exec(t, `create table device (id int primary key, name text);
 				insert into device values (1, 'one');
-				create table m (time timestamptz not null, dev int not null references device, v text, unique (time, dev));
+				create table m (time timestamptz not null, dev int not null references device, v text,
+				unique (time, dev));
 				select create_hypertable('m', 'time', chunk_time_interval => interval '`+interval+`')`)
 		}
-		source.Exec(t, "insert into m select t, 1, repeat('x', 3000) from generate_series('2023-12-28'::timestamptz, '2024-01-30', '1 hour') t")
+		source.Exec(t, "insert into m select t, 1, repeat('x', 3000) "+
+			"from generate_series('2023-12-28'::timestamptz, '2024-01-30', '1 hour') t")
 		// On the target some chunks are there, of another extent.
-		target.Exec(t, "insert into m select t, 1, 'stale' from generate_series('2024-01-03'::timestamptz, '2024-01-05', '1 day') t")
+		target.Exec(t, "insert into m select t, 1, 'stale' "+
+			"from generate_series('2024-01-03'::timestamptz, '2024-01-05', '1 day') t")
 		env := append(os.Environ(), "BF_SOURCE="+source.ConnString, "BF_TARGET="+target.ConnString)
 		tool := func(script string) *exec.Cmd {
 			c := exec.CommandContext(t.Context(), "sh", "-c", script)
@@ -73,15 +76,21 @@ func TestLocks(t *testing.T) {
 			}
 			within(t, 10*time.Second, "the load is in its COPY", func() bool {
 				var n int
-				target.Query1(t, &n, "select count(*) from pg_stat_activity where application_name = 'bf-load' and datname = current_database() and query ilike 'copy%' and query not ilike '%first_row%' and state = 'active'")
+				target.Query1(t, &n, "select count(*) from pg_stat_activity where application_name = 'bf-load' "+
+					"and datname = current_database() and query ilike 'copy%' and query not ilike '%first_row%' "+
+					"and state = 'active'")
 				return n == 1
 			})
 			for name, sql := range map[string]string{
-				"a chunk that exists":   "insert into m values ('2024-02-01'::timestamptz + $1 * interval '1 minute', 1, 'app')",
-				"a new chunk":           "insert into m values ('2025-01-01'::timestamptz + $1 * interval '1 day', 1, 'app')",
-				"a referenced table":    "insert into device values (100 + $1, 'app')",
-				"a referenced row":      "update device set name = 'app ' || $1::int where id = 1",
-				"the chunk that loads":  "insert into m select least(range_end, '2024-01-28 12:00') - interval '1 microsecond' * (1 + $1), 1, 'app' from timescaledb_information.chunks where hypertable_name = 'm' order by range_start desc limit 1",
+				"a chunk that exists": "insert into m " +
+					"values ('2024-02-01'::timestamptz + $1 * interval '1 minute', 1, 'app')",
+				"a new chunk": "insert into m " +
+					"values ('2025-01-01'::timestamptz + $1 * interval '1 day', 1, 'app')",
+				"a referenced table": "insert into device values (100 + $1, 'app')",
+				"a referenced row":   "update device set name = 'app ' || $1::int where id = 1",
+				"the chunk that loads": "insert into m " +
+					"select least(range_end, '2024-01-28 12:00') - interval '1 microsecond' * (1 + $1), 1, 'app' " +
+					"from timescaledb_information.chunks where hypertable_name = 'm' order by range_start desc limit 1",
 				"an old chunk, by read": "select count(*) + $1 from m",
 			} {
 				start := time.Now()
@@ -112,7 +121,8 @@ func TestLocks(t *testing.T) {
 		if err := tool("bf-chunks | bf-dump | bf-load -q > /dev/null").Run(); err != nil {
 			t.Error(err)
 		}
-		const rows = "select count(*), sum(hashtextextended(m::text, 0)) from m where time < '2024-01-28' and v <> 'app'"
+		const rows = "select count(*), sum(hashtextextended(m::text, 0)) from m where time < '2024-01-28' " +
+			"and v <> 'app'"
 		if a, b := source.Rows(t, rows), target.Rows(t, rows); !slices.Equal(a[0], b[0]) {
 			t.Errorf("source %v, target %v", a, b)
 		}

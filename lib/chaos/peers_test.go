@@ -22,10 +22,13 @@ func TestDeadPeers(t *testing.T) {
 	toTarget, targetConn := newProxy(t, target)
 	env := []string{"BF_SOURCE=" + sourceConn, "BF_TARGET=" + targetConn}
 	for _, d := range []*testdb.DB{source, target} {
-		d.Exec(t, "create table m (time timestamptz not null, v text); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+		d.Exec(t, "create table m (time timestamptz not null, v text); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
 	}
-	source.Exec(t, "insert into m select d, repeat('x', 1000) from generate_series('2024-01-01'::timestamptz, '2024-01-05', '3 minutes') d")
-	target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002); return new; end $$;
+	source.Exec(t, "insert into m select d, repeat('x', 1000) "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-05', '3 minutes') d")
+	target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.002);
+        return new; end $$;
 		create trigger wait before insert on m for each row execute function wait()`)
 	run := func(script string) (string, int) {
 		t.Helper()
@@ -42,7 +45,8 @@ func TestDeadPeers(t *testing.T) {
 		return n
 	}
 	copying := func() (yes bool) {
-		target.Query1(t, &yes, "select exists (select from pg_stat_activity where datname = current_database() and application_name = 'bf-load' and query ilike 'copy%' and state = 'active')")
+		target.Query1(t, &yes, "select exists (select from pg_stat_activity where datname = current_database() "+
+			"and application_name = 'bf-load' and query ilike 'copy%' and state = 'active')")
 		return yes
 	}
 
@@ -61,7 +65,11 @@ func TestDeadPeers(t *testing.T) {
 			t.Errorf("%s: connection cut: status %d, want 1\n%s", name, s.status(), s.errors())
 		}
 		// In plain words, with what it means and what to do.
-		if errs := s.errors(); s.status() == 1 && (strings.Contains(errs, "EOF") || !strings.Contains(errs, name+": ") || !strings.Contains(errs, "was lost: ") || !strings.Contains(errs, "hint: whatever was not committed is rolled back and stays pending: run the same again")) {
+		if errs := s.errors(); s.status() == 1 &&
+			(strings.Contains(errs, "EOF") || !strings.Contains(errs, name+": ") ||
+				!strings.Contains(errs, "was lost: ") ||
+				!strings.Contains(errs, "hint: whatever was not committed is rolled back and stays pending: "+
+					"run the same again")) {
 			t.Errorf("%s: connection cut: %s", name, errs)
 		}
 		// It is not there at first: trying again, and saying so.
@@ -87,7 +95,9 @@ func TestDeadPeers(t *testing.T) {
 		defer l.Close()
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		began = time.Now()
-		_, status := run(fmt.Sprintf("bf-chunks | head -n 1 | BF_%s='postgres://x@127.0.0.1:%s/x?sslmode=disable&connect_timeout=2' sh -c 'bf-dump | bf-load'", strings.ToUpper(name), port))
+		_, status := run(fmt.Sprintf("bf-chunks | head -n 1 | "+
+			"BF_%s='postgres://x@127.0.0.1:%s/x?sslmode=disable&connect_timeout=2' sh -c 'bf-dump | bf-load'",
+			strings.ToUpper(name), port))
 		if took := time.Since(began); status != 1 || took > 40*time.Second {
 			t.Errorf("%s: never answers: status %d after %v", name, status, took)
 		}
@@ -100,7 +110,8 @@ func TestDeadPeers(t *testing.T) {
 	toTarget.stallFor(2 * time.Second)
 	toSource.stallFor(time.Second)
 	var pid int
-	target.Query1(t, &pid, "select pid from pg_stat_activity where application_name = 'bf-load' and query ilike 'copy%' limit 1")
+	target.Query1(t, &pid, "select pid from pg_stat_activity where application_name = 'bf-load' "+
+		"and query ilike 'copy%' limit 1")
 	if pid > 0 {
 		syscall.Kill(pid, syscall.SIGSTOP)
 		time.Sleep(2 * time.Second)

@@ -24,7 +24,9 @@ func tool(t testing.TB, stdin string, args ...string) (out string, status int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "BF_") })
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "BF_")
+	})
 	b, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -69,7 +71,8 @@ func TestTLS(t *testing.T) {
 	}{
 		{"verify-full", d.ConnString, true},
 		{"another authority", strings.Replace(d.ConnString, s.RootCert(), other.RootCert(), 1), false},
-		{"another authority, verify-ca", strings.NewReplacer(s.RootCert(), other.RootCert(), "verify-full", "verify-ca").Replace(d.ConnString), false},
+		{"another authority, verify-ca", strings.NewReplacer(s.RootCert(), other.RootCert(), "verify-full",
+			"verify-ca").Replace(d.ConnString), false},
 		{"another name", elsewhere + "verify-full", false},
 		{"another name, verify-ca", elsewhere + "verify-ca", true},
 	} {
@@ -82,7 +85,8 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: status %d, %s", c.name, status, out)
 		}
 	}
-	if out, _ := tool(t, "", "bf-chunks", "--target", d.ConnString+"&application_name=x"); !strings.Contains(out, "nothing is staged") {
+	if out, _ := tool(t, "", "bf-chunks", "--target", d.ConnString+"&application_name=x"); !strings.Contains(out,
+		"nothing is staged") {
 		t.Error(out)
 	}
 }
@@ -92,9 +96,11 @@ func TestTLS(t *testing.T) {
 func TestPasswords(t *testing.T) {
 	testdb.Path(t)
 	in := testdb.Installs(t)[0]
-	s := testdb.NewServer(t, in, "password", testdb.WithTCP(), testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
+	s := testdb.NewServer(t, in, "password", testdb.WithTCP(),
+		testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
 	d := s.DB(t)
-	d.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); create role u login superuser password 'other'")
+	d.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); "+
+		"create role u login superuser password 'other'")
 	const password = "hu!nt@er2"
 	host := fmt.Sprintf("127.0.0.1:%d/%s", s.Port, d.Name)
 	for _, conn := range []string{
@@ -109,10 +115,12 @@ func TestPasswords(t *testing.T) {
 		fmt.Sprintf("host=127.0.0.1 port=%d dbname=%s user=u password = 'hu!nt@er2' nonsense", s.Port, d.Name),
 		"host=127.0.0.1 port=nonsense password=hu!nt@er2",
 	} {
-		record := `{"v":1,"task":1,"hypertable":{"schema":"public","name":"m"},"chunk":{"schema":"a","name":"b"},"slices":[{"column":"time","from":"0","until":"1"}],"range":{"column":"time","from":"0","until":"1"}}`
+		record := `{"v":1,"task":1,"hypertable":{"schema":"public","name":"m"},"chunk":{"schema":"a","name":"b"},` +
+			`"slices":[{"column":"time","from":"0","until":"1"}],"range":{"column":"time","from":"0","until":"1"}}`
 		for _, args := range [][]string{
 			{"bf-stage", "--source", conn, "--until", "2024-01-01"},
-			{"bf-chunks", "--target", conn}, {"bf-dump", "--source", conn, record}, {"bf-chunks", "--target", conn, "--nonsense"}, {"bf-chunks", conn},
+			{"bf-chunks", "--target", conn}, {"bf-dump", "--source", conn, record},
+			{"bf-chunks", "--target", conn, "--nonsense"}, {"bf-chunks", conn},
 		} {
 			out, status := tool(t, "", args...)
 			if status != 1 && status != 2 {
@@ -130,7 +138,8 @@ func TestPasswords(t *testing.T) {
 	d.Exec(t, "alter role u password 'hu!nt@er2'")
 	conn := "postgres://u:hu!nt%40er2@" + host
 	plan, status := tool(t, "", "bf-stage", "--source", conn, "--until", "2024-01-01")
-	if status != 0 || strings.Contains(plan, "nt@er2") || strings.Contains(plan, "nt%40er2") || strings.Contains(plan, "127.0.0.1") {
+	if status != 0 || strings.Contains(plan, "nt@er2") || strings.Contains(plan, "nt%40er2") ||
+		strings.Contains(plan, "127.0.0.1") {
 		t.Errorf("plan: status %d\n%s", status, plan)
 	}
 }
@@ -145,19 +154,24 @@ func TestPasswordsAtWork(t *testing.T) {
 	open := func(side string) (*testdb.DB, string) {
 		s := testdb.NewServer(t, in, side, testdb.WithTCP(), testdb.WithHBA("host all all 127.0.0.1/32 scram-sha-256"))
 		d := s.DB(t)
-		d.Exec(t, "create role u login superuser password '"+password+"'; create table m (time timestamptz not null, v int); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+		d.Exec(t, "create role u login superuser password '"+password+
+			"'; create table m (time timestamptz not null, v int); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
 		return d, fmt.Sprintf("postgres://u:hu!nt%%40er2@127.0.0.1:%d/%s", s.Port, d.Name)
 	}
 	source, toSource := open("source")
 	target, toTarget := open("target")
-	source.Exec(t, "insert into m select d, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-09', '1 hour') d")
-	target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.01); return new; end $$;
+	source.Exec(t, "insert into m select d, 1 "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-09', '1 hour') d")
+	target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.01);
+        return new; end $$;
 		create trigger wait before insert on m for each row execute function wait()`)
 	scripts, err := filepath.Abs("../../scripts")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget}, `"`+scripts+`/backfill" --parallelism 2 --until 2024-02-01`)
+	s := start(t, []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget},
+		`"`+scripts+`/backfill" --parallelism 2 --until 2024-02-01`)
 	seen := map[string]bool{}
 	look := func(where, text string) {
 		t.Helper()
@@ -187,7 +201,8 @@ func TestPasswordsAtWork(t *testing.T) {
 	if s.status() != 0 {
 		t.Errorf("status %d\n%s", s.status(), s.errors())
 	}
-	for _, what := range []string{"process bf-dump", "process bf-load", "process bf-chunks", "source bf-dump", "target bf-load", "target bf-chunks"} {
+	for _, what := range []string{"process bf-dump", "process bf-load", "process bf-chunks", "source bf-dump",
+		"target bf-load", "target bf-chunks"} {
 		if !seen[what] {
 			t.Errorf("%s was never looked at; seen: %v", what, slices.Sorted(maps.Keys(seen)))
 		}
@@ -206,13 +221,17 @@ func newVictim(t *testing.T, p testdb.Pair) *victim {
 	testdb.Path(t)
 	v := &victim{source: testdb.New(t, p.Source, "source"), target: testdb.New(t, p.Target, "target")}
 	for _, d := range []*testdb.DB{v.source, v.target} {
-		d.Exec(t, `create table m (time timestamptz not null, v int); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day');
-			create table other (time timestamptz not null, v int); select create_hypertable('other', 'time', chunk_time_interval => interval '1 day');
+		d.Exec(t, `create table m (time timestamptz not null, v int);
+            select create_hypertable('m', 'time', chunk_time_interval => interval '1 day');
+			create table other (time timestamptz not null, v int);
+			select create_hypertable('other', 'time', chunk_time_interval => interval '1 day');
 			create table secret (id int, text text); insert into secret values (1, 'secret');
 			insert into other select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 day') t`)
 	}
-	v.source.Exec(t, "insert into m select t, 1 from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
-	if out, status := tool(t, "", "bf-stage", "--source", v.source.ConnString, "--target", v.target.ConnString, "--until", "2024-02-01", "--filter", "public.m$"); status != 0 {
+	v.source.Exec(t, "insert into m select t, 1 "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-04', '1 hour') t")
+	if out, status := tool(t, "", "bf-stage", "--source", v.source.ConnString, "--target", v.target.ConnString,
+		"--until", "2024-02-01", "--filter", "public.m$"); status != 0 {
 		t.Fatal(out)
 	}
 	out, _ := tool(t, "", "bf-chunks", "--target", v.target.ConnString)
@@ -228,9 +247,13 @@ func newVictim(t *testing.T, p testdb.Pair) *victim {
 
 // state is all there is on the target.
 func (v *victim) state(t testing.TB) string {
-	return fmt.Sprint(v.target.Rows(t, "select relname, relkind from pg_class where relnamespace in ('public'::regnamespace, '_timescaledb_internal'::regnamespace, '__backfill'::regnamespace) order by 1"),
-		v.target.Rows(t, "select * from m order by 1"), v.target.Rows(t, "select * from other order by 1"), v.target.Rows(t, "select * from secret"),
-		v.target.Rows(t, "select * from __backfill.task order by 1"), v.target.Rows(t, "select rolname from pg_roles order by 1"))
+	return fmt.Sprint(v.target.Rows(t, "select relname, relkind from pg_class "+
+		"where relnamespace in ('public'::regnamespace, '_timescaledb_internal'::regnamespace, "+
+		"'__backfill'::regnamespace) order by 1"),
+		v.target.Rows(t, "select * from m order by 1"), v.target.Rows(t, "select * from other order by 1"),
+		v.target.Rows(t, "select * from secret"),
+		v.target.Rows(t, "select * from __backfill.task order by 1"),
+		v.target.Rows(t, "select rolname from pg_roles order by 1"))
 }
 
 // TestHostileRecords: records and streams with SQL in every field, or that name
@@ -250,8 +273,10 @@ func TestHostileRecords(t *testing.T) {
 	}
 	witness := filepath.Join(dir, "w")
 	evil := []string{
-		`x"; drop table secret; --`, `x'; drop table secret; --`, `m"); drop table secret; --`, "secret", "other", "pg_authid", "../../../../etc/passwd",
-		"$(touch " + witness + ")", "`touch " + witness + "`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 500), `") to program 'touch ` + witness + `' --`,
+		`x"; drop table secret; --`, `x'; drop table secret; --`, `m"); drop table secret; --`, "secret", "other",
+		"pg_authid", "../../../../etc/passwd",
+		"$(touch " + witness + ")", "`touch " + witness + "`", "\\x", "x\ny", "%s%n", strings.Repeat("x", 500),
+		`") to program 'touch ` + witness + `' --`,
 	}
 	fields := map[string]func(r *task.Task, s string){
 		"chunk.schema":      func(r *task.Task, s string) { r.Chunk.Schema = s },
@@ -283,7 +308,8 @@ func TestHostileRecords(t *testing.T) {
 	streamOf := func(r *task.Task, columns []stream.Column) string {
 		var b bytes.Buffer
 		w := stream.NewWriter(&b, stream.Compression{})
-		h := &stream.Header{Task: *r, State: stream.StateChunk, Parts: []stream.Part{{Relation: stream.Rows, Format: stream.Text, Columns: columns}}}
+		h := &stream.Header{Task: *r, State: stream.StateChunk,
+			Parts: []stream.Part{{Relation: stream.Rows, Format: stream.Text, Columns: columns}}}
 		if err := w.Begin(h); err != nil {
 			return "" // the writer refuses it already
 		}
@@ -312,7 +338,8 @@ func TestHostileRecords(t *testing.T) {
 			r := copyOf()
 			set(r, s)
 			b, _ := json.Marshal(r)
-			out, status := tool(t, string(b)+"\n", "sh", "-c", `bf-dump --source "$1" | bf-load --target "$2"`, "", v.source.ConnString, v.target.ConnString)
+			out, status := tool(t, string(b)+"\n", "sh", "-c", `bf-dump --source "$1" | bf-load --target "$2"`, "",
+				v.source.ConnString, v.target.ConnString)
 			if field == "origin" || field == "snapshot" {
 				// They say how to read the source: nothing of the target.
 				if status == 0 {
@@ -344,7 +371,9 @@ func TestHostileRecords(t *testing.T) {
 			}
 			tried++
 		}
-		for _, args := range [][]string{{"bf-chunks", "--target", v.target.ConnString, "--filter", s}, {"bf-stage", "--source", v.source.ConnString, "--until", s}, {"bf-stage", "--source", v.source.ConnString, "--until", "2024-01-01", "--filter", s}} {
+		for _, args := range [][]string{{"bf-chunks", "--target", v.target.ConnString, "--filter", s},
+			{"bf-stage", "--source", v.source.ConnString, "--until", s},
+			{"bf-stage", "--source", v.source.ConnString, "--until", "2024-01-01", "--filter", s}} {
 			tool(t, "", args...)
 			if after := v.state(t); after != before {
 				t.Fatalf("%q changed the target", args)
@@ -357,7 +386,8 @@ func TestHostileRecords(t *testing.T) {
 	}
 	t.Logf("%d hostile inputs", tried)
 	// What was staged still loads.
-	out, status := tool(t, "", "sh", "-c", `bf-chunks --target "$2" | bf-dump --source "$1" | bf-load --target "$2"`, "", v.source.ConnString, v.target.ConnString)
+	out, status := tool(t, "", "sh", "-c", `bf-chunks --target "$2" | bf-dump --source "$1" | bf-load --target "$2"`,
+		"", v.source.ConnString, v.target.ConnString)
 	if status != 0 || v.rows(t) != 73 {
 		t.Errorf("status %d, %d rows\n%s", status, v.rows(t), out)
 	}
@@ -373,8 +403,10 @@ func TestForeignSchema(t *testing.T) {
 	for _, in := range few(testdb.Installs(t)) {
 		v := newVictim(t, testdb.Pair{Source: in, Target: in})
 		v.target.Exec(t, `create table public.caught (who text, by text);
-			create function public.trap() returns int language plpgsql as $$ begin insert into public.caught values (current_user, 'function'); return 1; end $$;
-			create function public.trigger_trap() returns trigger language plpgsql as $$ begin insert into public.caught values (current_user, 'trigger'); return new; end $$;
+			create function public.trap() returns int language plpgsql as $$ begin insert into public.caught
+			values (current_user, 'function'); return 1; end $$;
+			create function public.trigger_trap() returns trigger language plpgsql as $$ begin insert into public.caught
+			values (current_user, 'trigger'); return new; end $$;
 			grant all on public.caught to public`)
 		var role string
 		v.target.Query1(t, &role, "select 'mallory_' || current_database()")
@@ -383,7 +415,9 @@ func TestForeignSchema(t *testing.T) {
 		run := func(what string) {
 			t.Helper()
 			record, _ := json.Marshal(v.records[0])
-			for _, c := range []string{`bf-chunks --target "$2"`, `bf-chunks --claim --target "$2"`, `bf-stage --source "$1" --target "$2" --until 2024-02-01`, `bf-dump --source "$1" "$3" | bf-load --target "$2"`, `bf-clean --force --target "$2"`} {
+			for _, c := range []string{`bf-chunks --target "$2"`, `bf-chunks --claim --target "$2"`,
+				`bf-stage --source "$1" --target "$2" --until 2024-02-01`,
+				`bf-dump --source "$1" "$3" | bf-load --target "$2"`, `bf-clean --force --target "$2"`} {
 				out, status := tool(t, "", "sh", "-c", c, "", v.source.ConnString, v.target.ConnString, string(record))
 				if status != 1 || !strings.Contains(out, "not trusted") {
 					t.Errorf("%s: %s: status %d\n%s", what, c, status, out)
@@ -395,38 +429,52 @@ func TestForeignSchema(t *testing.T) {
 		}
 		save := "alter schema __backfill rename to saved; "
 		back := "drop schema __backfill cascade; alter schema saved rename to __backfill"
-		theirs := "set role " + role + "; create schema __backfill; create table __backfill.version as select 1 as version; " +
-			"create table __backfill.task (priority bigint generated by default as identity primary key, worked tstzrange, failed timestamptz default (public.trap() + null)::text::timestamptz, " +
+		theirs := "set role " + role + "; create schema __backfill; create table __backfill.version as " +
+			"select 1 as version; " +
+			"create table __backfill.task (priority bigint generated by default as identity primary key, " +
+			"worked tstzrange, failed timestamptz default (public.trap() + null)::text::timestamptz, " +
 			"chunk_schema name check (public.trap() = 1), x int generated always as (1) stored); reset role"
 		v.target.Exec(t, save+theirs)
 		run("somebody else's schema")
 		v.target.Exec(t, back)
-		v.target.Exec(t, save+"set role "+role+"; create schema __backfill; create view __backfill.version as select public.trap() as version; create view __backfill.task as select public.trap() as priority; reset role")
+		v.target.Exec(t, save+"set role "+role+
+			"; create schema __backfill; create view __backfill.version as select public.trap() as version; "+
+			"create view __backfill.task as select public.trap() as priority; reset role")
 		run("views")
 		v.target.Exec(t, back)
 		for what, sql := range map[string]string{
 			"table of somebody else": "alter table __backfill.task owner to " + role,
-			"trigger":                "grant trigger on __backfill.task to " + role + "; grant usage on schema __backfill to " + role + "; set role " + role + "; create trigger trap before update on __backfill.task for each row execute function public.trigger_trap(); reset role",
-			"rule":                   "create rule trap as on update to __backfill.task do also select public.trap()",
-			"policy":                 "alter table __backfill.task enable row level security",
-			"child":                  "create table public.child () inherits (__backfill.task)",
+			"trigger": "grant trigger on __backfill.task to " + role +
+				"; grant usage on schema __backfill to " + role + "; set role " + role +
+				"; create trigger trap before update on __backfill.task " +
+				"for each row execute function public.trigger_trap(); reset role",
+			"rule":   "create rule trap as on update to __backfill.task do also select public.trap()",
+			"policy": "alter table __backfill.task enable row level security",
+			"child":  "create table public.child () inherits (__backfill.task)",
 		} {
 			v.target.Exec(t, "create schema keep; create table keep.task as table __backfill.task; "+sql)
 			run(what)
 			v.target.Exec(t, `drop schema __backfill cascade; drop table if exists public.child`)
-			if out, status := tool(t, "", "bf-stage", "--source", v.source.ConnString, "--target", v.target.ConnString, "--until", "2024-02-01", "--filter", "public.m$"); status != 0 {
+			if out, status := tool(t, "", "bf-stage", "--source", v.source.ConnString, "--target", v.target.ConnString,
+				"--until", "2024-02-01", "--filter", "public.m$"); status != 0 {
 				t.Fatal(out)
 			}
 			v.target.Exec(t, "drop schema keep cascade")
 		}
 		// Functions in front of the system's own are not met either.
-		v.target.Exec(t, `create schema evil; alter database `+v.target.Name+` set search_path = evil, public, pg_catalog;
+		v.target.Exec(t, `create schema evil; alter database `+v.target.Name+
+			` set search_path = evil, public, pg_catalog;
 			create function evil.count(bigint) returns bigint language sql as 'select public.trap()::bigint';
 			create function evil.to_regclass(text) returns regclass language sql as 'select public.trap()::regclass';
-			create function evil.pg_try_advisory_lock(int, int) returns boolean language sql as 'select public.trap() = 1';
-			create function evil.to_regnamespace(text) returns regnamespace language sql as 'select public.trap()::regnamespace';
-			create function evil.clock_timestamp() returns timestamptz language sql as 'select public.trap()::text::timestamptz'`)
-		out, status := tool(t, "", "sh", "-c", `bf-chunks --claim --target "$2" | bf-dump --source "$1" | bf-load --target "$2"`, "", v.source.ConnString, v.target.ConnString)
+			create function evil.pg_try_advisory_lock(int,
+			int) returns boolean language sql as 'select public.trap() = 1';
+			create function evil.to_regnamespace(text) returns regnamespace language sql as
+			'select public.trap()::regnamespace';
+			create function evil.clock_timestamp() returns timestamptz language sql as
+			'select public.trap()::text::timestamptz'`)
+		out, status := tool(t, "", "sh", "-c",
+			`bf-chunks --claim --target "$2" | bf-dump --source "$1" | bf-load --target "$2"`, "", v.source.ConnString,
+			v.target.ConnString)
 		if status != 0 || v.rows(t) != 73 {
 			t.Errorf("search_path: status %d\n%s", status, out)
 		}

@@ -28,7 +28,8 @@ type session struct {
 func start(t testing.TB, env []string, script string) *session {
 	t.Helper()
 	dir := t.TempDir()
-	s := &session{cmd: exec.Command("sh", "-c", script), stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr"), done: make(chan struct{})}
+	s := &session{cmd: exec.Command("sh", "-c", script), stdout: filepath.Join(dir, "stdout"),
+		stderr: filepath.Join(dir, "stderr"), done: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), env...)
 	s.cmd.Dir = dir
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -32,10 +32,13 @@ func newSlow(t *testing.T) *slow {
 	}
 	s.env = []string{"BF_SOURCE=" + s.source.ConnString, "BF_TARGET=" + s.target.ConnString, "SCRIPTS=" + scripts}
 	for _, d := range []*testdb.DB{s.source, s.target} {
-		d.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+		d.Exec(t, "create table m (time timestamptz not null, v int); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
 	}
-	s.source.Exec(t, "insert into m select d + n * interval '1 hour', n from generate_series('2024-01-01'::timestamptz, '2024-01-09', '1 day') d, generate_series(1, 20) n")
-	s.target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.03); return new; end $$;
+	s.source.Exec(t, "insert into m select d + n * interval '1 hour', n "+
+		"from generate_series('2024-01-01'::timestamptz, '2024-01-09', '1 day') d, generate_series(1, 20) n")
+	s.target.Exec(t, `create function wait() returns trigger language plpgsql as $$ begin perform pg_sleep(0.03);
+        return new; end $$;
 		create trigger wait before insert on m for each row execute function wait()`)
 	s.run("bf-stage --until 2024-02-01")
 	return s
@@ -69,7 +72,8 @@ func (s *slow) done() (n int) {
 
 // copying is the number of loads in their COPY.
 func (s *slow) copying() (n int) {
-	s.target.Query1(s.t, &n, "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'bf-load' and query ilike 'copy%' and state = 'active'")
+	s.target.Query1(s.t, &n, "select count(*) from pg_stat_activity where datname = current_database() "+
+		"and application_name = 'bf-load' and query ilike 'copy%' and state = 'active'")
 	return n
 }
 
@@ -100,19 +104,49 @@ func TestSignals(t *testing.T) {
 		left          bool   // the prompt may be back before they are
 		status        string // "" for any
 	}{
-		{"one ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) { tt.typed(ctrlC) }, true, false, "130"},
-		{"two ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) { tt.typed(ctrlC); time.Sleep(200 * time.Millisecond); tt.typed(ctrlC) }, false, false, "130"},
-		{"TERM for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) { tt.signal("bf-load", syscall.SIGTERM) }, true, false, "130"},
-		{"HUP for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) { tt.signal("bf-load", syscall.SIGHUP) }, true, false, "130"},
+		{"one ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
+			tt.typed(ctrlC)
+		}, true, false, "130"},
+		{"two ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
+			tt.typed(ctrlC)
+			time.Sleep(200 * time.Millisecond)
+			tt.typed(ctrlC)
+		}, false, false, "130"},
+		{"TERM for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
+			tt.signal("bf-load", syscall.SIGTERM)
+		}, true, false, "130"},
+		{"HUP for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
+			tt.signal("bf-load", syscall.SIGHUP)
+		}, true, false, "130"},
 		{"closed terminal", "bf-chunks | bf-dump | bf-load", 1, nil, true, true, ""},
-		{"^C, xargs -P2", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2, func(tt *terminal) { tt.typed(ctrlC) }, true, true, "130"},
-		{"TERM for xargs", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2, func(tt *terminal) { tt.signal("xargs", syscall.SIGTERM) }, true, true, "143"},
-		{"^C, parallel", "bf-chunks | parallel --will-cite --pipe -N1 -j2 'bf-dump | bf-load'", 2, func(tt *terminal) { tt.typed(ctrlC) }, false, true, ""},
-		{"^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) { tt.typed(ctrlC) }, true, false, "130"},
-		{"two ^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) { tt.typed(ctrlC); time.Sleep(300 * time.Millisecond); tt.typed(ctrlC) }, false, false, "130"},
-		{"TERM for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) { tt.script(syscall.SIGTERM) }, true, false, "130"},
-		{"HUP for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) { tt.script(syscall.SIGHUP) }, true, false, "130"},
-		{"kill -9 scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) { tt.script(syscall.SIGKILL) }, true, true, "137"},
+		{"^C, xargs -P2", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2,
+			func(tt *terminal) {
+				tt.typed(ctrlC)
+			}, true, true, "130"},
+		{"TERM for xargs", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2,
+			func(tt *terminal) {
+				tt.signal("xargs", syscall.SIGTERM)
+			}, true, true, "143"},
+		{"^C, parallel", "bf-chunks | parallel --will-cite --pipe -N1 -j2 'bf-dump | bf-load'", 2, func(tt *terminal) {
+			tt.typed(ctrlC)
+		}, false, true, ""},
+		{"^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			tt.typed(ctrlC)
+		}, true, false, "130"},
+		{"two ^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			tt.typed(ctrlC)
+			time.Sleep(300 * time.Millisecond)
+			tt.typed(ctrlC)
+		}, false, false, "130"},
+		{"TERM for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			tt.script(syscall.SIGTERM)
+		}, true, false, "130"},
+		{"HUP for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			tt.script(syscall.SIGHUP)
+		}, true, false, "130"},
+		{"kill -9 scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			tt.script(syscall.SIGKILL)
+		}, true, true, "137"},
 		{"closed terminal, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, nil, true, true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -199,7 +233,8 @@ func (tt *terminal) signal(name string, sig os.Signal) {
 // script signals the script that the shell runs, not its helpers.
 func (tt *terminal) script(sig syscall.Signal) {
 	tt.t.Helper()
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(tt.shell.Process.Pid), "task", strconv.Itoa(tt.shell.Process.Pid), "children"))
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(tt.shell.Process.Pid), "task",
+		strconv.Itoa(tt.shell.Process.Pid), "children"))
 	if err != nil || len(strings.Fields(string(b))) != 1 {
 		tt.t.Fatalf("children of the shell: %q, %v", b, err)
 	}

@@ -46,7 +46,8 @@ func newNetwork(t *testing.T) *network {
 		// 198.18.0.0/15 is for tests of networks.
 		router := fmt.Sprintf("198.18.%d.1", i)
 		n.address[host] = fmt.Sprintf("198.18.%d.2", i)
-		n.ip("-n", n.space("router"), "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", n.space(host))
+		n.ip("-n", n.space("router"), "link", "add", host, "type", "veth", "peer", "name", "eth0", "netns",
+			n.space(host))
 		n.ip("-n", n.space("router"), "address", "add", router+"/24", "dev", host)
 		n.ip("-n", n.space("router"), "link", "set", host, "up")
 		n.ip("-n", n.space(host), "address", "add", n.address[host]+"/24", "dev", "eth0")
@@ -96,7 +97,8 @@ func (n *network) inside(host string, f func()) {
 func (n *network) lose(host string, yes bool) {
 	n.t.Helper()
 	for _, direction := range []string{"from", "to"} {
-		n.ip("-n", n.space("router"), "rule", map[bool]string{true: "add", false: "del"}[yes], direction, n.address[host], "blackhole")
+		n.ip("-n", n.space("router"), "rule", map[bool]string{true: "add", false: "del"}[yes], direction,
+			n.address[host], "blackhole")
 	}
 }
 
@@ -105,7 +107,8 @@ func (n *network) lose(host string, yes bool) {
 func (n *network) server(in testdb.Install, host string) (d *testdb.DB, conn string) {
 	n.t.Helper()
 	n.inside(host, func() {
-		d = testdb.NewServer(n.t, in, host, config, testdb.WithConfig("listen_addresses = '"+n.address[host]+"'"), testdb.WithHBA("host all all 198.18.0.0/16 trust")).DB(n.t)
+		d = testdb.NewServer(n.t, in, host, config, testdb.WithConfig("listen_addresses = '"+n.address[host]+"'"),
+			testdb.WithHBA("host all all 198.18.0.0/16 trust")).DB(n.t)
 	})
 	return d, fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable", n.address[host], d.Name)
 }
@@ -134,14 +137,16 @@ func TestSilence(t *testing.T) {
 	toTarget += "&keepalives_idle=4&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
 	env := []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget}
 	for _, d := range []*testdb.DB{source, target} {
-		d.Exec(t, "create table m (time bigint not null, v text); select create_hypertable('m', 'time', chunk_time_interval => 100000)")
+		d.Exec(t, "create table m (time bigint not null, v text); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => 100000)")
 	}
 	// More than all the buffers on the way hold. The target stops in the
 	// middle for as long as there is a gate.
 	const rows = 60000
 	source.Exec(t, "insert into m select n, repeat('x', 1000) from generate_series(1, $1::int) n", rows)
 	target.Exec(t, `create table gate ();
-		create function wait() returns trigger language plpgsql as $$ begin while exists (select from public.gate) loop perform pg_sleep(0.01); end loop; return new; end $$;
+		create function wait() returns trigger language plpgsql as $$ begin while exists (select
+		from public.gate) loop perform pg_sleep(0.01); end loop; return new; end $$;
 		create trigger wait before insert on m for each row when (new.time = 1000) execute function wait()`)
 	s := n.start(env, "bf-stage --until 100000")
 	s.wait(t, deadline)
@@ -154,7 +159,8 @@ func TestSilence(t *testing.T) {
 		target.Exec(t, "insert into gate default values")
 		s := n.start(env, "bf-chunks --claim | { bf-dump; echo \"bf-dump: status $?\" >&2; } | bf-load")
 		within(t, deadline, "the COPY is in the middle", func() (yes bool) {
-			target.Query1(t, &yes, "select exists (select from pg_stat_activity where application_name = 'bf-load' and wait_event = 'PgSleep')")
+			target.Query1(t, &yes, "select exists (select from pg_stat_activity where application_name = 'bf-load' "+
+				"and wait_event = 'PgSleep')")
 			return yes
 		})
 		return s
@@ -169,7 +175,8 @@ func TestSilence(t *testing.T) {
 		// The servers see the tools' host die: nothing of it may be left.
 		if side == "target" {
 			within(t, most+deadline, "the target has ended the sessions", func() (yes bool) {
-				target.Query1(t, &yes, "select not exists (select from pg_stat_activity where application_name like 'bf-%')")
+				target.Query1(t, &yes, "select not exists (select from pg_stat_activity "+
+					"where application_name like 'bf-%')")
 				return yes
 			})
 			t.Logf("target: the server has given up after %v", time.Since(began).Round(time.Second))
@@ -177,7 +184,8 @@ func TestSilence(t *testing.T) {
 				t.Errorf("target: the server has given up after %v", took)
 			}
 			var free int
-			target.Query1(t, &free, "select count(*) from (select from __backfill.task where worked is null for no key update skip locked) t, (select pg_try_advisory_lock(25190, 1) as got) l where l.got")
+			target.Query1(t, &free, "select count(*) from (select from __backfill.task where worked is null "+
+				"for no key update skip locked) t, (select pg_try_advisory_lock(25190, 1) as got) l where l.got")
 			target.Exec(t, "select pg_advisory_unlock_all()")
 			if free != 1 {
 				t.Error("target: the task is not free")
@@ -186,11 +194,16 @@ func TestSilence(t *testing.T) {
 		s.wait(t, most+deadline)
 		took := time.Since(began)
 		t.Logf("%s: given up after %v\n%s", side, took.Round(time.Second), s.errors())
-		if took > 3*most || s.status() != 1 || !strings.Contains(s.errors(), "bf-dump: status 1") && side == "source" || !strings.Contains(s.errors(), side+": ") || !strings.Contains(s.errors(), "was lost: no answer for too long\nhint: whatever was not committed is rolled back and stays pending: run the same again\n") {
+		if took > 3*most || s.status() != 1 || !strings.Contains(s.errors(), "bf-dump: status 1") && side == "source" ||
+			!strings.Contains(s.errors(), side+": ") ||
+			!strings.Contains(s.errors(), "was lost: no answer for too long\nhint: "+
+				"whatever was not committed is rolled back and stays pending: run the same again\n") {
 			t.Errorf("%s: status %d after %v\n%s", side, s.status(), took, s.errors())
 		}
 		n.lose(side, false)
-		if got := target.Rows(t, "select (select count(*) from m), count(*) filter (where worked is null), count(*) filter (where copy_message ~ 'source.*was lost') from __backfill.task"); side == "source" && fmt.Sprint(got) != "[[0 1 1]]" || fmt.Sprint(got[0][:2]) != "[0 1]" {
+		if got := target.Rows(t, "select (select count(*) from m), count(*) filter (where worked is null), "+
+			"count(*) filter (where copy_message ~ 'source.*was lost') from __backfill.task"); side == "source" &&
+			fmt.Sprint(got) != "[[0 1 1]]" || fmt.Sprint(got[0][:2]) != "[0 1]" {
 			t.Errorf("%s: rows, pending, told why: %v", side, got)
 		}
 	}

@@ -35,7 +35,8 @@ func sshd(t testing.TB) string {
 	}
 	dir := t.TempDir()
 	for _, key := range []string{"host", "user"} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput(); err != nil {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+			filepath.Join(dir, key)).CombinedOutput(); err != nil {
 			t.Skipf("needs ssh-keygen: %v %s", err, out)
 		}
 	}
@@ -48,7 +49,9 @@ func sshd(t testing.TB) string {
 	if os.Getuid() == 0 {
 		os.MkdirAll("/run/sshd", 0o755) // sshd wants it of root
 	}
-	config := fmt.Sprintf("ListenAddress 127.0.0.1\nPort %d\nHostKey %s/host\nAuthorizedKeysFile %s/user.pub\nPidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPermitUserEnvironment no\n", port, dir, dir)
+	config := fmt.Sprintf("ListenAddress 127.0.0.1\nPort %d\nHostKey %s/host\nAuthorizedKeysFile "+
+		"%s/user.pub\nPidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin "+
+		"yes\nPermitUserEnvironment no\n", port, dir, dir)
 	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +66,8 @@ func sshd(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	ssh := fmt.Sprintf("ssh -T -i %s/user -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -p %d %s@127.0.0.1", dir, port, me.Username)
+	ssh := fmt.Sprintf("ssh -T -i %s/user -o BatchMode=yes -o StrictHostKeyChecking=no -o "+
+		"UserKnownHostsFile=/dev/null -o LogLevel=ERROR -p %d %s@127.0.0.1", dir, port, me.Username)
 	end := time.Now().Add(10 * time.Second)
 	for {
 		out, err := exec.Command("sh", "-c", ssh+" true </dev/null").CombinedOutput()
@@ -85,16 +89,21 @@ func TestSSH(t *testing.T) {
 	ssh := sshd(t)
 	in := testdb.Installs(t)[0]
 	for _, c := range []struct{ name, script string }{
-		{"the dump is far away", `bf-chunks | $SSH "env 'BF_SOURCE=$BF_SOURCE' '$BIN/bf-dump' --compress zstd" | bf-load`},
-		{"the load is far away", `bf-chunks | bf-dump --compress s2 | $SSH "env 'BF_TARGET=$BF_TARGET' '$BIN/bf-load'"`},
+		{"the dump is far away", `bf-chunks | $SSH "env 'BF_SOURCE=$BF_SOURCE' '$BIN/bf-dump' --compress zstd" ` +
+			`| bf-load`},
+		{"the load is far away", `bf-chunks | bf-dump --compress s2 | $SSH "env 'BF_TARGET=$BF_TARGET' ` +
+			`'$BIN/bf-load'"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			source, target := testdb.New(t, in, "source"), testdb.New(t, in, "target")
 			for _, d := range []*testdb.DB{source, target} {
-				d.Exec(t, "create table m (time timestamptz not null, v text); select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+				d.Exec(t, "create table m (time timestamptz not null, v text); "+
+					"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
 			}
-			source.Exec(t, "insert into m select t, md5(t::text) || md5(random()::text) from generate_series('2024-01-01'::timestamptz, '2024-01-10 12:00', '20 seconds') t")
-			env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString, "SSH=" + ssh, "BIN=" + testdb.Bin(t)}
+			source.Exec(t, "insert into m select t, md5(t::text) || md5(random()::text) "+
+				"from generate_series('2024-01-01'::timestamptz, '2024-01-10 12:00', '20 seconds') t")
+			env := []string{"BF_SOURCE=" + source.ConnString, "BF_TARGET=" + target.ConnString, "SSH=" + ssh,
+				"BIN=" + testdb.Bin(t)}
 			run := func(script string, status int) {
 				t.Helper()
 				s := start(t, env, script)
@@ -119,7 +128,8 @@ func TestSSH(t *testing.T) {
 			}
 			// The far side ends by itself; whole chunks are what there is.
 			within(t, 10*time.Second, "nothing is copied any more", func() (ended bool) {
-				target.Query1(t, &ended, "select not exists (select from pg_stat_activity where datname = current_database() and application_name = 'bf-load')")
+				target.Query1(t, &ended, "select not exists (select from pg_stat_activity "+
+					"where datname = current_database() and application_name = 'bf-load')")
 				return ended
 			})
 			if n := done(); n == 0 || n == 10 {
@@ -128,7 +138,9 @@ func TestSSH(t *testing.T) {
 			whole := func() {
 				t.Helper()
 				var wrong string
-				const digest = "select string_agg(d, ',' order by d) from (select to_char(time at time zone 'UTC', 'DD') || count(*) || sum(hashtextextended(v, 0)::numeric) as d from m group by to_char(time at time zone 'UTC', 'DD')) x"
+				const digest = "select string_agg(d, ',' order by d) " +
+					"from (select to_char(time at time zone 'UTC', 'DD') || count(*) || sum(hashtextextended(v, " +
+					"0)::numeric) as d from m group by to_char(time at time zone 'UTC', 'DD')) x"
 				var a, b *string
 				source.Query1(t, &a, digest)
 				target.Query1(t, &b, digest)

@@ -94,7 +94,9 @@ func (tt *terminal) prompts(n int) {
 			tt.t.Logf("screen:\n%s", tt.screen())
 		}
 	}()
-	within(tt.t, 20*time.Second, fmt.Sprintf("prompt %d is there", n), func() bool { return strings.Count(tt.screen(), prompt) >= n })
+	within(tt.t, 20*time.Second, fmt.Sprintf("prompt %d is there", n), func() bool {
+		return strings.Count(tt.screen(), prompt) >= n
+	})
 }
 
 // typed types something.

@@ -68,16 +68,20 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 			coarse = "3 days" // rows have to go through the root
 		}
 		var hash string
-		d.Query1(t, &hash, "select coalesce(to_regproc('_timescaledb_functions.get_partition_hash'), to_regproc('_timescaledb_internal.get_partition_hash'))::text")
+		d.Query1(t, &hash, "select coalesce(to_regproc('_timescaledb_functions.get_partition_hash'), "+
+			"to_regproc('_timescaledb_internal.get_partition_hash'))::text")
 		d.Exec(t, strings.NewReplacer("{coarse}", coarse, "{hash}", hash).Replace(schemaSQL))
 		if d == w.target {
 			d.Exec(t, "alter table tight add check (dev >= 0)")
 		}
 		if w.full {
 			for _, h := range []string{"packed", "tight", "watched"} {
-				d.Exec(t, "alter table "+h+" set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', timescaledb.compress_orderby = 'time')")
+				d.Exec(t, "alter table "+h+" set (timescaledb.compress, timescaledb.compress_segmentby = 'dev', "+
+					"timescaledb.compress_orderby = 'time')")
 				if h != "watched" { // aggregates are told of copies, and change how chunks are emptied
-					d.Exec(t, "create materialized view "+h+"_hourly with (timescaledb.continuous, timescaledb.materialized_only) as select time_bucket('1 hour', time) as hour, count(*) from "+h+" group by 1 with no data")
+					d.Exec(t, "create materialized view "+h+
+						"_hourly with (timescaledb.continuous, timescaledb.materialized_only) as "+
+						"select time_bucket('1 hour', time) as hour, count(*) from "+h+" group by 1 with no data")
 				}
 			}
 		}
@@ -106,21 +110,31 @@ func (w *world) reset() {
 		w.segmentBy("dev")
 	}
 	w.source.Exec(w.t, sourceSQL)
-	w.target.Exec(w.t, "insert into packed select d + n * interval '20 minutes', n % 7, 1, 'stale' from generate_series('2024-01-16'::timestamptz, '2024-01-19', '1 day') d, generate_series(0, 49) n")
-	w.target.Exec(w.t, "insert into tight select d + n * interval '20 minutes', n % 7, 1, 'stale' from generate_series('2024-01-18'::timestamptz, '2024-01-23', '1 day') d, generate_series(0, 49) n")
+	w.target.Exec(w.t, "insert into packed select d + n * interval '20 minutes', n % 7, 1, 'stale' "+
+		"from generate_series('2024-01-16'::timestamptz, '2024-01-19', '1 day') d, generate_series(0, 49) n")
+	w.target.Exec(w.t, "insert into tight select d + n * interval '20 minutes', n % 7, 1, 'stale' "+
+		"from generate_series('2024-01-18'::timestamptz, '2024-01-23', '1 day') d, generate_series(0, 49) n")
 	w.target.Exec(w.t, "insert into watched select * from tight where time >= '2024-01-20'; truncate seen")
 	if w.full {
 		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('packed') c")
-		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('tight', newer_than => '2024-01-21'::timestamptz) c")
-		w.source.Rows(w.t, "select compress_chunk(c) from show_chunks('watched', newer_than => '2024-01-20'::timestamptz) c")
-		w.target.Rows(w.t, "select compress_chunk(c) from show_chunks('packed', older_than => '2024-01-18'::timestamptz) c")
-		w.target.Rows(w.t, "select compress_chunk(c) from show_chunks('tight', older_than => '2024-01-23'::timestamptz) c")
-		w.target.Rows(w.t, "select compress_chunk(c) from show_chunks('watched', older_than => '2024-01-22'::timestamptz) c")
+		w.source.Rows(w.t, "select compress_chunk(c) "+
+			"from show_chunks('tight', newer_than => '2024-01-21'::timestamptz) c")
+		w.source.Rows(w.t, "select compress_chunk(c) "+
+			"from show_chunks('watched', newer_than => '2024-01-20'::timestamptz) c")
+		w.target.Rows(w.t, "select compress_chunk(c) "+
+			"from show_chunks('packed', older_than => '2024-01-18'::timestamptz) c")
+		w.target.Rows(w.t, "select compress_chunk(c) "+
+			"from show_chunks('tight', older_than => '2024-01-23'::timestamptz) c")
+		w.target.Rows(w.t, "select compress_chunk(c) "+
+			"from show_chunks('watched', older_than => '2024-01-22'::timestamptz) c")
 		w.segmentBy("") // by now: chunks have to have the settings that they were compressed with
 	}
-	w.target.Exec(w.t, `insert into plain select d + interval '1 hour', 99, 1, 'stale' from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
-		insert into coarse select d + interval '1 hour', 1, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;
-		insert into hashed select d + interval '1 hour', n, 0, 1 from generate_series('2024-01-20'::timestamptz, '2024-01-22', '1 day') d, generate_series(1, 3) n`)
+	w.target.Exec(w.t, `insert into plain select d + interval '1 hour', 99, 1, 'stale'
+        from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
+		insert into coarse select d + interval '1 hour', 1, 1
+		from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;
+		insert into hashed select d + interval '1 hour', n, 0, 1
+		from generate_series('2024-01-20'::timestamptz, '2024-01-22', '1 day') d, generate_series(1, 3) n`)
 	w.want, w.stale = w.cells(w.source), w.cells(w.target)
 	w.done, w.gone = map[string]string{}, map[string]bool{}
 }
@@ -166,7 +180,8 @@ func (w *world) check(after string) (pending int) {
 			return pending
 		}
 		if before != nil || slices.ContainsFunc(wrong, func(s string) bool {
-			return !strings.Contains(s, "(packed/") && !strings.Contains(s, "(tight/") && !strings.Contains(s, "(watched/")
+			return !strings.Contains(s, "(packed/") && !strings.Contains(s, "(tight/") &&
+				!strings.Contains(s, "(watched/")
 		}) {
 			w.t.Fatalf("after %s:\n%s", after, strings.Join(wrong, "\n"))
 		}
@@ -206,15 +221,18 @@ func (w *world) look() (wrong []string, pending int) {
 			w.done[task] = worked
 		}
 		if have[cell] != want {
-			say("task %s (%s) is not %s (worked %q, message %q): has %q, want %q", task, cell, state, worked, message, have[cell], want)
+			say("task %s (%s) is not %s (worked %q, message %q): has %q, want %q", task, cell, state, worked, message,
+				have[cell], want)
 		}
 	}
 	return wrong, pending
 }
 
 // cellOfTask names the cell of a task as digest.sql does.
-const cellOfTask = `hypertable_name || '/' || to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), 'YYYY-MM-DD')
-	|| case when hypertable_name = 'hashed' then '/' || case when (dimensions->1->>'from')::bigint < 0 then 0 else 1 end else '' end`
+const cellOfTask = `hypertable_name || '/' || to_char(to_timestamp((dimensions->0->>'from')::bigint / 1000000), ` +
+	`'YYYY-MM-DD')
+	|| case when hypertable_name = 'hashed' then '/' || case when (dimensions->1->>'from')::bigint < 0 then 0 else 1 ` +
+	`end else '' end`
 
 // run runs a shell command to its end and returns what it printed.
 func (w *world) run(script string) (stdout, stderr string, status int) {

@@ -51,22 +51,31 @@ const sameAsNative = `
         where ch.hypertable_id = (select id from _timescaledb_catalog.hypertable where table_name = 'h')
     ), said as (
         select oid, relname, chunk_id, 'table ' || concat_ws(' ', nspname, relowner::regrole,
-                   (select string_agg(a::text, ',' order by a::text) from unnest(relacl) a), relam, reltablespace, relpersistence, relkind, relnatts, relchecks,
-                   relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, relreplident, relispartition, reloptions, reltoastrelid <> 0) as s
+                   (select string_agg(a::text, ',' order by a::text) from unnest(relacl) a), relam, reltablespace, ` +
+	`relpersistence, relkind, relnatts, relchecks,
+                   relhasrules, relhastriggers, relhassubclass, relrowsecurity, relforcerowsecurity, relreplident, ` +
+	`relispartition, reloptions, reltoastrelid <> 0) as s
         from chunk
         union all
-        select c.oid, c.relname, c.chunk_id, 'column ' || concat_ws(' ', attnum, attname, format_type(atttypid, atttypmod), attnotnull, atthasdef, atthasmissing, attidentity,
-                   attgenerated, attisdropped, attislocal, attinhcount, attcollation, attstorage, attcompression, coalesce(attstattarget, -1), attacl,
-                   (select array_agg(o order by o) from unnest(attoptions) o where o not like 'pg\_attver=%'), -- each chunk's own, PostgreSQL 17.12
+        select c.oid, c.relname, c.chunk_id, 'column ' || concat_ws(' ', attnum, attname, ` +
+	`format_type(atttypid, atttypmod), attnotnull, atthasdef, atthasmissing, attidentity,
+                   attgenerated, attisdropped, attislocal, attinhcount, attcollation, attstorage, attcompression, ` +
+	`coalesce(attstattarget, -1), attacl,
+                   (select array_agg(o order by o) from unnest(attoptions) o where o not like 'pg\_attver=%'), ` +
+	`-- each chunk's own, PostgreSQL 17.12
                    (select pg_get_expr(adbin, adrelid) from pg_attrdef where adrelid = a.attrelid and adnum = a.attnum))
         from chunk c join pg_attribute a on a.attrelid = c.oid and attnum > 0
         union all
-        select c.oid, c.relname, c.chunk_id, 'constraint ' || concat_ws(' ', regexp_replace(conname, '^constraint_\d+', 'constraint_N'), contype, condeferrable, condeferred, convalidated,
-                   conislocal, coninhcount, connoinherit, conkey, case when conname ~ '^constraint_\d+' then '' else pg_get_constraintdef(k.oid) end)
+        select c.oid, c.relname, c.chunk_id, 'constraint ' || concat_ws(' ', ` +
+	`regexp_replace(conname, '^constraint_\d+', 'constraint_N'), contype, condeferrable, condeferred, convalidated,
+                   conislocal, coninhcount, connoinherit, conkey, ` +
+	`case when conname ~ '^constraint_\d+' then '' else pg_get_constraintdef(k.oid) end)
         from chunk c join pg_constraint k on k.conrelid = c.oid
         union all
-        select c.oid, c.relname, c.chunk_id, 'index ' || concat_ws(' ', pg_get_indexdef(indexrelid), indisunique, indisprimary, indimmediate, indisclustered, indisvalid, indisready,
-                   indislive, indisreplident, indkey, indclass, indoption, x.relowner::regrole, x.reltablespace, x.relnamespace::regnamespace, x.reloptions)
+        select c.oid, c.relname, c.chunk_id, 'index ' || concat_ws(' ', pg_get_indexdef(indexrelid), indisunique, ` +
+	`indisprimary, indimmediate, indisclustered, indisvalid, indisready,
+                   indislive, indisreplident, indkey, indclass, indoption, x.relowner::regrole, x.reltablespace, ` +
+	`x.relnamespace::regnamespace, x.reloptions)
         from chunk c join pg_index i on i.indrelid = c.oid join pg_class x on x.oid = i.indexrelid
         union all
         select c.oid, c.relname, c.chunk_id, 'trigger ' || concat_ws(' ', tgname, tgenabled, tgtype, tgfoid::regproc)
@@ -78,22 +87,28 @@ const sameAsNative = `
         select c.oid, c.relname, c.chunk_id, 'catalog ' || concat_ws(' ', ch.hypertable_id, ch.status, ch.osm_chunk)
         from chunk c join _timescaledb_catalog.chunk ch on ch.relid = c.oid
         union all
-        select c.oid, c.relname, c.chunk_id, 'slice ' || concat_ws(' ', s.dimension_id, s.range_end - s.range_start, cc.constraint_name is not null)
+        select c.oid, c.relname, c.chunk_id, ` +
+	`'slice ' || concat_ws(' ', s.dimension_id, s.range_end - s.range_start, cc.constraint_name is not null)
         from chunk c join _timescaledb_catalog.chunk_constraint cc on cc.chunk_id = c.chunk_id::int
         join _timescaledb_catalog.dimension_slice s on s.id = cc.dimension_slice_id
         union all
-        select c.oid, c.relname, c.chunk_id, 'statistics ' || string_agg(attname, ',' order by attname) from chunk c join pg_stats p on p.tablename = c.relname group by 1, 2, 3
+        select c.oid, c.relname, c.chunk_id, 'statistics ' || string_agg(attname, ',' order by attname) from chunk c ` +
+	`join pg_stats p on p.tablename = c.relname group by 1, 2, 3
     ), plain as ( -- with what is different in every chunk taken out
-        select relname, regexp_replace(replace(s, relname, 'CHUNK'), '([ "])' || chunk_id || '_', '\1ID_') as s from said
+        select relname, regexp_replace(replace(s, relname, 'CHUNK'), '([ "])' || chunk_id || '_', '\1ID_') as s
+        from said
     )
-    select s, string_agg(relname, ' ' order by relname) from plain group by s having count(*) <> (select count(*) from chunk) order by 1`
+    select s, string_agg(relname, ' ' order by relname) from plain group by s
+    having count(*) <> (select count(*) from chunk) order by 1`
 
 func TestAttachedLikeNative(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, v testdb.Pair) {
 		if !attaches(v.Target) {
 			p := newPair(t, v)
-			p.both(t, "create table h (time timestamptz not null, w text); select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')")
-			p.src.Exec(t, "insert into h select timestamptz '2024-01-01' + i * interval '6 s', repeat('text ', 30) from generate_series(0, 14399) i")
+			p.both(t, "create table h (time timestamptz not null, w text); "+
+				"select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')")
+			p.src.Exec(t, "insert into h select timestamptz '2024-01-01' + i * interval '6 s', repeat('text ', 30) "+
+				"from generate_series(0, 14399) i")
 			p.stage(t, "--until", "2024-02-01")
 			if w := strings.Join(ways(t, p.copy(t)), ", "); w != "rows into the chunk" {
 				t.Fatalf("ways %v: attached chunks of %s are defective", w, v.Target)
@@ -104,13 +119,16 @@ func TestAttachedLikeNative(t *testing.T) {
 			t.Run(role, func(t *testing.T) {
 				p := newPair(t, v)
 				p.both(t, everything+"; alter table h drop column gone")
-				const fill = `insert into h (time, dev, w) select timestamptz '2024-01-01' + i * interval '6 s', i, repeat('text ', 30) || i from generate_series(0, 14399) i`
+				const fill = `insert into h (time, dev, w)
+                    select timestamptz '2024-01-01' + i * interval '6 s', i, repeat('text ', 30) || i
+                    from generate_series(0, 14399) i`
 				p.src.Exec(t, fill)
 				p.target = p.dst.Role(t, "owner")
 				if role != "owner" {
 					p.target = p.dst.ConnString
 				}
-				p.dst.Exec(t, "alter table h owner to owner; "+strings.ReplaceAll(fill, "2024-01-01", "2024-02-01")+"; analyze h")
+				p.dst.Exec(t, "alter table h owner to owner; "+strings.ReplaceAll(fill, "2024-01-01", "2024-02-01")+
+					"; analyze h")
 				p.stage(t, "--until", "2024-02-01")
 				w := strings.Join(ways(t, p.copy(t)), ", ")
 				if w != attached {
@@ -139,7 +157,8 @@ func TestAttachedLikeNative(t *testing.T) {
                     revoke insert on h from pg_monitor cascade;
                     grant delete on h to pg_monitor`)
 				compare("after later DDL")
-				p.dst.Exec(t, `insert into h (time, dev, words) values ('2024-01-01 00:00:01', 1, ''), ('2024-02-01 00:00:01', 1, '')`)
+				p.dst.Exec(t, `insert into h (time, dev, words)
+                    values ('2024-01-01 00:00:01', 1, ''), ('2024-02-01 00:00:01', 1, '')`)
 				p.dst.Exec(t, `vacuum analyze h`)
 				compare("after later rows")
 				p.dst.Exec(t, `select drop_chunks('h', timestamptz '2024-01-15')`)
@@ -157,15 +176,19 @@ func TestNotAttached(t *testing.T) {
 		}
 		p := newPair(t, v)
 		for name, sql := range map[string]string{
-			"small":     "",
-			"nullable":  "", // 2.29 crashes when it attaches rows with a null in a hash dimension
-			"cagg":      "create materialized view cagg_day with (timescaledb.continuous) as select time_bucket('1 day', time), count(*) from cagg group by 1 with no data",
-			"trigger":   "create function nop() returns trigger language plpgsql as 'begin return new; end'; create trigger nop before insert on trigger for each row execute function nop()",
-			"key":       "create table devices (dev int primary key); insert into devices select generate_series(0, 20000); alter table key add foreign key (dev) references devices",
+			"small":    "",
+			"nullable": "", // 2.29 crashes when it attaches rows with a null in a hash dimension
+			"cagg": "create materialized view cagg_day with (timescaledb.continuous) as " +
+				"select time_bucket('1 day', time), count(*) from cagg group by 1 with no data",
+			"trigger": "create function nop() returns trigger language plpgsql as 'begin return new; end'; " +
+				"create trigger nop before insert on trigger for each row execute function nop()",
+			"key": "create table devices (dev int primary key); insert into devices " +
+				"select generate_series(0, 20000); alter table key add foreign key (dev) references devices",
 			"exclusion": "alter table exclusion add exclude (time with =)",
 			"unchecked": "alter table unchecked add check (dev >= 0) not valid",
 		} {
-			p.both(t, "create table "+name+" (time timestamptz not null, dev int, w text); select create_hypertable('"+name+"', 'time', chunk_time_interval => interval '1 day')")
+			p.both(t, "create table "+name+" (time timestamptz not null, dev int, w text); select create_hypertable('"+
+				name+"', 'time', chunk_time_interval => interval '1 day')")
 			p.dst.Exec(t, sql+";")
 			if name == "nullable" {
 				p.both(t, "select add_dimension('nullable', 'dev', 2)")
@@ -177,7 +200,8 @@ func TestNotAttached(t *testing.T) {
 			if name == "small" {
 				n = "100"
 			}
-			p.src.Exec(t, "insert into "+name+" select timestamptz '2024-01-01' + i * interval '6 s', "+dev+", repeat('text ', 30) from generate_series(0, "+n+") i")
+			p.src.Exec(t, "insert into "+name+" select timestamptz '2024-01-01' + i * interval '6 s', "+dev+
+				", repeat('text ', 30) from generate_series(0, "+n+") i")
 		}
 		p.stage(t, "--until", "2025-01-01")
 		if w := ways(t, p.copy(t)); strings.Join(w, ", ") != "rows into the chunk" {
@@ -194,8 +218,10 @@ func TestAttachRace(t *testing.T) {
 			t.Skip("attached chunks are defective here")
 		}
 		p := newPair(t, v)
-		p.both(t, "create table h (time timestamptz not null, dev int, w text, unique (dev, time)); select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')")
-		p.src.Exec(t, "insert into h select timestamptz '2024-01-01' + i * interval '6 s', i, repeat('text ', 30) from generate_series(0, 14399) i")
+		p.both(t, "create table h (time timestamptz not null, dev int, w text, unique (dev, time)); "+
+			"select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')")
+		p.src.Exec(t, "insert into h select timestamptz '2024-01-01' + i * interval '6 s', i, repeat('text ', 30) "+
+			"from generate_series(0, 14399) i")
 		p.stage(t, "--until", "2024-02-01")
 		stream := p.dump(t, p.chunks(t))
 		cmd := p.command(t, "bf-load", "--target", p.target)
@@ -215,7 +241,8 @@ func TestAttachRace(t *testing.T) {
 			p.dst.Query1(t, &ok, "select exists (select from pg_stat_progress_copy where tuples_processed > 0)")
 			return ok
 		})
-		p.dst.Exec(t, "set lock_timeout = '1s'; insert into h values ('2024-01-01 12:00', -1, ''), ('2024-01-05', -1, '')")
+		p.dst.Exec(t, "set lock_timeout = '1s'; insert into h "+
+			"values ('2024-01-01 12:00', -1, ''), ('2024-01-05', -1, '')")
 		if _, err := in.Write([]byte(stream[len(stream)*2/3:])); err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +250,8 @@ func TestAttachRace(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Fatalf("%v\n%s", err, stderr.String())
 		}
-		if r := results(t, out.String()); len(r) != 1 || r[0].Status != task.Loaded || r[0].Rows != 14400 || r[0].Way == attached {
+		if r := results(t, out.String()); len(r) != 1 || r[0].Status != task.Loaded || r[0].Rows != 14400 ||
+			r[0].Way == attached {
 			t.Errorf("result %+v", r)
 		}
 		var n int
@@ -231,7 +259,8 @@ func TestAttachRace(t *testing.T) {
 		if n != 14402 {
 			t.Errorf("%d rows", n)
 		}
-		p.dst.Query1(t, &n, "select count(*) from pg_class where relnamespace = '__backfill'::regnamespace and relname like 'load%'")
+		p.dst.Query1(t, &n, "select count(*) from pg_class where relnamespace = '__backfill'::regnamespace "+
+			"and relname like 'load%'")
 		if n != 0 {
 			t.Errorf("%d relations left in __backfill", n)
 		}

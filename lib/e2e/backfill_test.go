@@ -74,7 +74,8 @@ func wantOutput(t testing.TB, cmd *exec.Cmd, status int, messages ...string) {
 // on the source, half of it before 2016 and later rows on the target.
 func (p *pair) metrics(t testing.TB) {
 	t.Helper()
-	p.both(t, `create table metrics (time timestamptz not null, device int not null, value float8, primary key (device, time))`)
+	p.both(t, `create table metrics (time timestamptz not null, device int not null, value float8,
+        primary key (device, time))`)
 	p.both(t, `select create_hypertable('metrics', 'time', chunk_time_interval => interval '1 day')`)
 	const rows = `insert into metrics select t, d, extract(epoch from t) * d
 		from generate_series(timestamptz '2015-12-25Z', '2016-01-03 12:00Z', '5 min') t, generate_series(1, 3) d where `
@@ -87,13 +88,15 @@ func TestBackfill(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
 		p.metrics(t)
-		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "3"), 0, "chunks to copy: 8, lanes: 3", "all 8 chunks are copied and verified")
+		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "3"), 0, "chunks to copy: 8, lanes: 3",
+			"all 8 chunks are copied and verified")
 		p.same(t, "select * from metrics")
 
 		const worked = "select array_agg((priority, worked) order by priority)::text from __backfill.task"
 		var before, after string
 		p.dst.Query1(t, &before, worked)
-		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02"), 0, "0 of 8 chunks newly staged", "all 8 chunks are copied and verified")
+		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02"), 0, "0 of 8 chunks newly staged",
+			"all 8 chunks are copied and verified")
 		if p.dst.Query1(t, &after, worked); before != after {
 			t.Errorf("the second run worked: %s, before %s", after, before)
 		}
@@ -108,8 +111,10 @@ func TestBackfill(t *testing.T) {
 		p.both(t, "create table other (time int not null)")
 		p.both(t, "select create_hypertable('other', 'time', chunk_time_interval => 10)")
 		p.src.Exec(t, "insert into other select n from generate_series(-25, 25) n")
-		wantOutput(t, p.script(t, "backfill", "--from=-7", "--until", "13", "--filter", "public.other", "--compress=zstd"), 0)
-		if got := p.dst.Rows(t, "select min(time), max(time), (select count(*) from metrics) from other"); strings.Join(got[0], " ") != "-7 12 0" {
+		wantOutput(t, p.script(t, "backfill", "--from=-7", "--until", "13", "--filter", "public.other",
+			"--compress=zstd"), 0)
+		if got := p.dst.Rows(t, "select min(time), max(time), (select count(*) from metrics) "+
+			"from other"); strings.Join(got[0], " ") != "-7 12 0" {
 			t.Errorf("copied: %v", got)
 		}
 	})
@@ -128,7 +133,8 @@ func TestBackfillUsage(t *testing.T) {
 		{[]string{"--source=x", "--target=x", "--until=1", "-p", "x"}, "--parallelism is a number of lanes, not 'x'"},
 		{[]string{"--what"}, "unknown argument: --what"},
 	} {
-		wantOutput(t, (*pair)(nil).command(t, "../../scripts/backfill", c.args...), 2, "backfill: "+c.message+"\nhint: backfill --help\n")
+		wantOutput(t, (*pair)(nil).command(t, "../../scripts/backfill", c.args...), 2,
+			"backfill: "+c.message+"\nhint: backfill --help\n")
 	}
 }
 
@@ -141,7 +147,8 @@ func TestBackfillFailure(t *testing.T) {
 	scheduled := func(want int) {
 		t.Helper()
 		var n int
-		if p.dst.Query1(t, &n, "select count(*) from timescaledb_information.jobs where scheduled and job_id >= 1000"); in.Full && n != want {
+		if p.dst.Query1(t, &n, "select count(*) from timescaledb_information.jobs where scheduled "+
+			"and job_id >= 1000"); in.Full && n != want {
 			t.Errorf("%d jobs are scheduled, want %d", n, want)
 		}
 	}
@@ -162,7 +169,8 @@ func TestBackfillFailure(t *testing.T) {
 // stall makes every load wait in the middle of its COPY, until release.
 func (p *pair) stall(t *testing.T) (release func()) {
 	t.Helper()
-	p.dst.Exec(t, `create function hold() returns trigger language plpgsql as $$begin perform pg_advisory_xact_lock_shared(7); return new; end$$`)
+	p.dst.Exec(t, `create function hold() returns trigger language plpgsql as $$begin perform
+        pg_advisory_xact_lock_shared(7); return new; end$$`)
 	p.dst.Exec(t, `create trigger hold before insert on metrics for each row execute function hold()`)
 	p.dst.Exec(t, "select pg_advisory_lock(7)")
 	return func() { p.dst.Exec(t, "select pg_advisory_unlock_all()") }
@@ -183,9 +191,10 @@ func eventually(t testing.TB, db *testdb.DB, query string, want int) {
 
 // waiting counts the loads that stall holds, ours the connections of the tools.
 const (
-	waiting = "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'bf-load' and wait_event = 'advisory'"
-	ours    = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'bf-%'"
-	worked  = "select count(worked) from __backfill.task"
+	waiting = "select count(*) from pg_stat_activity where datname = current_database() " +
+		"and application_name = 'bf-load' and wait_event = 'advisory'"
+	ours   = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'bf-%'"
+	worked = "select count(worked) from __backfill.task"
 )
 
 func TestBackfillStops(t *testing.T) {

@@ -32,9 +32,11 @@ func TestCalendarChunks(t *testing.T) {
 				{"1 month", "1 day", "America/New_York"},
 			} {
 				for _, parts := range [][2]int{{0, 0}, {2, 2}, {2, 3}} {
-					t.Run(fmt.Sprintf("%s/%s to %s in %s/partitions=%d", typ, c.source, c.target, c.zone, parts), func(t *testing.T) {
-						calendar(t, v, typ, side{c.source, "America/New_York", parts[0]}, side{c.target, c.zone, parts[1]})
-					})
+					t.Run(fmt.Sprintf("%s/%s to %s in %s/partitions=%d", typ, c.source, c.target, c.zone, parts),
+						func(t *testing.T) {
+							calendar(t, v, typ, side{c.source, "America/New_York", parts[0]},
+								side{c.target, c.zone, parts[1]})
+						})
 				}
 			}
 		}
@@ -80,7 +82,8 @@ func calendar(t *testing.T, v testdb.Pair, typ string, from, to side) {
 	create(p.src, from)
 	create(p.dst, to)
 	rows := func(first string, n int) string {
-		return fmt.Sprintf("insert into h select %s, n %% 3, n from generate_series(0, %d) n", value("'"+first+"'::timestamptz + n * interval '7 hours'"), n)
+		return fmt.Sprintf("insert into h select %s, n %% 3, n from generate_series(0, %d) n",
+			value("'"+first+"'::timestamptz + n * interval '7 hours'"), n)
 	}
 	p.src.Exec(t, rows("2024-02-20 00:00-05", 100)) // over the 10th of March, when clocks change
 	if v.Source.Full {
@@ -88,7 +91,8 @@ func calendar(t *testing.T, v testdb.Pair, typ string, from, to side) {
 	}
 	p.stage(t, "--until", "2024-06-01")
 	// What cannot be taken as it is travels as rows the second time.
-	copied := p.sh(t, `for i in 1 2; do bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" >/dev/null; done`)
+	copied := p.sh(t, `for i in 1 2; do bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target `+
+		`"$TARGET" >/dev/null; done`)
 	if copied.status != 0 {
 		t.Fatal(copied.stderr)
 	}
@@ -121,8 +125,10 @@ func calendar(t *testing.T, v testdb.Pair, typ string, from, to side) {
 	if from.partitions > 0 {
 		return
 	}
-	if n := len(p.dst.Rows(t, `select from timescaledb_information.chunks a join timescaledb_information.chunks b using (hypertable_name)
-			where a.chunk_name < b.chunk_name and a.range_start < b.range_end and b.range_start < a.range_end`)); n > 0 {
+	if n := len(p.dst.Rows(t, `select from timescaledb_information.chunks a
+        join timescaledb_information.chunks b using (hypertable_name)
+			where a.chunk_name < b.chunk_name and a.range_start < b.range_end
+			and b.range_start < a.range_end`)); n > 0 {
 		t.Errorf("%d pairs of chunks overlap", n)
 	}
 }

@@ -37,7 +37,8 @@ func TestCascades(t *testing.T) {
 	for _, view := range []string{"hcagg", "hcagg2"} {
 		p.both(t, aggregate(view, "cagg"))
 	}
-	p.src.Exec(t, "insert into metrics select '2024-01-01'::timestamptz + n * interval '1 hour', n from generate_series(0, 99) n")
+	p.src.Exec(t, "insert into metrics select '2024-01-01'::timestamptz + n * interval '1 hour', n "+
+		"from generate_series(0, 99) n")
 	for _, view := range []string{"cagg", "cagg2", "hcagg", "hcagg2"} {
 		p.src.Exec(t, "call refresh_continuous_aggregate('"+view+"', null, null)")
 	}
@@ -61,13 +62,16 @@ func TestCascades(t *testing.T) {
 		}
 		p.stage(t, "--until", "2025-01-01", "--filter", "metrics") // raw rows: every aggregate has to be computed
 		p.copy(t)
-		out := p.ok(t, "", "bf-caggs", append([]string{"--source", p.source, "--target", p.target, "--dry-run"}, args...)...)
+		out := p.ok(t, "", "bf-caggs", append([]string{"--source", p.source, "--target", p.target, "--dry-run"},
+			args...)...)
 		var refreshed []string
-		for _, m := range regexp.MustCompile(`"aggregate":\{"schema":"public","name":"(\w+)"`).FindAllStringSubmatch(out, -1) {
+		for _, m := range regexp.MustCompile(`"aggregate":\{"schema":"public",`+
+			`"name":"(\w+)"`).FindAllStringSubmatch(out, -1) {
 			refreshed = append(refreshed, m[1])
 		}
 		slices.Sort(refreshed)
-		if got, want := strings.Join(slices.Compact(refreshed), " "), strings.TrimSuffix(c.want, " metrics"); got != want {
+		if got, want := strings.Join(slices.Compact(refreshed), " "),
+			strings.TrimSuffix(c.want, " metrics"); got != want {
 			t.Errorf("bf-caggs %s: %s, want %s", c.args, got, want)
 		}
 	}
@@ -78,7 +82,8 @@ func aggregate(view, from string) string {
 	if from != "metrics" {
 		time = "b"
 	}
-	return fmt.Sprintf(`create materialized view %s with (timescaledb.continuous, timescaledb.materialized_only = false) as
+	return fmt.Sprintf(`create materialized view %s
+        with (timescaledb.continuous, timescaledb.materialized_only = false) as
 		select time_bucket('1 day', %s) as b, sum(v) as v from %s group by 1 with no data`, view, time, from)
 }
 
@@ -87,7 +92,8 @@ func aggregate(view, from string) string {
 // can be pasted into a shell.
 func TestFilterSpelling(t *testing.T) {
 	p := newPair(t, newestFull(t))
-	names := []string{`caggs"_T1`, `Ümlaut`, `a.b`, `it's`, `a$b`, `(x|y)*`, `back\slash`, `two  words`, `[a]{2}^+?`, `order`, "plain"}
+	names := []string{`caggs"_T1`, `Ümlaut`, `a.b`, `it's`, `a$b`, `(x|y)*`, `back\slash`, `two  words`, `[a]{2}^+?`,
+		`order`, "plain"}
 	p.both(t, "create table metrics (ts timestamptz not null, v int); select create_hypertable('metrics', 'ts')")
 	p.src.Exec(t, "insert into metrics values ('2024-01-01', 1)")
 	for _, n := range names {

@@ -37,7 +37,8 @@ func withRoles(t testing.TB, dbs ...*testdb.DB) {
 	t.Helper()
 	for _, db := range dbs {
 		for _, role := range []string{cloneOwner, cloneReader} {
-			db.Exec(t, "do $$ begin create role "+role+" login; exception when duplicate_object or unique_violation then null; end $$")
+			db.Exec(t, "do $$ begin create role "+role+
+				" login; exception when duplicate_object or unique_violation then null; end $$")
 		}
 	}
 }
@@ -48,12 +49,14 @@ func furnish(t testing.TB, db *testdb.DB, version string, full bool) {
 	db.Exec(t, part(t, "schema.sql"))
 	if tsdb.AtLeast(version, "2.16") {
 		db.Exec(t, `alter table "Größe"."Mess Werte" replica identity using index "Mess Werte_pkey"`)
-		db.Exec(t, `create table "Größe"."Notiz" (id int primary key, "Zeit" timestamptz, "Gerät" int, foreign key ("Zeit", "Gerät") references "Größe"."Mess Werte")`)
+		db.Exec(t, `create table "Größe"."Notiz" (id int primary key, "Zeit" timestamptz, "Gerät" int,
+            foreign key ("Zeit", "Gerät") references "Größe"."Mess Werte")`)
 	}
 	if full {
 		db.Exec(t, part(t, "full.sql"))
 		if tsdb.AtLeast(version, "2.17") {
-			db.Exec(t, `set timescaledb.enable_chunk_skipping = on; select enable_chunk_skipping('"Größe"."Mess Werte"', 'id')`)
+			db.Exec(t, `set timescaledb.enable_chunk_skipping = on;
+                select enable_chunk_skipping('"Größe"."Mess Werte"', 'id')`)
 		}
 	}
 }
@@ -62,10 +65,12 @@ func furnish(t testing.TB, db *testdb.DB, version string, full bool) {
 func catalogs(t testing.TB, db *testdb.DB) []string {
 	t.Helper()
 	var jobs string
-	db.Query1(t, &jobs, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text")
+	db.Query1(t, &jobs, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), "+
+		"to_regclass('_timescaledb_config.bgw_job'))::text")
 	more := ""
 	for _, m := range []struct{ table, key string }{
-		{"chunk_column_stats", "hypertable_id"}, {"hypertable_cagg_settings", "hypertable_id"}, {"hypertable_compression", "hypertable_id"}, {"compression_settings", "relid"}} {
+		{"chunk_column_stats", "hypertable_id"}, {"hypertable_cagg_settings", "hypertable_id"},
+		{"hypertable_compression", "hypertable_id"}, {"compression_settings", "relid"}} {
 		var there bool
 		db.Query1(t, &there, "select to_regclass('_timescaledb_catalog."+m.table+"') is not null")
 		on := "n.id = x.hypertable_id"
@@ -73,7 +78,8 @@ func catalogs(t testing.TB, db *testdb.DB) []string {
 			on = "format('%I.%I', n.schema_name, n.table_name)::regclass = x.relid"
 		}
 		if there {
-			more += fmt.Sprintf(" union all select '%[1]s ' || n.name, (to_jsonb(x) - '{id,%[2]s}'::text[])::text from _timescaledb_catalog.%[1]s x join names n on %[3]s", m.table, m.key, on)
+			more += fmt.Sprintf(" union all select '%[1]s ' || n.name, (to_jsonb(x) - '{id,%[2]s}'::text[])::text "+
+				"from _timescaledb_catalog.%[1]s x join names n on %[3]s", m.table, m.key, on)
 		}
 	}
 	return sorted(t, db, strings.NewReplacer("{jobs}", jobs, "{more}", more).Replace(part(t, "catalogs.sql")))
@@ -91,7 +97,8 @@ func dumped(t testing.TB, db *testdb.DB, bin string) []string {
 		t.Fatalf("%v: %s", err, stderr.String())
 	}
 	text := regexp.MustCompile(`(?m)^(\\(un)?restrict .*|-- .*|--|)\n`).ReplaceAllString(string(out), "")
-	text = regexp.MustCompile(`(_materialized_hypertable_|_partial_view_|_direct_view_|invalidation_trigger\('?|cagg_watermark\()\d+`).ReplaceAllString(text, "${1}N")
+	text = regexp.MustCompile(`(_materialized_hypertable_|_partial_view_|_direct_view_|`+
+		`invalidation_trigger\('?|cagg_watermark\()\d+`).ReplaceAllString(text, "${1}N")
 	ls := lines(text)
 	slices.Sort(ls) // the numbers decide in which order views come
 	return ls
@@ -101,7 +108,8 @@ func dumped(t testing.TB, db *testdb.DB, bin string) []string {
 func pause(t testing.TB, db *testdb.DB) {
 	t.Helper()
 	var jobs string
-	db.Query1(t, &jobs, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), to_regclass('_timescaledb_config.bgw_job'))::text")
+	db.Query1(t, &jobs, "select coalesce(to_regclass('_timescaledb_catalog.bgw_job'), "+
+		"to_regclass('_timescaledb_config.bgw_job'))::text")
 	db.Exec(t, "update "+jobs+" set scheduled = false where id >= 1000")
 }
 
@@ -151,11 +159,13 @@ func TestCloneBetween(t *testing.T) {
 			}
 			jobs := 12
 			if strings.Contains(stderr, "cannot pause it: ") {
-				native.Exec(t, "select delete_job(job_id) from timescaledb_information.jobs where proc_name = 'policy_refresh_continuous_aggregate' and hypertable_name = 'm Tag'")
+				native.Exec(t, "select delete_job(job_id) from timescaledb_information.jobs "+
+					"where proc_name = 'policy_refresh_continuous_aggregate' and hypertable_name = 'm Tag'")
 				jobs--
 			}
 			pause(t, native)
-			if want := fmt.Sprintf("hypertables: 6, continuous aggregates: 5, jobs: %d;", jobs); !strings.Contains(stderr, want) || !strings.Contains(stderr, "after the backfill: select ") {
+			if want := fmt.Sprintf("hypertables: 6, continuous aggregates: 5, jobs: %d;",
+				jobs); !strings.Contains(stderr, want) || !strings.Contains(stderr, "after the backfill: select ") {
 				t.Errorf("no %q in %s", want, stderr)
 			}
 			bin := v.Target.BinDir
@@ -176,7 +186,8 @@ func TestCloneBetween(t *testing.T) {
 				diff(t, fmt.Sprint("pg_dump of a clone of the clone ", args), clone, dumped(t, q.dst, bin))
 			}
 
-			wantOutput(t, p.script(t, "backfill", "--until", "2024-05-03", "--filter", `Mess|J son|tage|Nackt|Stunde|Zonen`), 0)
+			wantOutput(t, p.script(t, "backfill", "--until", "2024-05-03", "--filter",
+				`Mess|J son|tage|Nackt|Stunde|Zonen`), 0)
 			wantOutput(t, p.script(t, "backfill", "--until", "2000", "--filter", `zähler|zählung`), 0)
 			p.same(t, `select * from "Größe"."Mess Werte" where "Zeit" < '2024-05-03Z'`)
 			p.same(t, `select * from zähler where n < 2000`)

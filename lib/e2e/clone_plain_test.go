@@ -20,7 +20,8 @@ import (
 // relations counts what a clone could have made.
 func relations(t testing.TB, db *testdb.DB) (n int) {
 	t.Helper()
-	db.Query1(t, &n, "select count(*)::int from pg_class where relnamespace <> all(array['pg_catalog', 'information_schema', 'pg_toast']::regnamespace[])")
+	db.Query1(t, &n, "select count(*)::int from pg_class "+
+		"where relnamespace <> all(array['pg_catalog', 'information_schema', 'pg_toast']::regnamespace[])")
 	return n
 }
 
@@ -44,10 +45,12 @@ func TestCloneApache(t *testing.T) {
 	withRoles(t, p.src, p.dst)
 	furnish(t, p.src, v.Source.Version, true)
 	furnish(t, native, v.Source.Version, false)
-	native.Exec(t, `set timescaledb.enable_chunk_skipping = on; select enable_chunk_skipping('"Größe"."Mess Werte"', 'id')`)
+	native.Exec(t, `set timescaledb.enable_chunk_skipping = on;
+        select enable_chunk_skipping('"Größe"."Mess Werte"', 'id')`)
 	p.src.Exec(t, part(t, "rows.sql"))
 	before := relations(t, p.dst)
-	names := []string{"continuous aggregate Größe.z Stunde: the target's Apache edition has none", "compression of Größe.Mess Werte", "job 10", `nor what depends on it: function "Größe"."0 Summe"()`,
+	names := []string{"continuous aggregate Größe.z Stunde: the target's Apache edition has none",
+		"compression of Größe.Mess Werte", "job 10", `nor what depends on it: function "Größe"."0 Summe"()`,
 		`nor what depends on it: view "Größe"."1 Sicht"`, `nor what depends on it: materialized view "Größe"."0 Stand"`}
 	wantOutput(t, p.clone(t), 1, append(names, "nothing was made\nhint: --leave-out makes")...)
 	if n := relations(t, p.dst); n != before {
@@ -69,14 +72,19 @@ func TestCloneOldAggregates(t *testing.T) {
 		}
 		p := newPair(t, v)
 		p.src.Exec(t, `create table h (t timestamptz not null, v int); select create_hypertable('h', 't')`)
-		p.src.Exec(t, `create materialized view old with (timescaledb.continuous) as select time_bucket('1 day', t) as t, max(v) from h group by 1 with no data`)
+		p.src.Exec(t, `create materialized view old with (timescaledb.continuous) as
+            select time_bucket('1 day', t) as t, max(v) from h group by 1 with no data`)
 		p.src.Exec(t, `create view of_old as select * from old; create view other as select * from h`)
 		p.src.Exec(t, `select add_continuous_aggregate_policy('old', null, interval '1 day', interval '1 day')`)
 		p.src.Exec(t, `update _timescaledb_catalog.continuous_agg set finalized = false`)
-		wantOutput(t, p.clone(t, "--schema-only"), 1, "continuous aggregate public.old: it is in the old format (finalized = false): call cagg_migrate('public.old') on the source",
+		wantOutput(t, p.clone(t, "--schema-only"), 1,
+			"continuous aggregate public.old: "+
+				"it is in the old format (finalized = false): call cagg_migrate('public.old') on the source",
 			"nor what depends on it: view public.of_old", "1 thing cannot come")
 		wantOutput(t, p.clone(t, "--schema-only", "--leave-out"), 0, "continuous aggregates: 0, jobs: 0;")
-		if got := fmt.Sprint(sorted(t, p.dst, "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'r') and relname !~ '^pg_'")); got != "[h other]" {
+		if got := fmt.Sprint(sorted(t, p.dst,
+			"select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'r') "+
+				"and relname !~ '^pg_'")); got != "[h other]" {
 			t.Errorf("made: %s", got)
 		}
 	})
@@ -86,25 +94,30 @@ func TestCloneOldAggregates(t *testing.T) {
 const plainSQL = `create schema "Größe";
 	create table "Größe".device (id int primary key, name text);
 	insert into "Größe".device values (1, 'a'), (2, 'b');
-	create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device, v float8 default 1 check (v > 0), id bigserial, primary key ("Zeit", d))
+	create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device,
+	v float8 default 1 check (v > 0), id bigserial, primary key ("Zeit", d))
 	    partition by range ("Zeit");
 	create table "Größe".p1 partition of "Größe"."Mess Werte" for values from ('2024-01-01Z') to ('2024-02-01Z');
-	create table "Größe".p2 partition of "Größe"."Mess Werte" for values from ('2024-02-01Z') to ('2024-03-01Z') partition by hash (d);
+	create table "Größe".p2 partition of "Größe"."Mess Werte" for values
+	from ('2024-02-01Z') to ('2024-03-01Z') partition by hash (d);
 	create table "Größe".p2_0 partition of "Größe".p2 for values with (modulus 1, remainder 0);
 	create index "By ON ONLY" on "Größe"."Mess Werte" (d, "Zeit" desc) where v > 1;
 	create unique index on "Größe"."Mess Werte" (id, "Zeit", d);
-	insert into "Größe"."Mess Werte" select timestamptz '2024-01-15Z' + n * interval '1 day', 1 + n % 2, 1 + n from generate_series(0, 40) n;
+	insert into "Größe"."Mess Werte" select timestamptz '2024-01-15Z' + n * interval '1 day', 1 + n % 2, 1 + n
+	from generate_series(0, 40) n;
 	create table events (id bigint primary key, at bigint not null, unique (at, id));
 	create table "events 1" (check (at < 100)) inherits (events);
 	create table "events 2" (check (at >= 100), primary key (id)) inherits (events);
 	create index on "events 2" (at);
-	create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*; return null; end$$;
+	create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
+	return null; end$$;
 	create trigger route before insert on events for each row execute function route();
 	create rule ruled as on insert to events where new.at > 1000 do instead insert into "events 2" select new.*;
 	insert into "events 2" values (7, 700);
 	create table seen (event bigint references events, words text);
 	create table note ("Zeit" timestamptz, d int, foreign key ("Zeit", d) references "Größe"."Mess Werte");
-	create view late as select m.*, name from "Größe"."Mess Werte" m join "Größe".device g on g.id = m.d where "Zeit" > '2024-02-01';
+	create view late as select m.*, name from "Größe"."Mess Werte" m join "Größe".device g on g.id = m.d
+	where "Zeit" > '2024-02-01';
 	comment on table "Größe"."Mess Werte" is 'partitioned';`
 
 // TestClonePlain makes hypertables of tables of a plain PostgreSQL: partitioned
@@ -116,36 +129,50 @@ func TestClonePlain(t *testing.T) {
 		p.src.Reconnect()
 		p.src.Exec(t, plainSQL)
 		before := relations(t, p.dst)
-		wantOutput(t, p.clone(t), 1, "source: the database does not have the extension timescaledb\nhint: name its tables that are to become hypertables: --hypertable TABLE=COLUMN")
+		wantOutput(t, p.clone(t), 1, "source: the database does not have the extension timescaledb\nhint: "+
+			"name its tables that are to become hypertables: --hypertable TABLE=COLUMN")
 		named := []string{"--hypertable", `"Größe"."Mess Werte"=Zeit,1 day`, "--hypertable", `events="at",1000`}
-		obstacles := []string{"cannot come: primary key events_pkey (id) of public.events: it lacks the column at, which each unique key of a hypertable must have: add it to the key",
-			"cannot come: rule ruled of public.events: ", "nor what depends on it: constraint seen_event_fkey on table public.seen"}
+		obstacles := []string{"cannot come: primary key events_pkey (id) of public.events: " +
+			"it lacks the column at, which each unique key of a hypertable must have: add it to the key",
+			"cannot come: rule ruled of public.events: ",
+			"nor what depends on it: constraint seen_event_fkey on table public.seen"}
 		things := 2
 		reference := `, foreign key ("Zeit", d) references "Größe"."Mess Werte"`
 		if !tsdb.AtLeast(v.Target.Version, "2.16") {
 			things, reference = 4, ""
-			obstacles = append(obstacles[:2], "cannot come: foreign key seen_event_fkey of public.seen to public.events: ", "cannot come: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: the target's TimescaleDB has no foreign keys to hypertables")
+			obstacles = append(obstacles[:2],
+				"cannot come: foreign key seen_event_fkey of public.seen to public.events: ",
+				"cannot come: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: "+
+					"the target's TimescaleDB has no foreign keys to hypertables")
 		}
-		wantOutput(t, p.clone(t, named...), 1, append(obstacles, fmt.Sprint(things)+" things cannot come to the target; nothing was made")...)
+		wantOutput(t, p.clone(t, named...), 1,
+			append(obstacles, fmt.Sprint(things)+" things cannot come to the target; nothing was made")...)
 		if n := relations(t, p.dst); n != before {
 			t.Errorf("%d relations were made", n-before)
 		}
-		wantOutput(t, p.clone(t, append(named, "--leave-out")...), 0, append(obstacles, "hypertables: 2,", "public.events: triggers before each inserted row: route; drop on the target those that send rows to partitions")...)
+		wantOutput(t, p.clone(t, append(named, "--leave-out")...), 0,
+			append(obstacles, "hypertables: 2,",
+				"public.events: triggers before each inserted row: "+
+					"route; drop on the target those that send rows to partitions")...)
 
 		native := testdb.New(t, v.Target, "target")
 		native.Exec(t, `create schema "Größe";
 			create table "Größe".device (id int primary key, name text);
-			create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device, v float8 default 1 check (v > 0), id bigserial, primary key ("Zeit", d));
-			select create_hypertable('"Größe"."Mess Werte"', 'Zeit', chunk_time_interval => interval '1 day', create_default_indexes => false);
+			create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device,
+			v float8 default 1 check (v > 0), id bigserial, primary key ("Zeit", d));
+			select create_hypertable('"Größe"."Mess Werte"', 'Zeit', chunk_time_interval => interval '1 day',
+			create_default_indexes => false);
 			create index "By ON ONLY" on "Größe"."Mess Werte" (d, "Zeit" desc) where v > 1;
 			create unique index on "Größe"."Mess Werte" (id, "Zeit", d);
 			create table events (id bigint not null, at bigint not null, unique (at, id));
 			select create_hypertable('events', 'at', chunk_time_interval => 1000, create_default_indexes => false);
-			create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*; return null; end$$;
+			create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
+			return null; end$$;
 			create trigger route before insert on events for each row execute function route();
 			create table seen (event bigint, words text);
 			create table note ("Zeit" timestamptz, d int`+reference+`);
-				create view late as select m.*, name from "Größe"."Mess Werte" m join "Größe".device g on g.id = m.d where "Zeit" > '2024-02-01';
+				create view late as select m.*, name from "Größe"."Mess Werte" m join "Größe".device g on g.id = m.d `+
+			`where "Zeit" > '2024-02-01';
 			comment on table "Größe"."Mess Werte" is 'partitioned';`)
 		diff(t, "catalogs", catalogs(t, native), catalogs(t, p.dst))
 		diff(t, "pg_dump", dumped(t, native, v.Target.BinDir), dumped(t, p.dst, v.Target.BinDir))
@@ -173,23 +200,29 @@ func TestCloneRefusals(t *testing.T) {
 	refused(t, p, []string{"--target", p.source}, "source and target are the same database\nhint: check")
 	refused(t, p, []string{"--hypertable", "nothing=x"}, "source: there is no table nothing\nhint: ")
 	refused(t, p, []string{"--hypertable", "nothing"}, "--hypertable nothing: not TABLE=COLUMN[,INTERVAL]\nhint: ")
-	p.src.Exec(t, `create table t (a text, b int, c timestamptz); create view w as select 1; create table h (t timestamptz not null); select create_hypertable('h', 't')`)
+	p.src.Exec(t, `create table t (a text, b int, c timestamptz); create view w as select 1;
+        create table h (t timestamptz not null); select create_hypertable('h', 't')`)
 	refused(t, p, []string{"--hypertable", "t=x"}, "table public.t has no column x")
 	refused(t, p, []string{"--hypertable", "t=a"}, "column a of table public.t has type text")
 	refused(t, p, []string{"--hypertable", "t=b"}, "column of type integer without an interval")
-	refused(t, p, []string{"--hypertable", "t=c,soon"}, `"soon" is no interval for a column of type timestamp with time zone`)
+	refused(t, p, []string{"--hypertable", "t=c,soon"},
+		`"soon" is no interval for a column of type timestamp with time zone`)
 	refused(t, p, []string{"--hypertable", "w=a"}, "public.w is no table")
 	refused(t, p, []string{"--hypertable", "h=t"}, "table public.h is a hypertable already")
 	// What fails in the middle leaves nothing.
 	var dir string
 	p.src.Query1(t, &dir, "show data_directory")
 	p.src.Exec(t, fmt.Sprintf(`create table u (i int); insert into u values (1), (2);
-		create function f(int) returns int language sql immutable as 'select case current_setting(''data_directory'') when ''%s'' then $1 else 0 end';
+		create function f(int) returns int language sql immutable as
+		'select case current_setting(''data_directory'') when ''%s'' then $1 else 0 end';
 		create unique index u_f on u (f(i))`, dir))
-	refused(t, p, []string{"--no-owner"}, "target: index public.u_f: could not create unique index", "(SQLSTATE 23505)", "nothing was made, the target is as empty as it was")
-	refused(t, p, nil, "index public.u_f: could not create unique index", "nothing was made, the target is as empty as it was")
+	refused(t, p, []string{"--no-owner"}, "target: index public.u_f: could not create unique index", "(SQLSTATE 23505)",
+		"nothing was made, the target is as empty as it was")
+	refused(t, p, nil, "index public.u_f: could not create unique index",
+		"nothing was made, the target is as empty as it was")
 	p.dst.Exec(t, "create table there ()")
-	refused(t, p, nil, "target: the database is not empty: it has 1 tables, views and sequences\nhint: create a new database")
+	refused(t, p, nil, "target: the database is not empty: "+
+		"it has 1 tables, views and sequences\nhint: create a new database")
 	p.src.Exec(t, "drop extension timescaledb cascade")
 	refused(t, p, nil, "source: the database does not have the extension timescaledb")
 }
@@ -222,8 +255,10 @@ func TestCloneStops(t *testing.T) {
 		t.Errorf("%d relations were made", n-before)
 	}
 	// Nor does a dump go on.
-	for n, deadline := 1, time.Now().Add(patience); n > 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		p.src.Query1(t, &n, "select count(*)::int from pg_stat_activity where application_name = 'bf-clone-schema' and datname = current_database()")
+	for n, deadline := 1, time.Now().Add(patience); n > 0 &&
+		time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		p.src.Query1(t, &n, "select count(*)::int from pg_stat_activity where application_name = 'bf-clone-schema' "+
+			"and datname = current_database()")
 		if n > 0 && time.Until(deadline) < patience-10*time.Second {
 			t.Fatalf("%d sessions of it are still there", n)
 		}
@@ -234,9 +269,11 @@ func TestCloneStops(t *testing.T) {
 func TestCloneOlder(t *testing.T) {
 	for _, source := range testdb.Installs(t) {
 		for _, target := range testdb.Installs(t) {
-			if source.Major == target.Major && source.Version != target.Version && tsdb.AtLeast(source.Version, target.Version) {
+			if source.Major == target.Major && source.Version != target.Version &&
+				tsdb.AtLeast(source.Version, target.Version) {
 				p := newPair(t, testdb.Pair{Source: source, Target: target})
-				wantOutput(t, p.clone(t), 1, fmt.Sprintf("target: TimescaleDB %s is older than the source's %s\nhint: ", target.Version, source.Version))
+				wantOutput(t, p.clone(t), 1, fmt.Sprintf("target: TimescaleDB %s is older than the source's %s\nhint: ",
+					target.Version, source.Version))
 				return
 			}
 		}
@@ -250,17 +287,20 @@ func TestCloneRole(t *testing.T) {
 	v := newestPair(t)
 	p := newPair(t, v)
 	withRoles(t, p.src, p.dst)
-	p.src.Exec(t, "create table t (time timestamptz not null, v int); select create_hypertable('t', 'time'); create index on t (v); grant select on t to bf_reader")
+	p.src.Exec(t, "create table t (time timestamptz not null, v int); select create_hypertable('t', 'time'); "+
+		"create index on t (v); grant select on t to bf_reader")
 	p.src.Exec(t, "select add_retention_policy('t', interval '50 years')")
 	p.target = p.dst.Role(t, "bf_cloner")
 	before := relations(t, p.dst)
 	// "must be member of role", from PostgreSQL 16 on "must be able to SET ROLE".
-	wantOutput(t, p.clone(t), 1, ` "postgres" (SQLSTATE 42501)`, "--no-owner makes all belong to it", "nothing was made")
+	wantOutput(t, p.clone(t), 1, ` "postgres" (SQLSTATE 42501)`, "--no-owner makes all belong to it",
+		"nothing was made")
 	if n := relations(t, p.dst); n != before {
 		t.Errorf("%d relations were made", n-before)
 	}
 	wantOutput(t, p.clone(t, "--no-owner"), 0, "hypertables: 1, continuous aggregates: 0, jobs: 1;")
-	if got := fmt.Sprint(sorted(t, p.dst, "select owner from timescaledb_information.hypertables")); got != "[bf_cloner]" {
+	if got := fmt.Sprint(sorted(t, p.dst, "select owner from timescaledb_information.hypertables")); got !=
+		"[bf_cloner]" {
 		t.Errorf("the owner is %s", got)
 	}
 	q := newPair(t, v)
@@ -268,7 +308,8 @@ func TestCloneRole(t *testing.T) {
 	q.src.Exec(t, "create table t (time timestamptz not null)")
 	q.target = q.dst.Role(t, "bf_cloner")
 	q.dst.Exec(t, "alter database "+q.dst.Name+" owner to postgres") // an owner may: the extension is trusted
-	wantOutput(t, q.clone(t, "--no-owner"), 1, "create extension timescaledb: ", "have a superuser create the extension on the target")
+	wantOutput(t, q.clone(t, "--no-owner"), 1, "create extension timescaledb: ",
+		"have a superuser create the extension on the target")
 }
 
 // TestClonePrint: the script is the same each time, and makes by psql what the
@@ -293,7 +334,8 @@ func TestClonePrint(t *testing.T) {
 	if again := run("--print"); again != script {
 		t.Error("another script the second time")
 	}
-	if only := run("--print", "--schema-only"); strings.Contains(only, "FROM stdin") || !strings.Contains(only, "create_hypertable") {
+	if only := run("--print", "--schema-only"); strings.Contains(only, "FROM stdin") ||
+		!strings.Contains(only, "create_hypertable") {
 		t.Error("rows in --schema-only, or nothing at all")
 	}
 	if strings.Contains(script, `\restrict`) || strings.Count(script, "commit;") != 1 {
@@ -334,7 +376,8 @@ func TestCloneRandom(t *testing.T) {
 
 // randomName is an identifier, quoted, that is unlike all others by its number.
 func randomName(r *rand.Rand, i int) string {
-	letters := []string{"a", "Z", "ü", `""`, "'", " ", ".", ";", "--", `\`, "$$", "%", "\n", "select", "字", "{", "=", ","}
+	letters := []string{"a", "Z", "ü", `""`, "'", " ", ".", ";", "--", `\`, "$$", "%", "\n", "select", "字",
+		"{", "=", ","}
 	s := ""
 	for range 1 + r.Intn(5) {
 		s += letters[r.Intn(len(letters))]
@@ -357,13 +400,15 @@ func randomHypertable(r *rand.Rand, i int) (sql []string) {
 		}
 		return fmt.Sprintf("interval '%d days'", n)
 	}
-	add("create table %s (%s %s not null, %s int not null, %s float8, unique (%s, %s))", table, time, typ, dev, val, dev, time)
+	add("create table %s (%s %s not null, %s int not null, %s float8, unique (%s, %s))", table, time, typ, dev,
+		val, dev, time)
 	named := quote(table)
 	prefix := ""
 	if r.Intn(3) == 0 {
 		prefix = fmt.Sprintf(", associated_table_prefix => 'p_%d''x'", i)
 	}
-	add("select create_hypertable(%s, %s, chunk_time_interval => %s%s, create_default_indexes => %t)", named, raw(time), width(1+r.Intn(50)), prefix, r.Intn(2) == 0)
+	add("select create_hypertable(%s, %s, chunk_time_interval => %s%s, create_default_indexes => %t)", named, raw(time),
+		width(1+r.Intn(50)), prefix, r.Intn(2) == 0)
 	if integer && typ == "bigint" {
 		add("select set_integer_now_func(%s, 'now_is')", named)
 	}
@@ -371,7 +416,8 @@ func randomHypertable(r *rand.Rand, i int) (sql []string) {
 		add("select add_dimension(%s, %s, number_partitions => %d)", named, raw(dev), 1+r.Intn(9))
 	}
 	if r.Intn(2) == 0 {
-		add("create index %s on %s (%s %s, %s) where %s > 5", randomName(r, 100+i), table, val, pick("asc", "desc nulls last"), time, val)
+		add("create index %s on %s (%s %s, %s) where %s > 5", randomName(r, 100+i), table, val,
+			pick("asc", "desc nulls last"), time, val)
 	}
 	view := randomName(r, 1000+i)
 	bucket := "'1 day'::interval"
@@ -380,25 +426,29 @@ func randomHypertable(r *rand.Rand, i int) (sql []string) {
 	}
 	aggregated := !integer || typ == "bigint"
 	if aggregated {
-		add("create materialized view %s with (timescaledb.continuous, timescaledb.materialized_only = %t, timescaledb.create_group_indexes = %t) as "+
+		add("create materialized view %s with (timescaledb.continuous, timescaledb.materialized_only = %t, "+
+			"timescaledb.create_group_indexes = %t) as "+
 			"select time_bucket(%s, %s) as %s, %s, avg(%s) as %s from %s group by 1, 2 with no data",
 			view, r.Intn(2) == 0, r.Intn(2) == 0, bucket, time, time, dev, val, val, table)
 		if r.Intn(2) == 0 {
 			add("create index on %s (%s)", view, val)
 		}
 		if r.Intn(2) == 0 {
-			add("select add_continuous_aggregate_policy(%s, %s, %s, interval '%d minutes')", quote(view), width(30), width(1), 1+r.Intn(500))
+			add("select add_continuous_aggregate_policy(%s, %s, %s, interval '%d minutes')", quote(view), width(30),
+				width(1), 1+r.Intn(500))
 		}
 	}
 	if r.Intn(3) > 0 {
-		add("alter table %s set (timescaledb.compress, timescaledb.compress_segmentby = %s, timescaledb.compress_orderby = %s)", table, quote(dev),
+		add("alter table %s set (timescaledb.compress, timescaledb.compress_segmentby = %s, "+
+			"timescaledb.compress_orderby = %s)", table, quote(dev),
 			quote(time+pick("", " desc", " nulls first")+", "+val+pick("", " desc", " desc nulls last")))
 		if !integer || typ == "bigint" {
 			add("select add_compression_policy(%s, %s)", named, width(40+r.Intn(100)))
 		}
 	}
 	if (!integer || typ == "bigint") && r.Intn(2) == 0 {
-		add("select alter_job(add_retention_policy(%s, %s), scheduled => %t, max_retries => %d)", named, width(1000), r.Intn(2) == 0, r.Intn(5))
+		add("select alter_job(add_retention_policy(%s, %s), scheduled => %t, max_retries => %d)", named, width(1000),
+			r.Intn(2) == 0, r.Intn(5))
 	}
 	return sql
 }

@@ -69,7 +69,9 @@ func (p *pair) command(t testing.TB, name string, args ...string) *exec.Cmd {
 
 // environ is ours without what would tell the tools where to go.
 func environ() []string {
-	return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "BF_") })
+	return slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "PG") || strings.HasPrefix(kv, "BF_")
+	})
 }
 
 func (p *pair) run(t testing.TB, stdin, name string, args ...string) result {
@@ -195,7 +197,8 @@ func diff(t testing.TB, what string, want, got []string) {
 		}
 		return o
 	}
-	t.Errorf("%s: %d rows wanted, %d found; missing %q, too many %q", what, len(want), len(got), only(want, got), only(got, want))
+	t.Errorf("%s: %d rows wanted, %d found; missing %q, too many %q", what, len(want), len(got), only(want, got),
+		only(got, want))
 }
 
 func sortedStrings(s []string) []string {

@@ -13,8 +13,10 @@ import (
 // number of a materialization hypertable of the target.
 func sameNumbers(t *testing.T, p *pair) (number int) {
 	t.Helper()
-	p.both(t, `create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day');
-		create materialized view daily with (timescaledb.continuous, timescaledb.materialized_only) as select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data`)
+	p.both(t, `create table h (ts timestamptz not null, v int);
+        select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day');
+		create materialized view daily with (timescaledb.continuous, timescaledb.materialized_only) as
+		select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data`)
 	p.both(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 day', n from generate_series(0, 6) n")
 	p.src.Exec(t, "call refresh_continuous_aggregate('daily', null, '2024-01-08')")
 	p.stage(t, "--until", "2024-01-08", "--filter", `^public\.h$`)
@@ -44,7 +46,8 @@ func TestKeysPassedOver(t *testing.T) {
 		if _, err := stdin.Write([]byte(stream)); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, p.dst, fmt.Sprintf("select count(*) from pg_locks where locktype = 'advisory' and objid = %d and mode = 'ShareLock'", n), 1)
+		eventually(t, p.dst, fmt.Sprintf("select count(*) from pg_locks where locktype = 'advisory' and objid = %d "+
+			"and mode = 'ShareLock'", n), 1)
 		if r := p.run(t, "", "bf-caggs", "--source", p.source, "--target", p.target); r.status != 0 {
 			t.Errorf("bf-caggs: exit status %d: %s", r.status, r.stderr)
 		}
@@ -62,7 +65,8 @@ func TestKeysAggregate(t *testing.T) {
 		p := newPair(t, v)
 		n := sameNumbers(t, p)
 		holder := p.dst.Conn(t)
-		for _, sql := range []string{"begin", fmt.Sprintf("lock table only _timescaledb_internal._materialized_hypertable_%d in share mode", n)} {
+		for _, sql := range []string{"begin",
+			fmt.Sprintf("lock table only _timescaledb_internal._materialized_hypertable_%d in share mode", n)} {
 			if _, err := holder.Exec(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +75,8 @@ func TestKeysAggregate(t *testing.T) {
 		if err := caggs.Start(); err != nil {
 			t.Fatal(err)
 		}
-		const ofCaggs = "select count(*) from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and a.application_name = 'bf-caggs' and a.datname = current_database()"
+		const ofCaggs = "select count(*) from pg_locks l join pg_stat_activity a using (pid) " +
+			"where l.locktype = 'advisory' and a.application_name = 'bf-caggs' and a.datname = current_database()"
 		eventually(t, p.dst, ofCaggs, 1)
 		lane := p.command(t, "bf-chunks", "--target", p.target, "--claim")
 		out, err := lane.StdoutPipe()
@@ -89,7 +94,9 @@ func TestKeysAggregate(t *testing.T) {
 		}
 		for range 50 { // it looks at what became of its tasks now and then
 			var held int
-			p.dst.Query1(t, &held, "select count(*) from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.objid = $1 and a.application_name = 'bf-chunks' and a.datname = current_database()", n)
+			p.dst.Query1(t, &held, "select count(*) from pg_locks l join pg_stat_activity a using (pid) "+
+				"where l.locktype = 'advisory' and l.objid = $1 and a.application_name = 'bf-chunks' "+
+				"and a.datname = current_database()", n)
 			if held != 1 {
 				t.Errorf("the lane has let go of task %d, which it handed out", n)
 				break

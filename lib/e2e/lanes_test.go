@@ -174,7 +174,8 @@ func TestLaneEnds(t *testing.T) {
 			small(t, p, 3)
 			// Somebody holds what is pending, so that the lane waits.
 			holder := p.dst.Conn(t)
-			if _, err := holder.Exec(t.Context(), "select pg_advisory_lock(25190, n) from generate_series(2, 3) n"); err != nil {
+			if _, err := holder.Exec(t.Context(),
+				"select pg_advisory_lock(25190, n) from generate_series(2, 3) n"); err != nil {
 				t.Fatal(err)
 			}
 			l := startLane(t, p)
@@ -188,7 +189,8 @@ func TestLaneEnds(t *testing.T) {
 					t.Fatal("the first task is not done")
 				}
 			}
-			map[string]*exec.Cmd{"bf-load": l.load, "bf-dump": l.dump, "bf-chunks": l.chunks}[part].Process.Signal(syscall.SIGKILL)
+			map[string]*exec.Cmd{"bf-load": l.load, "bf-dump": l.dump,
+				"bf-chunks": l.chunks}[part].Process.Signal(syscall.SIGKILL)
 			l.wait(t)
 			// The others finish.
 			if _, err := holder.Exec(t.Context(), "select pg_advisory_unlock_all()"); err != nil {
@@ -293,7 +295,8 @@ func TestDuplicateWork(t *testing.T) {
 	p := newPair(t, newest(t))
 	small(t, p, 1)
 	stream := p.dump(t, p.chunks(t))
-	p.dst.Exec(t, `create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.5); return new; end';
+	p.dst.Exec(t, `create function slow() returns trigger language plpgsql as
+        'begin perform pg_sleep(0.5); return new; end';
 		create trigger slow before insert on h for each row execute function slow()`)
 	var all sync.Map
 	var wg sync.WaitGroup
@@ -326,7 +329,8 @@ func TestDuplicateWork(t *testing.T) {
 		}
 	}
 	r := p.run(t, stream, "bf-load", "--target", p.target)
-	if r.status != 1 || !strings.Contains(r.stderr, "another bf-load is at this task") || !strings.Contains(r.stdout, `"status":"skipped"`) {
+	if r.status != 1 || !strings.Contains(r.stderr, "another bf-load is at this task") ||
+		!strings.Contains(r.stdout, `"status":"skipped"`) {
 		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
 }

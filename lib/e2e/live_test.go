@@ -102,7 +102,8 @@ func TestLive(t *testing.T) {
 	in := testdb.Installs(t)[0]
 	p := newPair(t, testdb.Pair{Source: in, Target: in})
 	p.both(t, readings)
-	p.src.Exec(t, `insert into readings select '2020-01-01 00:00+0'::timestamptz + i * interval '1 hour', 1 from generate_series(0, 24 * 6 - 1) i`)
+	p.src.Exec(t, `insert into readings select '2020-01-01 00:00+0'::timestamptz + i * interval '1 hour', 1
+        from generate_series(0, 24 * 6 - 1) i`)
 	p.stage(t, "--until", "2021-01-01")
 	recs := lines(p.chunks(t))
 	streams := make([]string, len(recs))
@@ -177,7 +178,8 @@ func TestLive(t *testing.T) {
 	if !strings.HasPrefix(text, "\x1b[?1049h\x1b[H\x1b[2J") || !strings.Contains(text, "\x1b[?1049l") {
 		t.Errorf("no screen of its own: %q", text)
 	}
-	for _, line := range lines(strings.ReplaceAll(text[strings.LastIndex(text, "\x1b[?1049l")+len("\x1b[?1049l"):], "\r\n", "\n")) {
+	for _, line := range lines(strings.ReplaceAll(text[strings.LastIndex(text, "\x1b[?1049l")+len("\x1b[?1049l"):],
+		"\r\n", "\n")) {
 		if utf8.RuneCountInString(line) > 50 {
 			t.Errorf("wider than the terminal: %q", line)
 		}

@@ -175,7 +175,8 @@ func TestManualFlags(t *testing.T) {
 		delete(helps, p.name)
 		want, defaults := flags(help)
 		var listed []string
-		for _, item := range regexp.MustCompile(`(?m)^\.It (.*)$`).FindAllStringSubmatch(p.part("Sh", "DESCRIPTION"), -1) {
+		for _, item := range regexp.MustCompile(`(?m)^\.It (.*)$`).FindAllStringSubmatch(p.part("Sh", "DESCRIPTION"),
+			-1) {
 			for _, f := range macro.FindAllStringSubmatch(item[1], -1) {
 				listed = append(listed, "-"+f[1])
 			}
@@ -212,7 +213,8 @@ func TestManualCommands(t *testing.T) {
 		code["README"] = append(code["README"], m[1]+m[2])
 	}
 	for _, p := range pages(t) {
-		for _, m := range regexp.MustCompile(`(?ms)^\.Bd -literal.*?\n(.*?)^\.Ed|^\.P?Ql (.*?)$`).FindAllStringSubmatch(p.source, -1) {
+		for _, m := range regexp.MustCompile(`(?ms)^\.Bd -literal.*?\n(.*?)^\.Ed|^\.P?Ql `+
+			`(.*?)$`).FindAllStringSubmatch(p.source, -1) {
 			code[p.path] = append(code[p.path], m[1]+m[2])
 		}
 	}
@@ -239,7 +241,8 @@ func TestManualCommands(t *testing.T) {
 // and compares them with those of its page.
 func TestManualStatus(t *testing.T) {
 	silent := silence(t)
-	psql := "PATH=" + testdb.Installs(t)[0].BinDir + string(os.PathListSeparator) + testdb.Bin(t) + string(os.PathListSeparator) + os.Getenv("PATH")
+	psql := "PATH=" + testdb.Installs(t)[0].BinDir + string(os.PathListSeparator) + testdb.Bin(t) +
+		string(os.PathListSeparator) + os.Getenv("PATH")
 	// These need two sides that differ: see TestVerify and TestBackfill.
 	differs := []string{"bf-backfill", "bf-verify"}
 	pages := pages(t)
@@ -279,7 +282,8 @@ func TestManualStatus(t *testing.T) {
 				}
 			}
 			var got []int
-			for _, m := range regexp.MustCompile(`(?m)^\.It (\d+)$`).FindAllStringSubmatch(pages[i].part("Sh", "EXIT STATUS"), -1) {
+			for _, m := range regexp.MustCompile(`(?m)^\.It (\d+)$`).FindAllStringSubmatch(pages[i].part("Sh",
+				"EXIT STATUS"), -1) {
 				n, _ := strconv.Atoi(m[1])
 				got = append(got, n)
 			}
@@ -431,14 +435,16 @@ func TestMap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^func (?:\(\w+ \*?(\w+)\) )?(\w+)`).FindAllStringSubmatch(string(b), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^func (?:\(\w+ \*?(\w+)\) )?(\w+)`).FindAllStringSubmatch(string(b),
+			-1) {
 			of := m[1]
 			if of == "" {
 				of = filepath.Base(filepath.Dir(path))
 			}
 			known[of+"."+m[2]] = true
 		}
-		for _, m := range regexp.MustCompile(`(?m)^(?:type |var |const |\t)(\w+)`).FindAllStringSubmatch(string(b), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^(?:type |var |const |\t)(\w+)`).FindAllStringSubmatch(string(b),
+			-1) {
 			known[filepath.Base(filepath.Dir(path))+"."+m[1]] = true // types and constants
 		}
 	}

@@ -15,7 +15,8 @@ func TestNothing(t *testing.T) {
 			{"no hypertables", "create table plain (v int)", "", "the source has no hypertables"},
 			{"no chunks", "create table h (ts timestamptz not null); select create_hypertable('h', 'ts')", "",
 				"the source has no chunk of 1 hypertable in the range"},
-			{"none in the range", "create table h (ts timestamptz not null); select create_hypertable('h', 'ts')", "insert into h values ('2030-01-01')",
+			{"none in the range", "create table h (ts timestamptz not null); select create_hypertable('h', 'ts')",
+				"insert into h values ('2030-01-01')",
 				"the source has no chunk of 1 hypertable in the range"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
@@ -34,7 +35,8 @@ func TestNothing(t *testing.T) {
 					}
 					p.ok(t, "", "bf-clean", "--target", p.target)
 				}
-				wantOutput(t, p.script(t, "backfill", "--until", "2024-01-01"), 0, want, "all 0 chunks are copied and verified")
+				wantOutput(t, p.script(t, "backfill", "--until", "2024-01-01"), 0, want,
+					"all 0 chunks are copied and verified")
 			})
 		}
 	})

@@ -10,16 +10,27 @@ import (
 
 // pipelines are those of bf(7) and more; each is run on fresh tasks.
 var pipelines = []struct{ name, needs, line string }{
-	{"xargs -n1", "xargs", `bf-chunks --target "$TARGET" | xargs -r -P8 -d '\n' -n1 sh -c 'bf-dump --source "$SOURCE" "$1" | bf-load --target "$TARGET"' _`},
+	{"xargs -n1", "xargs", `bf-chunks --target "$TARGET" | xargs -r -P8 -d '\n' -n1 sh -c 'bf-dump --source ` +
+		`"$SOURCE" "$1" | bf-load --target "$TARGET"' _`},
 	{"one lane", "", `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`},
-	{"xargs -n50", "xargs", `bf-chunks --target "$TARGET" | xargs -r -P8 -d '\n' -n50 sh -c 'bf-dump --source "$SOURCE" "$@" | bf-load --target "$TARGET"' _`},
-	{"xargs -0", "xargs", `bf-chunks --target "$TARGET" -0 | xargs -r -P2 -0 -n5 sh -c 'bf-dump --source "$SOURCE" "$@" | bf-load --target "$TARGET"' _`},
-	{"parallel", "parallel", `bf-chunks --target "$TARGET" | parallel --pipe -N20 -j8 'bf-dump --source "$SOURCE" | bf-load --target "$TARGET"'`},
-	{"zstd", "", `bf-chunks --target "$TARGET" >tasks.ndjson; bf-dump --source "$SOURCE" --compress zstd <tasks.ndjson | bf-load --target "$TARGET"`},
-	{"s2", "", `bf-chunks --target "$TARGET" >tasks.ndjson; bf-dump --source "$SOURCE" --compress s2 <tasks.ndjson | bf-load --target "$TARGET"`},
-	{"a file per task", "", `bf-chunks --target "$TARGET" | while read -r task; do bf-dump --source "$SOURCE" "$task" > chunk.bf; bf-load --target "$TARGET" < chunk.bf; done`},
-	{"files concatenated", "", `bf-chunks --target "$TARGET" | while read -r task; do bf-dump --source "$SOURCE" "$task" > "chunk$((i=i+1)).bf"; done; cat chunk*.bf | bf-load --target "$TARGET"`},
-	{"claimed lanes", "", `for i in 1 2 3 4 5 6 7 8; do bf-chunks --target "$TARGET" --claim | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" & done; wait`},
+	{"xargs -n50", "xargs", `bf-chunks --target "$TARGET" | xargs -r -P8 -d '\n' -n50 sh -c 'bf-dump --source ` +
+		`"$SOURCE" "$@" | bf-load --target "$TARGET"' _`},
+	{"xargs -0", "xargs", `bf-chunks --target "$TARGET" -0 | xargs -r -P2 -0 -n5 sh -c 'bf-dump --source "$SOURCE" ` +
+		`"$@" | bf-load --target "$TARGET"' _`},
+	{"parallel", "parallel", `bf-chunks --target "$TARGET" | parallel --pipe -N20 -j8 'bf-dump --source "$SOURCE" | ` +
+		`bf-load --target "$TARGET"'`},
+	{"zstd", "", `bf-chunks --target "$TARGET" >tasks.ndjson; ` +
+		`bf-dump --source "$SOURCE" --compress zstd <tasks.ndjson | bf-load --target "$TARGET"`},
+	{"s2", "", `bf-chunks --target "$TARGET" >tasks.ndjson; ` +
+		`bf-dump --source "$SOURCE" --compress s2 <tasks.ndjson | bf-load --target "$TARGET"`},
+	{"a file per task", "", `bf-chunks --target "$TARGET" | while read -r task; ` +
+		`do bf-dump --source "$SOURCE" "$task" > chunk.bf; bf-load --target "$TARGET" < chunk.bf; done`},
+	{"files concatenated", "", `bf-chunks --target "$TARGET" | while read -r task; ` +
+		`do bf-dump --source "$SOURCE" "$task" > "chunk$((i=i+1)).bf"; done;
+            cat chunk*.bf | bf-load --target "$TARGET"`},
+	{"claimed lanes", "", `for i in 1 2 3 4 5 6 7 8; ` +
+		`do bf-chunks --target "$TARGET" --claim | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" & done;
+            wait`},
 }
 
 // TestPipelines runs the pipelines with sh.
@@ -34,7 +45,8 @@ func TestPipelines(t *testing.T) {
 						t.Skip(l.needs + " is not installed")
 					}
 				}
-				if r := p.sh(t, `bf-stage --source "$SOURCE" --target "$TARGET" --until '2024-01-09T12:00:00'`); r.status != 0 {
+				if r := p.sh(t, `bf-stage --source "$SOURCE" --target "$TARGET" --until `+
+					`'2024-01-09T12:00:00'`); r.status != 0 {
 					t.Fatal(r.stderr)
 				}
 				line := `cd "$(mktemp -d)" && trap 'rm -r "$PWD"' EXIT; ` + l.line
@@ -57,7 +69,8 @@ func TestPipelines(t *testing.T) {
 				}
 				p.same(t, "select * from h where ts < '2024-01-09 12:00'")
 				// Nothing is pending: nothing is done.
-				if r := p.sh(t, line); r.status != 0 && l.name != "files concatenated" || strings.Contains(r.stdout, "loaded") {
+				if r := p.sh(t, line); r.status != 0 && l.name != "files concatenated" ||
+					strings.Contains(r.stdout, "loaded") {
 					t.Errorf("a second time: exit status %d: %s%s", r.status, r.stdout, r.stderr)
 				}
 				p.dst.Exec(t, "delete from h")

@@ -23,7 +23,8 @@ func TestDoneOfAll(t *testing.T) {
 	recs := lines(p.chunks(t))
 	said := func(want int, recs []string, args ...string) {
 		t.Helper()
-		r := p.run(t, p.dump(t, strings.Join(recs, "\n")), "bf-load", append([]string{"--target", p.target}, args...)...)
+		r := p.run(t, p.dump(t, strings.Join(recs, "\n")), "bf-load",
+			append([]string{"--target", p.target}, args...)...)
 		if r.status != 0 {
 			t.Fatal(r.stderr)
 		}
@@ -47,9 +48,11 @@ func TestWaitingFor(t *testing.T) {
 	p := newPair(t, newest(t))
 	simple(t, p, "h")
 	p.both(t, "alter table h add filler text")
-	p.src.Exec(t, "insert into h select ts, v, repeat('x', 3000) from h, generate_series(1, 25)") // more than a frame per chunk
+	// more than a frame per chunk
+	p.src.Exec(t, "insert into h select ts, v, repeat('x', 3000) from h, generate_series(1, 25)")
 	p.stage(t, "--until", "2025-01-01")
-	waiting := regexp.MustCompile(`bf-load: waiting for public\.h (_hyper_1_\d+_chunk): \d+%, about \d+s left; once more rolls it back\r?\n`)
+	waiting := regexp.MustCompile(`bf-load: waiting for public\.h (_hyper_1_\d+_chunk): \d+%, about \d+s left; ` +
+		`once more rolls it back\r?\n`)
 	for _, c := range []struct {
 		name             string
 		signal           os.Signal

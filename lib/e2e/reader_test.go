@@ -15,10 +15,13 @@ func TestReader(t *testing.T) {
 		p := newPair(t, v)
 		p.both(t, `create schema "Chunks"; create schema other;
 			create table h (ts timestamptz not null, d int, v int);
-			select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day', associated_schema_name => 'Chunks');
+			select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day',
+			associated_schema_name => 'Chunks');
 			create table i (ts timestamptz not null, v int);
-			select create_hypertable('i', 'ts', chunk_time_interval => interval '1 day', associated_schema_name => 'other');`)
-		p.src.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', n % 3, n from generate_series(0, 99) n; insert into i select ts, v from h")
+			select create_hypertable('i', 'ts', chunk_time_interval => interval '1 day',
+			associated_schema_name => 'other');`)
+		p.src.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', n % 3, n "+
+			"from generate_series(0, 99) n; insert into i select ts, v from h")
 		if v.Source.Full {
 			p.both(t, "alter table h set (timescaledb.compress, timescaledb.compress_segmentby = 'd')")
 			p.src.Exec(t, "select compress_chunk(c) from show_chunks('h', older_than => '2024-01-03'::timestamptz) c")

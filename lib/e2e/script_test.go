@@ -84,7 +84,8 @@ func bad(ts *testscript.TestScript, p *pair, args []string) {
 	ts.Check(err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0], args[0]))
+	path, err := exec.LookPath(filepath.Join(strings.Split(ts.Getenv("PATH"), string(os.PathListSeparator))[0],
+		args[0]))
 	ts.Check(err)
 	cmd := exec.CommandContext(ctx, path, args[1:]...)
 	cmd.Dir = ts.Getenv("WORK")
@@ -141,7 +142,9 @@ func state(uri string) (s string, err error) {
 		return "", err
 	}
 	defer conn.Close(ctx)
-	queries := []string{"select coalesce(string_agg(oid::text, ','), '') from pg_class where relnamespace in (select oid from pg_namespace where nspname in ('public', '__backfill', '_timescaledb_internal'))"}
+	queries := []string{"select coalesce(string_agg(oid::text, ','), '') from pg_class " +
+		"where relnamespace in (select oid from pg_namespace " +
+		"where nspname in ('public', '__backfill', '_timescaledb_internal'))"}
 	var there bool
 	if err := conn.QueryRow(ctx, "select to_regclass('__backfill.task') is not null").Scan(&there); err != nil {
 		return "", err

@@ -23,11 +23,13 @@ func TestOwner(t *testing.T) {
 		p := newPair(t, v)
 		p.source, p.target = p.src.Role(t, "reader"), p.dst.Role(t, "writer")
 		create := `create schema app; create table app.device (id int primary key); insert into app.device values (1);
-			create table app.h (ts timestamptz not null, dev int references app.device, v serial, primary key (ts, dev, v));
+			create table app.h (ts timestamptz not null, dev int references app.device, v serial,
+			primary key (ts, dev, v));
 			select create_hypertable('app.h', 'ts', 'dev', 2, chunk_time_interval => interval '1 day')`
 		p.src.Exec(t, "set role reader; "+create)
 		p.dst.Exec(t, "set role writer; "+create)
-		rows := "set role %s; insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', 1, n from generate_series(1, 20) n %s"
+		rows := "set role %s; insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', 1, n " +
+			"from generate_series(1, 20) n %s"
 		p.src.Exec(t, fmt.Sprintf(rows, "reader", ""))
 		p.dst.Exec(t, fmt.Sprintf(rows, "writer", "where n % 3 = 0"))
 		p.stage(t, "--until", "2024-01-04 12:00")
@@ -104,22 +106,27 @@ func TestSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.stage(t, "--until", "2024-01-08", "--snapshot", id)
-		p.src.Exec(t, "update h set v = -v; delete from h where v % 7 = 0; insert into h values ('2024-01-02 03:04', 1)")
+		p.src.Exec(t, "update h set v = -v; delete from h where v % 7 = 0; insert into h "+
+			"values ('2024-01-02 03:04', 1)")
 		rewritten := 0
 		if v.Source.Full {
 			// A chunk that is compressed after the snapshot reads as empty in it.
-			p.src.Exec(t, "alter table h set (timescaledb.compress); select compress_chunk(c) from show_chunks('h', older_than => '2024-01-03'::timestamptz) c")
+			p.src.Exec(t, "alter table h set (timescaledb.compress); select compress_chunk(c) "+
+				"from show_chunks('h', older_than => '2024-01-03'::timestamptz) c")
 			rewritten = 2
 		}
 		dump := p.run(t, p.chunks(t), "bf-dump", "--source", p.source)
 		load := p.run(t, dump.stdout, "bf-load", "--target", p.target)
-		if got := strings.Count(load.stderr, "after it was taken"); got != rewritten || (dump.status == 1) != (rewritten > 0) {
+		if got := strings.Count(load.stderr, "after it was taken"); got != rewritten ||
+			(dump.status == 1) != (rewritten > 0) {
 			t.Errorf("%d chunks refused, want %d: %s", got, rewritten, load.stderr)
 		}
 		if rewritten == 0 {
 			diff(t, "in the snapshot", before, sorted(t, p.dst, "select * from h"))
 		} else {
-			diff(t, "in the snapshot", slices.DeleteFunc(before, func(s string) bool { return s < "2024-01-03" }), sorted(t, p.dst, "select * from h"))
+			diff(t, "in the snapshot", slices.DeleteFunc(before, func(s string) bool {
+				return s < "2024-01-03"
+			}), sorted(t, p.dst, "select * from h"))
 		}
 
 		// The snapshot is gone: dumps and stages say so.
@@ -130,7 +137,8 @@ func TestSnapshot(t *testing.T) {
 		if dump.status != 1 || strings.Count(dump.stderr, "snapshot") < 7 {
 			t.Errorf("exit status %d: %s", dump.status, dump.stderr)
 		}
-		if r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-01-08", "--snapshot", id); r.status != 1 {
+		if r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-01-08",
+			"--snapshot", id); r.status != 1 {
 			t.Errorf("exit status %d: %s", r.status, r.stderr)
 		}
 		// Staging without one takes the refused chunks.
@@ -156,11 +164,13 @@ func TestRefusedConnections(t *testing.T) {
 	closed := closedPort(t)
 	addr := fmt.Sprintf("127.0.0.1:%d", s.Port)
 	uri := func(host, user, password, name string) string {
-		return (&url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: host, Path: "/" + name}).String()
+		return (&url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: host,
+			Path: "/" + name}).String()
 	}
 	kv := func(host, user, password, name string) string {
 		h, port, _ := net.SplitHostPort(host)
-		return fmt.Sprintf(`host=%s port=%s user='%s' password='%s' dbname='%s'`, h, port, user, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password), name)
+		return fmt.Sprintf(`host=%s port=%s user='%s' password='%s' dbname='%s'`, h, port, user,
+			strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(password), name)
 	}
 	right := "right " + secret
 	cases := []struct{ what, host, user, password, db, want string }{
@@ -172,7 +182,8 @@ func TestRefusedConnections(t *testing.T) {
 		{"unknown host", "no-such-host.invalid:5432", "me", right, db.Name, "no such host"},
 		{"closed port", closed, "me", right, db.Name, "connection refused"},
 	}
-	records := `{"v":1,"task":1,"hypertable":{"schema":"public","name":"h"},"chunk":{"schema":"a","name":"b"},"slices":[{"column":"ts","from":"1","until":"2"}],"range":{"column":"ts","from":"1","until":"2"}}` + "\n"
+	records := `{"v":1,"task":1,"hypertable":{"schema":"public","name":"h"},"chunk":{"schema":"a","name":"b"},` +
+		`"slices":[{"column":"ts","from":"1","until":"2"}],"range":{"column":"ts","from":"1","until":"2"}}` + "\n"
 	p := newPair(t, newest(t))
 	simple(t, p, "h")
 	p.stage(t, "--until", "2024-01-02")
@@ -205,7 +216,8 @@ func TestRefusedConnections(t *testing.T) {
 			if c.what == "no TimescaleDB" && (tool.args[0] == "bf-clean" || tool.args[0] == "bf-chunks") {
 				continue // they need only __backfill, which is not there either
 			}
-			if c.what == "no TimescaleDB" && slices.Contains([]string{"bf-verify", "bf-caggs"}, tool.args[0]) && tool.args[2] == conn {
+			if c.what == "no TimescaleDB" && slices.Contains([]string{"bf-verify", "bf-caggs"}, tool.args[0]) &&
+				tool.args[2] == conn {
 				continue // a source need not have it
 			}
 			wg.Go(func() {
@@ -215,7 +227,8 @@ func TestRefusedConnections(t *testing.T) {
 					stdout = "" // an empty stream
 				}
 				why := wrong(tool.args[0], stdout, r.stderr)
-				if r.status != 1 || why != "" || !strings.Contains(r.stderr, c.want) || strings.Contains(r.stdout, secret) {
+				if r.status != 1 || why != "" || !strings.Contains(r.stderr, c.want) ||
+					strings.Contains(r.stdout, secret) {
 					t.Errorf("%s: %s: exit status %d, %s: %s", c.what, tool.args[0], r.status, why, r.stderr)
 				}
 			})
@@ -224,7 +237,8 @@ func TestRefusedConnections(t *testing.T) {
 	wg.Wait()
 	// And with the right one it goes, in either form.
 	for _, conn := range []string{uri(addr, "me", right, db.Name), kv(addr, "me", right, db.Name)} {
-		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 || !strings.Contains(r.stderr, "no schema __backfill") {
+		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 ||
+			!strings.Contains(r.stderr, "no schema __backfill") {
 			t.Errorf("exit status %d: %s", r.status, r.stderr)
 		}
 	}
@@ -254,7 +268,8 @@ func TestCredentials(t *testing.T) {
 		fmt.Sprintf("postgres:///?service=there&servicefile=%s&passfile=%s", services, passfile),
 	} {
 		// Let in: there is no __backfill yet.
-		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 || !strings.Contains(r.stderr, "no schema __backfill") {
+		if r := p.run(t, "", "bf-chunks", "--target", conn); r.status != 1 ||
+			!strings.Contains(r.stderr, "no schema __backfill") {
 			t.Errorf("%s: exit status %d: %s", conn, r.status, r.stderr)
 		}
 	}
@@ -276,11 +291,13 @@ func TestTLS(t *testing.T) {
 		{"require", strings.Replace(db.ConnString, "verify-full", "require", 1), "no schema __backfill"},
 		{"without TLS", strings.Replace(db.ConnString, "verify-full", "disable", 1), "SQLSTATE 28000"},
 		{"another name", strings.Replace(db.ConnString, "127.0.0.1", "localhost", 1), "certificate"},
-		{"verify-ca by another name", strings.NewReplacer("127.0.0.1", "localhost", "verify-full", "verify-ca").Replace(db.ConnString), "no schema __backfill"},
+		{"verify-ca by another name", strings.NewReplacer("127.0.0.1", "localhost", "verify-full",
+			"verify-ca").Replace(db.ConnString), "no schema __backfill"},
 		{"unknown authority", regexp.MustCompile("&sslrootcert=.*").ReplaceAllString(db.ConnString, ""), "certificate"},
 	} {
 		r := p.run(t, "", "bf-chunks", "--target", c.conn)
-		if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" || !strings.Contains(r.stderr, c.want) {
+		if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" ||
+			!strings.Contains(r.stderr, c.want) {
 			t.Errorf("%s: exit status %d, %s: %s", c.what, r.status, why, r.stderr)
 		}
 	}
@@ -295,14 +312,22 @@ func TestLibpqParameters(t *testing.T) {
 	db.Exec(t, "alter system set ssl_max_protocol_version = 'TLSv1.2'")
 	db.Exec(t, "select pg_reload_conf()")
 	for _, c := range []struct{ params, want string }{ // "" for let in
-		{"gssencmode=disable", ""}, {"gssencmode=prefer", ""}, {"gssencmode=require", "gssencmode=require is not supported"},
-		{"sslcompression=0", ""}, {"sslcompression=1", ""}, {"fallback_application_name=x", ""}, {"load_balance_hosts=random", ""},
-		{"gsslib=gssapi", ""}, {"gssdelegation=0", ""}, {"krbsrvname=postgres", ""}, {"client_encoding=auto", ""}, {"client_encoding=LATIN1", ""},
-		{"replication=false", ""}, {"replication=database", "replication is not supported"}, {"connect_timeout=-1", ""}, {"connect_timeout=0", ""},
-		{"sslcrl=/nowhere", "sslcrl is not supported"}, {"sslcrl=", ""}, {"sslcrldir=/nowhere", "sslcrldir is not supported"}, {"requirepeer=postgres", "requirepeer is not supported"},
-		{"channel_binding=prefer", ""}, {"channel_binding=require", "channel binding"}, {"sslsni=0", ""}, {"options=-c%20work_mem%3D8MB", ""}, {"hostaddr=127.0.0.1", ""},
-		{"ssl_min_protocol_version=TLSv1.2", ""}, {"ssl_min_protocol_version=TLSv1.3", "protocol version"}, {"ssl_max_protocol_version=TLSv1.2", ""},
-		{"ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2", "ssl_min_protocol_version is higher"}, {"ssl_min_protocol_version=SSLv3", "no version of TLS"},
+		{"gssencmode=disable", ""}, {"gssencmode=prefer", ""},
+		{"gssencmode=require", "gssencmode=require is not supported"},
+		{"sslcompression=0", ""}, {"sslcompression=1", ""}, {"fallback_application_name=x", ""},
+		{"load_balance_hosts=random", ""},
+		{"gsslib=gssapi", ""}, {"gssdelegation=0", ""}, {"krbsrvname=postgres", ""}, {"client_encoding=auto", ""},
+		{"client_encoding=LATIN1", ""},
+		{"replication=false", ""}, {"replication=database", "replication is not supported"}, {"connect_timeout=-1", ""},
+		{"connect_timeout=0", ""},
+		{"sslcrl=/nowhere", "sslcrl is not supported"}, {"sslcrl=", ""},
+		{"sslcrldir=/nowhere", "sslcrldir is not supported"}, {"requirepeer=postgres", "requirepeer is not supported"},
+		{"channel_binding=prefer", ""}, {"channel_binding=require", "channel binding"}, {"sslsni=0", ""},
+		{"options=-c%20work_mem%3D8MB", ""}, {"hostaddr=127.0.0.1", ""},
+		{"ssl_min_protocol_version=TLSv1.2", ""}, {"ssl_min_protocol_version=TLSv1.3", "protocol version"},
+		{"ssl_max_protocol_version=TLSv1.2", ""},
+		{"ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2", "ssl_min_protocol_version is higher"},
+		{"ssl_min_protocol_version=SSLv3", "no version of TLS"},
 	} {
 		kv := strings.NewReplacer("&", "' ", "=", "='", "%20", " ", "%3D", "=").Replace(c.params) + "'"
 		u, err := url.Parse(db.ConnString)
@@ -311,20 +336,23 @@ func TestLibpqParameters(t *testing.T) {
 		}
 		for _, conn := range []string{
 			db.ConnString + "&" + c.params,
-			fmt.Sprintf("host=127.0.0.1 port=%s user=postgres dbname=%s sslmode=verify-full sslrootcert=%s %s", u.Port(), db.Name, u.Query().Get("sslrootcert"), kv),
+			fmt.Sprintf("host=127.0.0.1 port=%s user=postgres dbname=%s sslmode=verify-full sslrootcert=%s %s",
+				u.Port(), db.Name, u.Query().Get("sslrootcert"), kv),
 		} {
 			want := c.want
 			if want == "" {
 				want = "no schema __backfill"
 			}
 			r := (*pair)(nil).run(t, "", "bf-chunks", "--target", conn)
-			if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" || !strings.Contains(r.stderr, want) {
+			if why := wrong("bf-chunks", r.stdout, r.stderr); r.status != 1 || why != "" ||
+				!strings.Contains(r.stderr, want) {
 				t.Errorf("%s: exit status %d, %s: %s", conn, r.status, why, r.stderr)
 			}
 		}
 	}
 	// Without TLS there are two configurations to look after.
-	if r := (*pair)(nil).run(t, "", "bf-chunks", "--target", strings.Replace(db.ConnString, "verify-full", "prefer", 1)+"&ssl_min_protocol_version=TLSv1.3"); r.status != 1 || strings.Contains(r.stderr, "no schema") {
+	if r := (*pair)(nil).run(t, "", "bf-chunks", "--target", strings.Replace(db.ConnString, "verify-full", "prefer", 1)+
+		"&ssl_min_protocol_version=TLSv1.3"); r.status != 1 || strings.Contains(r.stderr, "no schema") {
 		t.Errorf("exit status %d: %s", r.status, r.stderr)
 	}
 }

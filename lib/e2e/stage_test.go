@@ -14,8 +14,10 @@ import (
 // the source.
 func simple(t testing.TB, p *pair, name string) {
 	t.Helper()
-	p.both(t, fmt.Sprintf("create table %[1]s (ts timestamptz not null, v int); select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '1 day')", name))
-	p.src.Exec(t, fmt.Sprintf("insert into %s select '2024-01-01'::timestamptz + n * interval '1 hour', n from generate_series(0, 239) n", name))
+	p.both(t, fmt.Sprintf("create table %[1]s (ts timestamptz not null, v int); "+
+		"select create_hypertable('%[1]s', 'ts', chunk_time_interval => interval '1 day')", name))
+	p.src.Exec(t, fmt.Sprintf("insert into %s select '2024-01-01'::timestamptz + n * interval '1 hour', n "+
+		"from generate_series(0, 239) n", name))
 }
 
 // newest returns the install that cheap tests run on.
@@ -54,11 +56,13 @@ func TestGone(t *testing.T) {
 		if n := len(records(t, p.chunks(t))); n != 0 {
 			t.Errorf("%d tasks are pending", n)
 		}
-		if got := sorted(t, p.dst, "select distinct copy_message from __backfill.task where hypertable_name = 'i'"); len(got) != 1 || !strings.Contains(got[0], "dropped") {
+		if got := sorted(t, p.dst, "select distinct copy_message from __backfill.task "+
+			"where hypertable_name = 'i'"); len(got) != 1 || !strings.Contains(got[0], "dropped") {
 			t.Errorf("copy_message %q", got)
 		}
 		// The query of the original's manual runs as it is.
-		got := p.dst.Rows(t, "select hypertable_schema, hypertable_name, count(*) as total_chunks, count(worked) as finished_chunks, count(worked is null) pending_chunks from __backfill.task group by 1, 2")
+		got := p.dst.Rows(t, "select hypertable_schema, hypertable_name, count(*) as total_chunks, "+
+			"count(worked) as finished_chunks, count(worked is null) pending_chunks from __backfill.task group by 1, 2")
 		if len(got) != 2 || got[0][2] != "10" || got[0][3] != "10" {
 			t.Errorf("progress: %q", got)
 		}
@@ -97,7 +101,9 @@ func TestAnotherSource(t *testing.T) {
 	p.copy(t)
 	next := &pair{testdb.New(t, p.src.Install, "source"), p.dst, "", p.target}
 	next.source = next.src.ConnString
-	next.src.Exec(t, "create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day'); insert into h values ('2024-01-01 01:00', -1), ('2024-01-03', -3)")
+	next.src.Exec(t, "create table h (ts timestamptz not null, v int); "+
+		"select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day'); insert into h "+
+		"values ('2024-01-01 01:00', -1), ('2024-01-03', -3)")
 	state := func() []string { return sorted(t, p.dst, "select * from __backfill.task") }
 	before := state()
 	for _, line := range []string{
@@ -106,11 +112,13 @@ func TestAnotherSource(t *testing.T) {
 		`bf-stage --source "$SOURCE" --target "$TARGET" --until 2023-01-01`, // no chunk of it
 	} {
 		r := next.sh(t, line)
-		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "another source database") || !strings.Contains(r.stderr, "hint: check --source; when that migration is over") {
+		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "another source database") ||
+			!strings.Contains(r.stderr, "hint: check --source; when that migration is over") {
 			t.Errorf("%s: exit status %d, %s%s", line, r.status, r.stdout, r.stderr)
 		}
 	}
-	r := next.sh(t, `(bf-stage --source "$SOURCE" --until 2025-01-01; bf-stage --source `+"'"+p.source+"'"+` --until 2025-01-01) | bf-stage --target "$TARGET"`)
+	r := next.sh(t, `(bf-stage --source "$SOURCE" --until 2025-01-01; bf-stage --source `+"'"+p.source+"'"+
+		` --until 2025-01-01) | bf-stage --target "$TARGET"`)
 	if r.status != 1 || !strings.Contains(r.stderr, "different source databases") {
 		t.Errorf("two plans: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
@@ -132,8 +140,11 @@ func TestGap(t *testing.T) {
 	p.dst.Exec(t, "insert into h values ('2024-01-01 06:00', 1000)")
 	for range 2 { // pending, then done
 		before := sorted(t, p.dst, "select * from __backfill.task")
-		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--from", "2024-01-01 12:00", "--until", "2024-01-01 13:00")
-		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "is staged with [2024-01-01 00:00:00+00, 2024-01-01 04:00:00+00): [2024-01-01 12:00:00+00, 2024-01-01 13:00:00+00) would leave a gap") ||
+		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--from", "2024-01-01 12:00",
+			"--until", "2024-01-01 13:00")
+		if r.status != 1 || r.stdout != "" ||
+			!strings.Contains(r.stderr, "is staged with [2024-01-01 00:00:00+00, 2024-01-01 04:00:00+00): "+
+				"[2024-01-01 12:00:00+00, 2024-01-01 13:00:00+00) would leave a gap") ||
 			!strings.Contains(r.stderr, "hint: stage a range that adjoins") {
 			t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
 		}
@@ -145,14 +156,16 @@ func TestGap(t *testing.T) {
 		t.Errorf("%d tasks staged with what adjoins, want 1", n)
 	}
 	p.copy(t)
-	diff(t, "all until 13:00", sorted(t, p.src, "select * from h where ts < '2024-01-01 13:00'"), sorted(t, p.dst, "select * from h"))
+	diff(t, "all until 13:00", sorted(t, p.src, "select * from h where ts < '2024-01-01 13:00'"),
+		sorted(t, p.dst, "select * from h"))
 }
 
 // TestZones gives bounds of which a cast would silently drop a part.
 func TestZones(t *testing.T) {
 	p := newPair(t, newest(t))
 	for _, typ := range []string{"timestamptz", "timestamp", "date"} {
-		p.both(t, fmt.Sprintf("create table h_%[1]s (ts %[1]s not null); select create_hypertable('h_%[1]s', 'ts', chunk_time_interval => interval '1 day')", typ))
+		p.both(t, fmt.Sprintf("create table h_%[1]s (ts %[1]s not null); "+
+			"select create_hypertable('h_%[1]s', 'ts', chunk_time_interval => interval '1 day')", typ))
 		p.src.Exec(t, fmt.Sprintf("insert into h_%s values ('2024-01-01'), ('2024-01-02'), ('2024-01-03')", typ))
 	}
 	for _, c := range []struct{ filter, bound, until string }{
@@ -172,15 +185,19 @@ func TestZones(t *testing.T) {
 		{".", "2024-01-03T00:00:00+02", ""},
 	} {
 		r := p.run(t, "", "bf-stage", "--source", p.source, "--filter", c.filter, "--until", c.bound)
-		if refused := r.status == 2 && r.stdout == "" && strings.Contains(r.stderr, "--until: "); refused != (c.until == "") || !refused && r.status != 0 {
+		if refused := r.status == 2 && r.stdout == "" &&
+			strings.Contains(r.stderr, "--until: "); refused != (c.until == "") || !refused && r.status != 0 {
 			t.Errorf("%s of %s: exit status %d: %s", c.bound, c.filter, r.status, r.stderr)
 		}
 		if c.until != "" && !strings.Contains(r.stdout, `"until_text":"`+c.until) {
 			t.Errorf("%s of %s: %s", c.bound, c.filter, r.stdout)
 		}
 	}
-	r := p.run(t, "", "bf-stage", "--source", p.source, "--filter", "timestamp$", "--from", "2024-01-01 12:00+02", "--until", "2024-01-03")
-	if r.status != 2 || !strings.Contains(r.stderr, `--from: "2024-01-01 12:00+02" has a time zone, and dimension "ts" of public.h_timestamp is a timestamp without time zone`) {
+	r := p.run(t, "", "bf-stage", "--source", p.source, "--filter", "timestamp$", "--from", "2024-01-01 12:00+02",
+		"--until", "2024-01-03")
+	if r.status != 2 || !strings.Contains(r.stderr,
+		`--from: "2024-01-01 12:00+02" has a time zone, `+
+			`and dimension "ts" of public.h_timestamp is a timestamp without time zone`) {
 		t.Errorf("--from: exit status %d: %s", r.status, r.stderr)
 	}
 }
@@ -205,7 +222,8 @@ func TestAgain(t *testing.T) {
 	p.copy(t)
 	count(0, "the same after the copy", p.stage(t, "--until", "2024-01-05 12:00", "--from", "2024-01-03 06:00"))
 	count(2, "a later end", p.stage(t, "--until", "2024-01-06 12:00", "--from", "2024-01-04"))
-	if got := records(t, p.chunks(t)); len(got) != 2 || got[0].Range.Partial && got[1].Range.Partial || !got[0].Range.Partial && !got[1].Range.Partial {
+	if got := records(t, p.chunks(t)); len(got) != 2 || got[0].Range.Partial && got[1].Range.Partial ||
+		!got[0].Range.Partial && !got[1].Range.Partial {
 		t.Errorf("pending: %v", got)
 	}
 	p.copy(t)
@@ -237,7 +255,8 @@ func TestListings(t *testing.T) {
 		return ns
 	}
 	all := numbers()
-	if len(all) != 20 || len(staged) != 20 || !slices.IsSorted(all) || staged[0].Range.UntilText != "2024-01-11 00:00:00+00" {
+	if len(all) != 20 || len(staged) != 20 || !slices.IsSorted(all) ||
+		staged[0].Range.UntilText != "2024-01-11 00:00:00+00" {
 		t.Errorf("newest first: %v, %v", all, staged[0])
 	}
 	old := numbers("--order", "oldest")
@@ -245,7 +264,8 @@ func TestListings(t *testing.T) {
 	if !slices.Equal(all, old) {
 		t.Errorf("oldest first: %v", old)
 	}
-	if r := records(t, p.chunks(t, "--order", "largest")); r[0].Range.FromText != "2024-01-03 00:00:00+00" || r[0].Hypertable.Name != "h" {
+	if r := records(t, p.chunks(t, "--order", "largest")); r[0].Range.FromText != "2024-01-03 00:00:00+00" ||
+		r[0].Hypertable.Name != "h" {
 		t.Errorf("largest first: %v", r[0])
 	}
 	if got := records(t, p.chunks(t, "--filter", `^PUBLIC\.oth`)); len(got) != 10 || got[0].Hypertable.Name != "other" {
@@ -254,13 +274,16 @@ func TestListings(t *testing.T) {
 	if got := numbers("--task", "3", "--task", "7", "--task", "3"); !slices.Equal(got, []int64{3, 7}) {
 		t.Errorf("--task: %v", got)
 	}
-	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--task", "3", "--task", "999"); r.status != 1 || len(records(t, r.stdout)) != 1 || !strings.Contains(r.stderr, "task 999: is not staged") {
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--task", "3", "--task", "999"); r.status != 1 ||
+		len(records(t, r.stdout)) != 1 || !strings.Contains(r.stderr, "task 999: is not staged") {
 		t.Errorf("--task of none: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
-	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "nothing"); r.status != 0 || r.stdout != "" || !strings.Contains(r.stderr, `no task matches --filter "nothing"`) {
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "nothing"); r.status != 0 || r.stdout != "" ||
+		!strings.Contains(r.stderr, `no task matches --filter "nothing"`) {
 		t.Errorf("--filter of none: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
-	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "other", "--done"); r.status != 0 || r.stdout != "" || r.stderr != "" {
+	if r := p.run(t, "", "bf-chunks", "--target", p.target, "--filter", "other", "--done"); r.status != 0 ||
+		r.stdout != "" || r.stderr != "" {
 		t.Errorf("--filter of what is not done: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
 	if got := p.chunks(t, "-0", "--task", "3"); !strings.HasSuffix(got, "}\x00") || strings.Contains(got, "\n") {
@@ -298,7 +321,8 @@ func TestHalves(t *testing.T) {
 		if len(whole) != 1 || whole[0].Origin == "" {
 			t.Errorf("staged in one: %v", whole)
 		}
-		r = p.sh(t, `cd "$(mktemp -d)" && bf-stage --source "$SOURCE" --until 2024-01-06 >plan && bf-stage --target "$TARGET" <plan && bf-stage --target "$TARGET" <plan; rm plan`)
+		r = p.sh(t, `cd "$(mktemp -d)" && bf-stage --source "$SOURCE" --until 2024-01-06 >plan && bf-stage --target `+
+			`"$TARGET" <plan && bf-stage --target "$TARGET" <plan; rm plan`)
 		if r.status != 0 || len(records(t, r.stdout)) != 2 {
 			t.Errorf("through a file: exit status %d, %s%s", r.status, r.stdout, r.stderr)
 		}
@@ -317,12 +341,15 @@ func TestHalves(t *testing.T) {
 // covers: they stay, and bf-stage says so.
 func TestBeside(t *testing.T) {
 	p := newPair(t, newest(t))
-	p.both(t, "create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
+	p.both(t, "create table h (ts timestamptz not null, v int); "+
+		"select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
 	p.src.Exec(t, "insert into h values ('2024-01-01', 1), ('2024-01-05', 1)")
-	p.dst.Exec(t, "insert into h values ('2024-01-01 01:00', -1), ('2024-01-03', -1), ('2024-01-04', -1), ('2024-01-05 01:00', -1)")
+	p.dst.Exec(t, "insert into h values ('2024-01-01 01:00', -1), ('2024-01-03', -1), ('2024-01-04', -1), "+
+		"('2024-01-05 01:00', -1)")
 	p.dst.Exec(t, "delete from h where ts = '2024-01-04'")
 	r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-02-01")
-	if want := "public.h: where the source has no chunk, the target has rows in 1; they stay"; r.status != 0 || !strings.Contains(r.stderr, want) {
+	if want := "public.h: where the source has no chunk, the target has rows in 1; they stay"; r.status != 0 ||
+		!strings.Contains(r.stderr, want) {
 		t.Errorf("status %d, want %q in:\n%s", r.status, want, r.stderr)
 	}
 	p.copy(t)

@@ -35,13 +35,16 @@ var shapes = []struct{ name, create string }{
 	{"more partitions", "select create_hypertable('h', 'ts', 'dev', 3, chunk_time_interval => interval '1 day')"},
 	{"fewer partitions", "select create_hypertable('h', 'ts', 'dev', 1, chunk_time_interval => interval '1 day')"},
 	{"no partitions", "select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')"},
-	{"partitions by another column", "select create_hypertable('h', 'ts', 'v', 2, chunk_time_interval => interval '1 day')"},
-	{"another dimension", "select create_hypertable('h', 'ts', 'dev', 2, chunk_time_interval => interval '1 day'); select add_dimension('h', 'v', chunk_time_interval => 50)"},
+	{"partitions by another column", "select create_hypertable('h', 'ts', 'v', 2, " +
+		"chunk_time_interval => interval '1 day')"},
+	{"another dimension", "select create_hypertable('h', 'ts', 'dev', 2, chunk_time_interval => interval '1 day'); " +
+		"select add_dimension('h', 'v', chunk_time_interval => 50)"},
 }
 
 const shapeTable = `create table h (ts timestamptz not null, dev text, v int not null, w int)`
 
-const shapeRows = `insert into h select '2024-01-01'::timestamptz + n * interval '3 hours', case when n % 7 <> 0 then 'dev' || n % 5 end, n from generate_series(0, 39) n`
+const shapeRows = `insert into h select '2024-01-01'::timestamptz + n * interval '3 hours',
+    case when n % 7 <> 0 then 'dev' || n % 5 end, n from generate_series(0, 39) n`
 
 // TestShapes copies into target hypertables that are cut otherwise, with
 // dual-written rows in some of the chunks, or none, or empty ones; twice.
@@ -77,7 +80,8 @@ func TestShapes(t *testing.T) {
 				// The chunks go on as native ones do.
 				p.dst.Exec(t, shapeRows)
 				p.dst.Exec(t, "alter table h drop column w")
-				p.dst.Exec(t, "insert into h values ('2024-01-01', 'x', 1), ('2024-01-03', null, 1), ('2024-02-01', 'y', 1)")
+				p.dst.Exec(t, "insert into h "+
+					"values ('2024-01-01', 'x', 1), ('2024-01-03', null, 1), ('2024-02-01', 'y', 1)")
 			})
 		}
 	})
@@ -91,7 +95,8 @@ func TestOpenDimensions(t *testing.T) {
 		p.both(t, "select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
 		p.src.Exec(t, "select add_dimension('h', 'seq', chunk_time_interval => 10)")
 		p.dst.Exec(t, "select add_dimension('h', 'seq', chunk_time_interval => 15)")
-		rows := "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', n - 20, n from generate_series(0, 59) n"
+		rows := "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', n - 20, n " +
+			"from generate_series(0, 59) n"
 		p.src.Exec(t, rows)
 		p.dst.Exec(t, rows+" where n % 2 = 0")
 		p.stage(t, "--until", "2024-01-03 06:00")
@@ -108,18 +113,22 @@ func TestKeys(t *testing.T) {
 				p := newPair(t, v)
 				p.both(t, `create table device (id int primary key);
 					insert into device select generate_series(1, 3);
-					create table h (ts timestamptz not null, dev int references device, v int, unique (ts, dev), check (v > 0), exclude using btree (ts with =, dev with =))`)
+					create table h (ts timestamptz not null, dev int references device, v int, unique (ts, dev),
+					check (v > 0), exclude using btree (ts with =, dev with =))`)
 				p.src.Exec(t, "select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
 				p.dst.Exec(t, "select create_hypertable('h', 'ts', chunk_time_interval => interval '"+s+"')")
-				rows := "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n from generate_series(1, 20) n"
+				rows := "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n " +
+					"from generate_series(1, 20) n"
 				p.src.Exec(t, rows)
-				p.dst.Exec(t, strings.Replace(rows, ", n from", ", n + 100 from", 1)+" where n in (1, 2, 7, 19, 20)") // dual-written, and since updated on the source
+				// dual-written, and since updated on the source
+				p.dst.Exec(t, strings.Replace(rows, ", n from", ", n + 100 from", 1)+" where n in (1, 2, 7, 19, 20)")
 				p.stage(t, "--until", "2024-02-01")
 				ways(t, p.copy(t))
 				p.same(t, "select * from h")
 
 				// A row without its device fails its own chunk only, and says so.
-				p.src.Exec(t, "insert into device values (4); insert into h values ('2024-01-02 00:01', 4, 1), ('2024-03-01', 1, 1)")
+				p.src.Exec(t, "insert into device values (4); insert into h "+
+					"values ('2024-01-02 00:01', 4, 1), ('2024-03-01', 1, 1)")
 				p.stage(t, "--until", "2025-02-01")
 				p.dst.Exec(t, "update __backfill.task set worked = null")
 				r := p.run(t, p.dump(t, p.chunks(t)), "bf-load", "--target", p.target)
@@ -139,9 +148,11 @@ func TestKeys(t *testing.T) {
 func TestReferenced(t *testing.T) {
 	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
-		p.both(t, `create table h (ts timestamptz not null, dev int not null, v int, w text, primary key (ts, dev), unique (dev, ts))`)
+		p.both(t, `create table h (ts timestamptz not null, dev int not null, v int, w text, primary key (ts, dev),
+            unique (dev, ts))`)
 		p.both(t, "select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
-		rows := "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n from generate_series(1, 20) n"
+		rows := "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n " +
+			"from generate_series(1, 20) n"
 		p.src.Exec(t, rows)
 		p.dst.Exec(t, strings.Replace(rows, ", n from", ", n + 100 from", 1)+" where n < 10")
 		if !references(p.dst, t) {
@@ -162,11 +173,13 @@ func TestReferenced(t *testing.T) {
 
 // references makes tables that reference h, if this version can.
 func references(db *testdb.DB, t *testing.T) bool {
-	for table, action := range map[string]string{"plain": "", "cascade": "on delete cascade on update cascade", "setnull": "on delete set null"} {
+	for table, action := range map[string]string{"plain": "", "cascade": "on delete cascade on update cascade",
+		"setnull": "on delete set null"} {
 		// A session of its own and few rows: TimescaleDB 2.17 to 2.19 go wrong
 		// from the sixth check on.
 		conn := db.Conn(t)
-		if _, err := conn.Exec(t.Context(), fmt.Sprintf("create table %s (ts timestamptz, dev int, foreign key (ts, dev) references h (ts, dev) %s)", table, action)); err != nil {
+		if _, err := conn.Exec(t.Context(), fmt.Sprintf("create table %s (ts timestamptz, dev int, "+
+			"foreign key (ts, dev) references h (ts, dev) %s)", table, action)); err != nil {
 			return false
 		}
 		if _, err := conn.Exec(t.Context(), "insert into "+table+" select ts, dev from h where v < 105"); err != nil {
@@ -181,18 +194,24 @@ func references(db *testdb.DB, t *testing.T) bool {
 func TestReferencedIdentity(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
-		p.both(t, `create table h (ts timestamptz not null, dev int not null, id bigint generated always as identity, v int, primary key (ts, dev))`)
+		p.both(t, `create table h (ts timestamptz not null, dev int not null, id bigint generated always as identity,
+            v int, primary key (ts, dev))`)
 		p.both(t, "select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
 		p.dst.Exec(t, "select set_chunk_time_interval('h', interval '2 days')") // through the hypertable
-		p.src.Exec(t, "insert into h (ts, dev, v) select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n from generate_series(1, 20) n")
-		p.dst.Exec(t, "insert into h (ts, dev, v) select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, -n from generate_series(1, 9) n where n <> 3")
-		if _, err := p.dst.Conn(t).Exec(t.Context(), "create table r (ts timestamptz, dev int, foreign key (ts, dev) references h on delete cascade)"); err != nil {
+		p.src.Exec(t, "insert into h (ts, dev, v) "+
+			"select '2024-01-01'::timestamptz + n * interval '5 hours', 1 + n % 3, n from generate_series(1, 20) n")
+		p.dst.Exec(t, "insert into h (ts, dev, v) select '2024-01-01'::timestamptz + n * interval '5 hours', "+
+			"1 + n % 3, -n from generate_series(1, 9) n where n <> 3")
+		if _, err := p.dst.Conn(t).Exec(t.Context(),
+			"create table r (ts timestamptz, dev int, "+
+				"foreign key (ts, dev) references h on delete cascade)"); err != nil {
 			t.Skipf("this version has no foreign keys to hypertables: %v", err)
 		}
 		p.dst.Exec(t, "insert into r select ts, dev from h where v > -3")
 		p.stage(t, "--until", "2024-02-01")
 		r := p.run(t, p.dump(t, p.chunks(t)), "bf-load", "--target", p.target)
-		if r.status == 0 || !strings.Contains(r.stderr, `have another "id", which is generated always as identity`) || !strings.Contains(r.stderr, `alter table "public"."h" alter column "id" set generated by default`) {
+		if r.status == 0 || !strings.Contains(r.stderr, `have another "id", which is generated always as identity`) ||
+			!strings.Contains(r.stderr, `alter table "public"."h" alter column "id" set generated by default`) {
 			t.Fatalf("status %d: %s", r.status, r.stderr)
 		}
 		if n := p.dst.Rows(t, "select count(*) from h where v < 0"); n[0][0] == "0" {
@@ -216,8 +235,10 @@ func TestPublished(t *testing.T) {
 			t.Skip("the Apache edition makes a chunk for a row alone, which has to be deleted again")
 		}
 		p := newPair(t, v)
-		p.both(t, "create table h (ts timestamptz not null, v int); select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
-		p.src.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', n from generate_series(1, 20) n")
+		p.both(t, "create table h (ts timestamptz not null, v int); "+
+			"select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
+		p.src.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '5 hours', n "+
+			"from generate_series(1, 20) n")
 		p.dst.Exec(t, "create publication everything for all tables")
 		p.stage(t, "--until", "2024-02-01")
 		ways(t, p.copy(t))
@@ -238,28 +259,37 @@ func TestUserCode(t *testing.T) {
 				}
 				p.both(t, `set search_path = app, public;
 					create function inner_check(int) returns boolean language sql immutable as 'select $1 > 0';
-					create function is_good(int) returns boolean language plpgsql immutable as 'begin return inner_check($1); end';
-					create function doubled(int) returns int language plpgsql immutable as 'begin return case when inner_check($1) then $1 * 2 end; end';
-					create function logged() returns trigger language plpgsql as 'begin insert into log values (coalesce(new.v, -old.v)); return coalesce(new, old); end';
-					create table h (ts timestamptz not null, v int check (is_good(v)), g int generated always as (doubled(v)) stored);
+					create function is_good(int) returns boolean language plpgsql immutable as
+					'begin return inner_check($1); end';
+					create function doubled(int) returns int language plpgsql immutable as
+					'begin return case when inner_check($1) then $1 * 2 end; end';
+					create function logged() returns trigger language plpgsql as
+					'begin insert into log values (coalesce(new.v, -old.v)); return coalesce(new, old); end';
+					create table h (ts timestamptz not null, v int check (is_good(v)),
+					g int generated always as (doubled(v)) stored);
 					create index on h (doubled(v))`)
-				p.src.Exec(t, "set search_path = app, public; select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
-				p.dst.Exec(t, "set search_path = app, public; select create_hypertable('h', 'ts', chunk_time_interval => interval '"+s+"')")
-				rows := "insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', n from generate_series(1, 20) n"
+				p.src.Exec(t, "set search_path = app, public; "+
+					"select create_hypertable('h', 'ts', chunk_time_interval => interval '1 day')")
+				p.dst.Exec(t, "set search_path = app, public; "+
+					"select create_hypertable('h', 'ts', chunk_time_interval => interval '"+s+"')")
+				rows := "insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', n " +
+					"from generate_series(1, 20) n"
 				p.src.Exec(t, rows)
 				p.dst.Exec(t, rows+" where n % 2 = 0")
 				p.stage(t, "--until", "2024-02-01")
 				ways(t, p.copy(t))
 				p.same(t, "select * from app.h")
 
-				p.dst.Exec(t, "create trigger logged after insert or delete on app.h for each row execute function app.logged()")
+				p.dst.Exec(t, "create trigger logged after insert or delete on app.h "+
+					"for each row execute function app.logged()")
 				r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-02-01")
 				if r.status != 0 || !strings.Contains(r.stderr, "logged") {
 					t.Errorf("bf-stage does not name the trigger: %s", r.stderr)
 				}
 				ways(t, p.load(t, p.dump(t, p.chunks(t, "--all")), "--force"))
 				p.same(t, "select * from app.h")
-				if got := sorted(t, p.dst, "select count(*) filter (where v > 0), count(*) filter (where v < 0) from app.log"); got[0] != "20|20" {
+				if got := sorted(t, p.dst, "select count(*) filter (where v > 0), count(*) filter (where v < 0) "+
+					"from app.log"); got[0] != "20|20" {
 					t.Errorf("the trigger saw %s rows come and go, want 20|20", got)
 				}
 			})
@@ -274,9 +304,11 @@ func TestDroppedChunks(t *testing.T) {
 	testdb.EachVersion(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
 		simple(t, p, "h")
-		p.dst.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', -n from generate_series(0, 239) n")
+		p.dst.Exec(t, "insert into h select '2024-01-01'::timestamptz + n * interval '1 hour', -n "+
+			"from generate_series(0, 239) n")
 		if v.Target.Full {
-			p.dst.Exec(t, "create materialized view daily with (timescaledb.continuous) as select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data")
+			p.dst.Exec(t, "create materialized view daily with (timescaledb.continuous) as "+
+				"select time_bucket('1 day', ts) as day, sum(v) from h group by 1 with no data")
 		}
 		p.dst.Exec(t, "select drop_chunks('h', older_than => '2024-01-06'::timestamptz)")
 		p.stage(t, "--until", "2025-01-01", "--filter", "^public.h$")
@@ -297,23 +329,27 @@ func TestRowSecurity(t *testing.T) {
 			select create_hypertable('app.h', 'ts', chunk_time_interval => interval '1 day');
 			alter table app.h enable row level security;
 			create policy half on app.h using (v % 2 = 0)`)
-		rows := "insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', n from generate_series(1, 20) n"
+		rows := "insert into app.h select '2024-01-01'::timestamptz + n * interval '5 hours', n " +
+			"from generate_series(1, 20) n"
 		p.src.Exec(t, rows)
 		p.dst.Exec(t, rows+" where n > 15")
 		p.stage(t, "--until", "2024-02-01 12:00")
 		ways(t, p.copy(t))
 		p.same(t, "select * from app.h")
 		var owner string
-		p.dst.Query1(t, &owner, "select string_agg(distinct tableowner, ',') from pg_tables where schemaname in ('__backfill', 'app') or tablename like '\\_hyper%'")
+		p.dst.Query1(t, &owner, "select string_agg(distinct tableowner, ',') from pg_tables "+
+			"where schemaname in ('__backfill', 'app') or tablename like '\\_hyper%'")
 		if owner != "owner" {
 			t.Errorf("tables belong to %s", owner)
 		}
 
 		// Through the hypertable a policy may be in the way.
 		p.dst.Rows(t, "select drop_chunks('app.h', newer_than => '-infinity'::timestamptz)")
-		p.dst.Exec(t, "alter table app.h force row level security; select set_chunk_time_interval('app.h', interval '2 days'); insert into app.h values ('2024-01-02', 2)")
+		p.dst.Exec(t, "alter table app.h force row level security; "+
+			"select set_chunk_time_interval('app.h', interval '2 days'); insert into app.h values ('2024-01-02', 2)")
 		r := p.run(t, p.dump(t, p.chunks(t, "--all")), "bf-load", "--target", p.target, "--force")
-		if want := "hint: row level security applies to the role: use one with BYPASSRLS"; r.status == 0 || !strings.Contains(r.stderr, want) {
+		if want := "hint: row level security applies to the role: use one with BYPASSRLS"; r.status == 0 ||
+			!strings.Contains(r.stderr, want) {
 			t.Errorf("status %d, want %q in:\n%s", r.status, want, r.stderr)
 		}
 	})

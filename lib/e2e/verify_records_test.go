@@ -24,7 +24,8 @@ func TestVerifyRecords(t *testing.T) {
 	for _, method := range []string{"rows", "summary"} {
 		kept := p.ok(t, strings.Join(recs, "\n"), "bf-verify", "--source", p.source, "--method", method, "-p", "2", "-")
 		var s verify.Summary
-		if err := json.Unmarshal([]byte(lines(kept)[0]), &s); err != nil || s.Rows != 1440 || s.Method != verify.Method(method) || len(s.Columns) != 5 || s.Columns[0].Max == nil {
+		if err := json.Unmarshal([]byte(lines(kept)[0]), &s); err != nil || s.Rows != 1440 ||
+			s.Method != verify.Method(method) || len(s.Columns) != 5 || s.Columns[0].Max == nil {
 			t.Errorf("%v: %s", err, lines(kept)[0])
 		}
 		r := p.run(t, kept, "bf-verify", "--target", p.target)
@@ -74,20 +75,26 @@ func TestVerifyRecords(t *testing.T) {
 		{"", []string{"--source", p.source, "--target", p.target, "{"}, 1, "task record"},
 		{"", []string{"--source", p.source, "--target", p.target, stray}, 1, "is not staged"},
 		{recs[0], []string{"--target", p.target, "-"}, 1, "line 1: not a summary"},
-		{`{"v":1,"kind":"summary","method":"rows","state":"chunk"}`, []string{"--target", p.target, "-"}, 1, "did not name its hash"},
-		{`{"v":1,"kind":"summary","method":"summary","hash_name":"rows-9","state":"gone"}`, []string{"--target", p.target, "-"}, 1,
+		{`{"v":1,"kind":"summary","method":"rows","state":"chunk"}`, []string{"--target", p.target, "-"}, 1,
+			"did not name its hash"},
+		{`{"v":1,"kind":"summary","method":"summary","hash_name":"rows-9","state":"gone"}`,
+			[]string{"--target", p.target, "-"}, 1,
 			`the summaries were made with hash "rows-9"`},
 		{`{"v":2,"kind":"summary"}`, []string{"--target", p.target, "-"}, 1, "version 2"},
 		{"", []string{"--target", p.target, "-"}, 1, "no summaries on stdin, and no end of them"},
 		{"", []string{"--target", p.target}, 1, "no summaries on stdin, and no end of them"},
-		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":false}`, []string{"--target", p.target, "-"}, 0, "nothing to verify"},
-		{`{"v":1,"kind":"end","summaries":0,"failed":2,"stopped":false}`, []string{"--target", p.target, "-"}, 1, "could not summarize 2 tasks"},
-		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":true}`, []string{"--target", p.target, "-"}, 1, "was stopped"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":false}`, []string{"--target", p.target, "-"}, 0,
+			"nothing to verify"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":2,"stopped":false}`, []string{"--target", p.target, "-"}, 1,
+			"could not summarize 2 tasks"},
+		{`{"v":1,"kind":"end","summaries":0,"failed":0,"stopped":true}`, []string{"--target", p.target, "-"}, 1,
+			"was stopped"},
 		{"", []string{"--source", p.source, "--target", p.target, "-"}, 0, "nothing to verify"},
 	} {
 		r := p.run(t, c.stdin, "bf-verify", c.args...)
 		if r.status != c.status || !strings.Contains(r.stderr, c.want) || r.stdout != "" {
-			t.Errorf("bf-verify %q: exit status %d, not %d; stderr %q does not say %q; stdout %q", c.args, r.status, c.status, r.stderr, c.want, r.stdout)
+			t.Errorf("bf-verify %q: exit status %d, not %d; stderr %q does not say %q; stdout %q", c.args, r.status,
+				c.status, r.stderr, c.want, r.stdout)
 		}
 	}
 }
@@ -117,16 +124,20 @@ func TestVerifyHalves(t *testing.T) {
 		{"cut in a line", all[:len(all)-len(l[3])-10], 1, 2, "not a summary"},
 	} {
 		r := p.run(t, c.stdin, "bf-verify", "--target", p.target, "-")
-		if n := strings.Count(r.stdout, `"status":"verified"`); r.status != c.status || n != c.equal || !strings.Contains(r.stderr, c.want) {
-			t.Errorf("%s: exit status %d, want %d; %d equal, want %d\n%s", c.what, r.status, c.status, n, c.equal, r.stderr)
+		if n := strings.Count(r.stdout, `"status":"verified"`); r.status != c.status || n != c.equal ||
+			!strings.Contains(r.stderr, c.want) {
+			t.Errorf("%s: exit status %d, want %d; %d equal, want %d\n%s", c.what, r.status, c.status, n,
+				c.equal, r.stderr)
 		}
 	}
 	// A task of which there is no summary.
-	r := p.run(t, strings.Replace(tasks, `"name":"readings"`, `"name":"reading"`, 1), "bf-verify", "--source", p.source, "-")
+	r := p.run(t, strings.Replace(tasks, `"name":"readings"`, `"name":"reading"`, 1), "bf-verify", "--source",
+		p.source, "-")
 	if r.status != 1 {
 		t.Errorf("exit status %d\n%s", r.status, r.stderr)
 	}
-	if r := p.run(t, r.stdout, "bf-verify", "--target", p.target, "-"); r.status != 1 || !strings.Contains(r.stderr, "could not summarize 1 tasks") {
+	if r := p.run(t, r.stdout, "bf-verify", "--target", p.target, "-"); r.status != 1 ||
+		!strings.Contains(r.stderr, "could not summarize 1 tasks") {
 		t.Errorf("exit status %d\n%s", r.status, r.stderr)
 	}
 	if r := p.sh(t, `false | bf-verify --target "$TARGET" -`); r.status != 1 {

@@ -43,14 +43,16 @@ func statuses(m map[string]*task.Result) string {
 }
 
 const readings = `
-    create table readings (time timestamptz not null, dev int not null, temp float8, n numeric, note text, primary key (dev, time));
+    create table readings (time timestamptz not null, dev int not null, temp float8, n numeric, note text,
+    primary key (dev, time));
     select create_hypertable('readings', 'time', chunk_time_interval => interval '1 day')`
 
 // fill makes days chunks of 1440 rows each on the source and copies them.
 func (p *pair) fill(t testing.TB, days int) {
 	t.Helper()
 	p.both(t, readings)
-	p.src.Exec(t, fmt.Sprintf(`insert into readings select '2020-01-01 00:00+0'::timestamptz + i * interval '1 minute', i %% 7, sqrt(i), i / 2.0, 'note ' || i
+	p.src.Exec(t, fmt.Sprintf(`insert into readings
+        select '2020-01-01 00:00+0'::timestamptz + i * interval '1 minute', i %% 7, sqrt(i), i / 2.0, 'note ' || i
         from generate_series(0, %d) i`, days*1440-1))
 	p.stage(t, "--until", "2021-01-01")
 	p.copy(t)
@@ -69,11 +71,13 @@ func TestVerify(t *testing.T) {
 		if got := p.verify(t, 0); len(got) != 0 {
 			t.Errorf("what is verified was verified again: %s", statuses(got))
 		}
-		if got := statuses(p.verify(t, 0, "--all", "--method", "summary", "--parallelism", "2")); got != "[verified:5]" {
+		if got := statuses(p.verify(t, 0, "--all", "--method", "summary", "--parallelism", "2")); got !=
+			"[verified:5]" {
 			t.Errorf("--method summary: %s", got)
 		}
 		var marked int
-		p.dst.Query1(t, &marked, "select count(*) from __backfill.task where upper(verified) <= now() and lower(verified) > upper(worked) and verify_message like 'equal: 1440 rows%'")
+		p.dst.Query1(t, &marked, "select count(*) from __backfill.task where upper(verified) <= now() "+
+			"and lower(verified) > upper(worked) and verify_message like 'equal: 1440 rows%'")
 		if marked != 5 {
 			t.Errorf("%d tasks are marked as verified, not 5", marked)
 		}
@@ -92,17 +96,20 @@ func TestVerify(t *testing.T) {
 		}
 		chunk := func(day string) *task.Result {
 			var name string
-			p.src.Query1(t, &name, "select tableoid::regclass::text from readings where time = $1::timestamptz", day+" 12:00+0")
+			p.src.Query1(t, &name, "select tableoid::regclass::text from readings where time = $1::timestamptz",
+				day+" 12:00+0")
 			return got[strings.TrimPrefix(name, "_timescaledb_internal.")]
 		}
 		for day, want := range map[string][]task.Difference{
-			"2020-01-01": {{What: "value", Column: "temp", Key: "(dev=5, time=2020-01-01 00:05:00+00)", Source: "2.23606797749979", Target: "3.23606797749979"}},
+			"2020-01-01": {{What: "value", Column: "temp", Key: "(dev=5, time=2020-01-01 00:05:00+00)",
+				Source: "2.23606797749979", Target: "3.23606797749979"}},
 			"2020-01-02": {
 				{What: "rows", Source: "1440", Target: "1439"},
 				{What: "row", Key: "(dev=1, time=2020-01-02 00:00:30+00)", Source: "absent", Target: "present"},
 				{What: "row", Key: "(dev=1, time=2020-01-02 00:10:00+00)", Source: "present", Target: "absent"},
 				{What: "row", Key: "(dev=2, time=2020-01-02 00:11:00+00)", Source: "present", Target: "absent"}},
-			"2020-01-03": {{What: "value", Column: "n", Key: "(dev=4, time=2020-01-03 00:01:00+00)", Source: "1440.5000000000000000", Target: "1440.5"}},
+			"2020-01-03": {{What: "value", Column: "n", Key: "(dev=4, time=2020-01-03 00:01:00+00)",
+				Source: "1440.5000000000000000", Target: "1440.5"}},
 			"2020-01-05": {{What: "rows", Source: "1440", Target: "0"}},
 		} {
 			r := chunk(day)
@@ -123,7 +130,8 @@ func TestVerify(t *testing.T) {
 		if s := statuses(p.verify(t, 3)); s != "[differs:3 gone:1]" {
 			t.Errorf("again: %s", s)
 		}
-		split := p.run(t, p.ok(t, p.chunks(t, "--done"), "bf-verify", "--source", p.source, "-"), "bf-verify", "--target", p.target, "-")
+		split := p.run(t, p.ok(t, p.chunks(t, "--done"), "bf-verify", "--source", p.source, "-"), "bf-verify",
+			"--target", p.target, "-")
 		if s := statuses(byChunk(t, split.stdout)); s != "[differs:3 gone:1 verified:1]" || split.status != 3 {
 			t.Errorf("split: %s, exit status %d\n%s", s, split.status, split.stderr)
 		}
@@ -150,10 +158,12 @@ func TestVerify(t *testing.T) {
 // and through the hypertable where the target is cut differently.
 func TestVerifyRange(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
-		for _, cut := range []string{"create_hypertable('r', 'time', chunk_time_interval => 100)", "create_hypertable('r', 'time', 'dev', 3, chunk_time_interval => 70)"} {
+		for _, cut := range []string{"create_hypertable('r', 'time', chunk_time_interval => 100)",
+			"create_hypertable('r', 'time', 'dev', 3, chunk_time_interval => 70)"} {
 			p := newPair(t, v)
 			p.both(t, "create table r (time bigint not null, dev int not null, x text)")
-			p.src.Exec(t, "select create_hypertable('r', 'time', chunk_time_interval => 100); insert into r select i, i % 5, 'x' || i from generate_series(0, 299) i")
+			p.src.Exec(t, "select create_hypertable('r', 'time', chunk_time_interval => 100); insert into r "+
+				"select i, i % 5, 'x' || i from generate_series(0, 299) i")
 			p.dst.Exec(t, "select "+cut+"; insert into r values (20, 1, 'before'), (250, 1, 'behind')")
 			p.stage(t, "--from", "50", "--until", "250")
 			p.copy(t)
@@ -179,7 +189,8 @@ func TestVerifyStandby(t *testing.T) {
 		p.fill(t, 2)
 		p.source, p.target = p.src.Role(t, "verifier"), p.dst.Role(t, "verifier")
 		p.both(t, "alter table readings owner to verifier")
-		p.dst.Exec(t, "alter schema __backfill owner to verifier; alter table __backfill.task owner to verifier; alter table __backfill.version owner to verifier")
+		p.dst.Exec(t, "alter schema __backfill owner to verifier; alter table __backfill.task owner to verifier; "+
+			"alter table __backfill.version owner to verifier")
 		standby := testdb.Standby(t, p.src)
 		p.source = strings.Replace(standby.ConnString, "postgres@", "verifier@", 1)
 		if s := statuses(p.verify(t, 0)); s != "[verified:2]" {

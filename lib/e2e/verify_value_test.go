@@ -148,7 +148,8 @@ func TestVerifyCompressedOtherwise(t *testing.T) {
 		q.dst.Query1(t, &relation, `select format('%I.%I', schemaname, tablename) from pg_tables
             where tablename like 'compress%chunk' or tablename like '%chunk\_compressed'`)
 		exchange := func(column string) {
-			q.dst.Exec(t, fmt.Sprintf("update %[1]s t set %[2]s = o.%[2]s from %[1]s o where (t.dev, o.dev) in ((1, 2), (2, 1))",
+			q.dst.Exec(t, fmt.Sprintf("update %[1]s t set %[2]s = o.%[2]s from %[1]s o "+
+				"where (t.dev, o.dev) in ((1, 2), (2, 1))",
 				relation, column))
 		}
 		for _, column := range []string{"dev", "a"} {

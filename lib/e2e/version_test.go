@@ -28,19 +28,24 @@ func TestUpgrade(t *testing.T) {
 		p := newPair(t, in)
 		p.both(t, `create table m (time timestamptz not null, v int);
             select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')`)
-		p.src.Exec(t, "insert into m select '2024-01-01'::timestamptz + i * interval '1 hour', i from generate_series(0, 71) i")
+		p.src.Exec(t, "insert into m select '2024-01-01'::timestamptz + i * interval '1 hour', i "+
+			"from generate_series(0, 71) i")
 		p.stage(t, "--until", "2024-01-03")
 		p.copy(t)
 		before, listed := p.dst.Rows(t, stateV1), p.chunks(t, "--all")
-		p.dst.Exec(t, "create temporary table kept as select * from __backfill.task; drop schema __backfill cascade;"+schemaV1)
-		p.dst.Exec(t, `insert into __backfill.task overriding system value select priority, worked, copy_message, attempts, failed,
-            verified, verify_message, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema, view_name,
+		p.dst.Exec(t, "create temporary table kept as select * from __backfill.task; drop schema __backfill cascade;"+
+			schemaV1)
+		p.dst.Exec(t, `insert into __backfill.task overriding system value
+            select priority, worked, copy_message, attempts, failed,
+            verified, verify_message, chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+            view_schema, view_name,
             dimensions, filter, origin, lsn, snapshot, rows_only, est_bytes, est_rows, rows, bytes from kept`)
 		p.dst.Exec(t, "select setval(pg_get_serial_sequence('__backfill.task', 'priority'), 100)")
 
 		for _, tool := range []string{"bf-chunks", "bf-verify", "bf-caggs"} {
 			r := p.run(t, "", tool, "--target", p.target)
-			if r.status != 1 || !strings.Contains(r.stderr, "has version 1") || !strings.Contains(r.stderr, "run bf-stage") {
+			if r.status != 1 || !strings.Contains(r.stderr, "has version 1") ||
+				!strings.Contains(r.stderr, "run bf-stage") {
 				t.Errorf("%s on version 1: exit status %d\n%s", tool, r.status, r.stderr)
 			}
 		}
@@ -49,7 +54,8 @@ func TestUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		args := []string{"--source", p.source, "--target", p.target, "--until", "2024-01-04"}
-		if r := p.run(t, "", "bf-stage", args...); r.status != 1 || !strings.Contains(r.stderr, "commands of bf are connected") {
+		if r := p.run(t, "", "bf-stage", args...); r.status != 1 ||
+			!strings.Contains(r.stderr, "commands of bf are connected") {
 			t.Errorf("upgraded under a lane: exit status %d\n%s", r.status, r.stderr)
 		}
 		lane.Close(t.Context())
@@ -65,7 +71,8 @@ func TestUpgrade(t *testing.T) {
 		p.copy(t)
 		p.same(t, "select * from m")
 		// A chunk has one task, and a slice of a hypertable has one.
-		columns := `insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name, dimensions, filter)`
+		columns := `insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+            dimensions, filter)`
 		for kind, name := range map[string]string{"chunk": "h", "slice": "c"} {
 			one := fmt.Sprintf(`%s values ('%s', 's', 'c', 's', '%s', '[{"from": "0"}]', '{}')`, columns, kind, name)
 			p.dst.Exec(t, one)

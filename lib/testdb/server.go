@@ -106,7 +106,8 @@ func (s *Server) own(t testing.TB) {
 // "immediate"; the last is a crash.
 func (s *Server) Stop(t testing.TB, mode string) {
 	t.Helper()
-	sig, ok := map[string]syscall.Signal{"smart": syscall.SIGTERM, "fast": syscall.SIGINT, "immediate": syscall.SIGQUIT}[mode]
+	sig, ok := map[string]syscall.Signal{"smart": syscall.SIGTERM, "fast": syscall.SIGINT,
+		"immediate": syscall.SIGQUIT}[mode]
 	if !ok {
 		t.Fatalf("no stop mode %q", mode)
 	}
@@ -313,7 +314,8 @@ func (s *Server) uri(user, database string) string {
 	user = url.User(user).String()
 	switch {
 	case s.opts.tls:
-		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=verify-full&sslrootcert=%s", user, s.Port, database, s.RootCert())
+		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s?sslmode=verify-full&sslrootcert=%s", user, s.Port, database,
+			s.RootCert())
 	case s.opts.tcp:
 		return fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", user, s.Port, database)
 	}

@@ -33,7 +33,8 @@ func TestEachVersion(t *testing.T) {
 		if version != p.Source.Version {
 			t.Errorf("version %s, want %s", version, p.Source.Version)
 		}
-		source.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); insert into m values ('2024-01-01', 1)")
+		source.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); "+
+			"insert into m values ('2024-01-01', 1)")
 		if got := source.Rows(t, "select v, null from m"); len(got) != 1 || strings.Join(got[0], "|") != "1|NULL" {
 			t.Errorf("rows %q", got)
 		}
@@ -45,11 +46,13 @@ func TestEachVersion(t *testing.T) {
 func TestEdition(t *testing.T) {
 	EachVersion(t, func(t *testing.T, p Pair) {
 		d := New(t, p.Source, "source")
-		d.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); insert into m values ('2024-01-01', 1)")
+		d.Exec(t, "create table m (time timestamptz not null, v int); select create_hypertable('m', 'time'); "+
+			"insert into m values ('2024-01-01', 1)")
 		for _, sql := range []string{
 			"alter table m set (timescaledb.compress)",
 			"select add_retention_policy('m', interval '1 year')",
-			"create materialized view c with (timescaledb.continuous) as select time_bucket('1 day', time), sum(v) from m group by 1 with no data",
+			"create materialized view c with (timescaledb.continuous) as select time_bucket('1 day', time), sum(v) " +
+				"from m group by 1 with no data",
 			functions(t, d) + ".show_chunk((select show_chunks('m')))",
 			functions(t, d) + `.create_chunk('m', '{"time": [1609459200000000, 1610064000000000]}')`,
 		} {
@@ -68,7 +71,8 @@ func TestEdition(t *testing.T) {
 func functions(t *testing.T, d *DB) string {
 	var schema string
 	d.Query1(t, &schema, `select pronamespace::regnamespace::text from pg_proc
-		where proname = 'create_chunk' order by pronamespace::regnamespace::text = '_timescaledb_functions' desc limit 1`)
+		where proname = 'create_chunk' order by pronamespace::regnamespace::text = '_timescaledb_functions'
+		desc limit 1`)
 	return "select * from " + schema
 }
 
@@ -123,7 +127,8 @@ func TestServer(t *testing.T) {
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		var schedulers int
-		d.Query1(t, &schedulers, "select count(*) from pg_stat_activity where datname = current_database() and backend_type ~ 'TimescaleDB'")
+		d.Query1(t, &schedulers, "select count(*) from pg_stat_activity where datname = current_database() "+
+			"and backend_type ~ 'TimescaleDB'")
 		if schedulers > 0 {
 			break
 		}

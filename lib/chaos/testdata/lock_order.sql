@@ -20,14 +20,17 @@ with loads as (
     from pg_locks l join loads using (pid), (select extract(epoch from clock_timestamp()) * 1000 as now_ms) n
 ), strong as (
     select * from locks
-    where granted and (mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') and rank in (3, 4)
+    where granted and (mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        and rank in (3, 4)
                        or mode = 'ShareUpdateExclusiveLock' and rank = 3)
       and locktype = 'relation'
 )
-select format('%s on a %s is held without the turn: %s', s.mode, case s.rank when 3 then 'hypertable' else 'chunk' end, left(s.query, 100))
+select format('%s on a %s is held without the turn: %s', s.mode, case s.rank when 3 then 'hypertable'
+    else 'chunk' end, left(s.query, 100))
 from strong s where not exists (select from locks t where t.pid = s.pid and t.rank = 2 and t.granted)
 union all
 select format('waits for %s of rank %s with %s of rank %s, for %s: %s', w.mode, w.rank, s.mode, s.rank,
-              case when w.rank <= s.rank and w.rank < 4 then 'a moment, which is out of order' else 'ever' end, left(s.query, 100))
+              case when w.rank <= s.rank and w.rank < 4 then 'a moment, which is out of order'
+                  else 'ever' end, left(s.query, 100))
 from locks w join strong s using (pid)
 where not w.granted and (w.rank <= s.rank and w.rank < 4 and w.relation is distinct from s.relation or w.waited > $2)
