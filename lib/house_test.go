@@ -27,7 +27,8 @@ func table(t *testing.T) (rows []row) {
 	}
 	_, section, _ := strings.Cut(string(b), "\n## Packages\n")
 	section, _, _ = strings.Cut(section, "\n## ")
-	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z0-9]+) \| .* \| *([a-z0-9, ]*?) *\|$`).FindAllStringSubmatch(section, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z0-9]+) \| .* \| *([a-z0-9, `+
+		`]*?) *\|$`).FindAllStringSubmatch(section, -1) {
 		if m[1] == "package" { // the head
 			continue
 		}

@@ -19,7 +19,8 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Refreshes the continuous aggregates of the target, from where they are materialized to where the source's are, " +
+	return "Refreshes the continuous aggregates of the target, from where they are materialized to " +
+		"where the source's are, " +
 		"window by window.\n" +
 		"Copied buckets are kept as they are. Run it when the chunks are copied, or alone: without a staged backfill " +
 		"it refreshes what has changed since the target's last refresh, and creates nothing there.\n" +

@@ -168,7 +168,8 @@ func (t *tool) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
 		return err
 	}
 	if n := t.r.Pending(a); n > 0 {
-		t.Log.Warn("%s: %d tasks of it and of what it depends on are pending; run bf-caggs again after them", a.Label(), n)
+		t.Log.Warn("%s: %d tasks of it and of what it depends on are pending; run bf-caggs again after them",
+			a.Label(), n)
 	}
 	for i, w := range windows {
 		if t.Stop.Asked() {
@@ -246,14 +247,18 @@ func (t *tool) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	switch {
 	case m.Moved:
 		t.windows++
-		t.Log.Info("%s: watermark set to the source's, %s: no raw data is there whose refresh would do it", a.Label(), texts[m.Source])
+		t.Log.Info("%s: watermark set to the source's, %s: no raw data is there whose refresh would do it", a.Label(),
+			texts[m.Source])
 	case m.Hidden != nil:
 		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: no raw data is there whose refresh "+
-			"would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden], texts[m.Source])
+			"would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden],
+			texts[m.Source])
 		t.Log.Warn("hint: run bf-caggs as superuser; until then this shows them: "+
-			"alter materialized view %s set (timescaledb.materialized_only = true);", pg.Ident(a.View.Schema, a.View.Name))
+			"alter materialized view %s set (timescaledb.materialized_only = true);",
+			pg.Ident(a.View.Schema, a.View.Name))
 	default:
-		t.Log.Detail("%s: watermark %s, the source's %s; there is nothing in between", a.Label(), texts[m.Target], texts[m.Source])
+		t.Log.Detail("%s: watermark %s, the source's %s; there is nothing in between", a.Label(), texts[m.Target],
+			texts[m.Source])
 	}
 	return nil
 }

@@ -148,7 +148,8 @@ func (s *state) records(w io.Writer) error {
 func (s *state) line() string {
 	p := s.all
 	c := cli.Progress{Chunks: p.Total, ChunksDone: p.Done, Bytes: p.Bytes, BytesDone: p.BytesDone}
-	return fmt.Sprintf("%s; %d failed, %d verified, %d unequal; %d at work", c.Line(p.Rate), p.Failed, p.Verified, p.Unequal, s.busy)
+	return fmt.Sprintf("%s; %d failed, %d verified, %d unequal; %d at work", c.Line(p.Rate), p.Failed, p.Verified,
+		p.Unequal, s.busy)
 }
 
 // table is the summary as a table, at most so many columns wide and lines
@@ -202,7 +203,8 @@ func (s *state) rows() [][]string {
 		if p.Left > 0 {
 			left = cli.Duration(p.Left)
 		}
-		rows = append(rows, []string{name, fmt.Sprintf("%d/%d", p.Done, p.Total), fmt.Sprint(p.Pending), fmt.Sprint(p.Failed),
+		rows = append(rows, []string{name, fmt.Sprintf("%d/%d", p.Done, p.Total), fmt.Sprint(p.Pending),
+			fmt.Sprint(p.Failed),
 			fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal), cli.Share(p.BytesDone, p.Bytes), rate, left})
 	}
 	return rows

@@ -24,7 +24,8 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Dumps the chunks that the task records name: one read-only transaction per chunk, one stream on stdout for bf-load."
+	return "Dumps the chunks that the task records name: " +
+		"one read-only transaction per chunk, one stream on stdout for bf-load."
 }
 
 func (*flags) Epilogue() string {

@@ -25,7 +25,8 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Loads the chunks of a stream: each in one transaction that replaces what the target held in the task's range " +
+	return "Loads the chunks of a stream: each in one transaction that replaces what the target held in the " +
+		"task's range " +
 		"and marks the task as done.\n" +
 		"Prints a result record per task."
 }

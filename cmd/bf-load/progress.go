@@ -145,7 +145,8 @@ func (p *progress) over() {
 	p.live.Show(false)
 	if shown && p.chunks > 0 {
 		took := time.Since(p.began).Seconds()
-		p.log.Info("%d loaded, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took, cli.Bytes(int64(float64(p.bytes)/took)))
+		p.log.Info("%d loaded, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took,
+			cli.Bytes(int64(float64(p.bytes)/took)))
 	}
 }
 

@@ -26,7 +26,8 @@ func (*flags) Description() string {
 }
 
 func (*flags) Epilogue() string {
-	return "With --source alone it prints a summary record per task; with --target alone it reads summaries and judges.\n\n" +
+	return "With --source alone it prints a summary record per task; " +
+		"with --target alone it reads summaries and judges.\n\n" +
 		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\"\n" +
 		"  bf-chunks --target \"$TARGET\" --done | ssh source-host bf-verify - | bf-verify --target \"$TARGET\" -"
 }
@@ -46,7 +47,8 @@ func (f *flags) Check(e *cli.Env) error {
 	case f.All && (len(f.Records) > 0 || f.mode() != verify.Both):
 		return e.Usagef("--all chooses tasks: not with records, nor with one side alone")
 	case f.mode() == verify.Summarize && len(f.Records) == 0:
-		return e.Usagef("no task records: give them as arguments, or - to read them from stdin (bf-chunks --done lists them)")
+		return e.Usagef("no task records: give them as arguments, or - to read them " +
+			"from stdin (bf-chunks --done lists them)")
 	case f.piped() && cli.IsTerminal(e.Stdin):
 		return e.Usagef("stdin is a terminal: pipe records into it")
 	}

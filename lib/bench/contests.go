@@ -24,17 +24,24 @@ const (
 )
 
 const (
-	wideTable = `(time timestamptz not null, device_id int not null, c1 float8, c2 float8, c3 float8, c4 float8, c5 float8,
+	wideTable = `(time timestamptz not null, device_id int not null, c1 float8, c2 float8, c3 float8, ` +
+		`c4 float8, c5 float8,
         c6 float8, c7 float8, c8 float8, c9 float8, c10 float8, tags text) with (autovacuum_enabled = off)`
-	wideRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100, random(), random(), random(), random(), random(),
-        random(), random(), random(), random(), random(), 'x' || md5(i::text) || '_' from generate_series(0, %[1]d - 1) i`
+	wideRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100, random(), random(),
+        random(), random(), random(),
+        random(), random(), random(), random(), random(), 'x' || md5(i::text) || '_'
+        from generate_series(0, %[1]d - 1) i`
 	// Measured values, as they are worth compressing: few digits.
-	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' / %[1]d), i %% 100, round(random() * 9), round(random() * 9), round(random() * 9), round(random() * 9),
-        round(random() * 9), round(sin(i / 1e4) * 50), round(sin(i / 1e3) * 50), round(sin(i / 1e5) * 50), i / 1000, i / 1000, 'x' || md5((i %% 100)::text) || '_' from generate_series(0, %[1]d - 1) i`
-	threeIndexes = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc); create unique index on %[1]s (device_id, time);`
-	tinyTable    = `(time timestamptz not null, device_id int not null, v float8) with (autovacuum_enabled = off)`
-	twoIndexes   = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc);`
-	hyper        = `select create_hypertable('%s', 'time', chunk_time_interval => interval '1 day', create_default_indexes => false);`
+	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' / %[1]d), i %% 100, round(random() * 9),
+        round(random() * 9), round(random() * 9), round(random() * 9),
+        round(random() * 9), round(sin(i / 1e4) * 50), round(sin(i / 1e3) * 50), round(sin(i / 1e5) * 50), i / 1000,
+        i / 1000, 'x' || md5((i %% 100)::text) || '_' from generate_series(0, %[1]d - 1) i`
+	threeIndexes = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc);
+        create unique index on %[1]s (device_id, time);`
+	tinyTable  = `(time timestamptz not null, device_id int not null, v float8) with (autovacuum_enabled = off)`
+	twoIndexes = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc);`
+	hyper      = `select create_hypertable('%s', 'time', chunk_time_interval => interval '1 day',
+        create_default_indexes => false);`
 )
 
 // table is the DDL of a hypertable, the same on both sides but for indexes.
@@ -48,7 +55,8 @@ func table(name, columns, indexes string) string {
 // data fills the source for a contest.
 func (b *bench) data(contest string) error {
 	fill := func(name, columns, rows string) error {
-		return b.src.exec("drop table if exists " + name + "; " + table(name, columns, "") + "insert into " + name + " " + rows + "; analyze " + name + "; checkpoint")
+		return b.src.exec("drop table if exists " + name + "; " + table(name, columns, "") + "insert into " + name +
+			" " + rows + "; analyze " + name + "; checkpoint")
 	}
 	switch contest {
 	case indexed, bare:
@@ -60,15 +68,18 @@ func (b *bench) data(contest string) error {
 	case several:
 		return fill("parts", wideTable, fmt.Sprintf(wideRows, b.rows*2, 8))
 	case tiny:
-		return fill("tiny", tinyTable, fmt.Sprintf("select timestamptz '2020-01-01' + i * (interval '1000 days' / %[1]d), i %% 10, i from generate_series(0, %[1]d - 1) i", min(b.rows, 1_000_000)))
+		return fill("tiny", tinyTable, fmt.Sprintf("select timestamptz '2020-01-01' + i * "+
+			"(interval '1000 days' / %[1]d), i %% 10, i from generate_series(0, %[1]d - 1) i", min(b.rows, 1_000_000)))
 	case packed:
 		if err := fill("packed", wideTable, fmt.Sprintf(packedRows, b.rows)); err != nil {
 			return err
 		}
 		// What only the target demands, uniqueness here, makes the rows travel.
-		return b.src.exec(fmt.Sprintf(threeIndexes, "packed") + compress + "select compress_chunk(c) from show_chunks('packed') c")
+		return b.src.exec(fmt.Sprintf(threeIndexes, "packed") + compress +
+			"select compress_chunk(c) from show_chunks('packed') c")
 	case huge:
-		return fill("huge", "(time timestamptz not null, v text)", "select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
+		return fill("huge", "(time timestamptz not null, v text)",
+			"select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
 	case planning:
 		if !b.wide {
 			if err := fill("wide", wideTable, fmt.Sprintf(wideRows, 1000, 1)); err != nil {
@@ -81,7 +92,9 @@ func (b *bench) data(contest string) error {
 			return err
 		}
 		for i := 0; i < b.chunks; i += 200 {
-			if err := b.src.exec(fmt.Sprintf("insert into many select timestamptz '2000-01-01' + i * interval '1 day', 1, 1 from generate_series(%d, %d) i", i, min(i+200, b.chunks)-1)); err != nil {
+			if err := b.src.exec(fmt.Sprintf("insert into many "+
+				"select timestamptz '2000-01-01' + i * interval '1 day', 1, 1 from generate_series(%d, %d) i", i,
+				min(i+200, b.chunks)-1)); err != nil {
 				return err
 			}
 		}
@@ -91,14 +104,16 @@ func (b *bench) data(contest string) error {
 
 // fresh makes an empty hypertable on the target and stages it.
 func (b *bench) fresh(name, columns, indexes, more string) error {
-	if err := b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " + table(name, columns, indexes) + more + "; checkpoint"); err != nil {
+	if err := b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
+		table(name, columns, indexes) + more + "; checkpoint"); err != nil {
 		return err
 	}
 	return b.stage(name)
 }
 
 func (b *bench) stage(name string) error {
-	out, err := b.output("bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01", "--filter", `^public\.`+name+"$")
+	out, err := b.output("bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01",
+		"--filter", `^public\.`+name+"$")
 	b.records[name] = out
 	return err
 }
@@ -115,7 +130,8 @@ func (b *bench) load() []string { return []string{"bf-load", "--quiet", "--targe
 
 // chunks are those of a hypertable, the oldest first.
 func (s *server) chunks(name string) ([]string, error) {
-	return s.strings(`select format('%I.%I', chunk_schema, chunk_name) from timescaledb_information.chunks where hypertable_name = '` + name + `' order by range_start`)
+	return s.strings(`select format('%I.%I', chunk_schema, chunk_name) from timescaledb_information.chunks
+        where hypertable_name = '` + name + `' order by range_start`)
 }
 
 // psql copies chunks one after the other through a pair of psql each.
@@ -157,23 +173,27 @@ func (b *bench) wire(stdin string, command ...string) int64 {
 func one(name string) string {
 	switch name {
 	case "parts":
-		return "insert into parts (time, device_id) select timestamptz '2024-01-01' + i * interval '1 day', -1 from generate_series(0, 7) i"
+		return "insert into parts (time, device_id) select timestamptz '2024-01-01' + i * interval '1 day', -1 " +
+			"from generate_series(0, 7) i"
 	case "tiny":
-		return "insert into tiny (time, device_id) select timestamptz '2020-01-01' + i * interval '1 day', -1 from generate_series(0, 999) i"
+		return "insert into tiny (time, device_id) select timestamptz '2020-01-01' + i * interval '1 day', -1 " +
+			"from generate_series(0, 999) i"
 	}
 	return "insert into " + name + " (time, device_id) values ('2024-01-01', -1)"
 }
 
 // contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
-	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(), b.manyChunks()}
+	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(),
+		b.manyChunks()}
 }
 
 // lanes runs n lanes that share the work.
 func (b *bench) lanes(n int) func(m *meter) error {
 	return func(m *meter) error {
 		return m.pipe("", []string{"sh", "-c", fmt.Sprintf(`for i in $(seq %d); do
-                bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" >/dev/null & done; wait`, n)})
+                bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" `+
+			`>/dev/null & done; wait`, n)})
 	}
 }
 
@@ -188,7 +208,8 @@ func (b *bench) prepare(name, columns, indexes, more string) func() error {
 
 // verify compares both sides, one chunk at a time.
 func (b *bench) verify(m *meter) error {
-	return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--parallelism", "1"})
+	return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri,
+		"--parallelism", "1"})
 }
 
 func verified(s sample) float64 { return max(s.source, s.target).Seconds() }
@@ -196,7 +217,10 @@ func verified(s sample) float64 { return max(s.source, s.target).Seconds() }
 // oneChunk copies a chunk that is there, and one that is not.
 func (b *bench) oneChunk(name, indexes string) *contest {
 	return &contest{name: name, variants: []*variant{
-		{name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")), run: func(m *meter) error { return b.psql(m, "wide", 1) }},
+		{name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")),
+			run: func(m *meter) error {
+				return b.psql(m, "wide", 1)
+			}},
 		{name: "analyze of that chunk", run: func(m *meter) error {
 			chunks, err := b.dst.chunks("wide")
 			if err != nil || len(chunks) != 1 {
@@ -219,22 +243,27 @@ func (b *bench) withIndexes() *contest {
 	c.variants = append(c.variants, &variant{name: "bf-verify", run: b.verify})
 	c.judge = func(b *bench, c *contest) {
 		psql, ready, attach, verify := c.variants[0], c.variants[2], c.variants[3], c.variants[4]
-		b.check("one lane, ready chunk, 3 indexes, without analyze: wall against psql | psql", (ready.median(wall)-c.variants[1].median(wall))/max(psql.median(wall), 1e-9), 1.03)
+		b.check("one lane, ready chunk, 3 indexes, without analyze: wall against psql | psql",
+			(ready.median(wall)-c.variants[1].median(wall))/max(psql.median(wall), 1e-9), 1.03)
 		b.check("one lane, ready chunk, 3 indexes: client CPU", over(ready, psql, client), 0.8)
 		if b.attaches {
-			b.check("one lane, load then index, 3 indexes: wall against psql | psql into the ready chunk", over(attach, psql, wall), 0.65)
+			b.check("one lane, load then index, 3 indexes: wall against psql | psql into the ready chunk",
+				over(attach, psql, wall), 0.65)
 			b.check("one lane, load then index, 3 indexes: target CPU", over(attach, psql, target), 0.80)
 		} else {
 			b.check("one lane, load then index, 3 indexes: this TimescaleDB takes no such chunk", 0, 0.65)
 		}
 		if from, err := b.src.chunks("wide"); err == nil && len(from) > 0 {
-			psql.pipe = b.wire("", "psql", "-Xqd", b.src.uri, "-c", "copy (select * from "+from[0]+") to stdout (format binary)")
+			psql.pipe = b.wire("", "psql", "-Xqd", b.src.uri, "-c",
+				"copy (select * from "+from[0]+") to stdout (format binary)")
 			ready.pipe = b.wire(b.records["wide"], b.dump()...)
 		}
 		if psql.pipe > 0 {
-			b.check("client CPU of dump and load, seconds per GB of binary COPY", ready.median(client)/(float64(psql.pipe)/1e9), 2.0)
+			b.check("client CPU of dump and load, seconds per GB of binary COPY",
+				ready.median(client)/(float64(psql.pipe)/1e9), 2.0)
 		}
-		b.check("verify, CPU of the slower side against the wall time of psql | psql", verify.median(verified)/max(psql.median(wall), 1e-9), 0.20)
+		b.check("verify, CPU of the slower side against the wall time of psql | psql",
+			verify.median(verified)/max(psql.median(wall), 1e-9), 0.20)
 		b.locks()
 		b.check("peak memory of dump and load, MiB: ready chunk", ready.median(memory), 64)
 		b.check("peak memory of dump and load, MiB: chunk not there", attach.median(memory), 64)
@@ -258,46 +287,58 @@ func (b *bench) withoutIndex() *contest {
 
 func (b *bench) severalChunks() *contest {
 	return &contest{name: several, variants: []*variant{
-		{name: "psql | psql, ready chunks, one after the other", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error { return b.psql(m, "parts", 8) }},
+		{name: "psql | psql, ready chunks, one after the other",
+			prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error {
+				return b.psql(m, "parts", 8)
+			}},
 		{name: "bf, 1 lane", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(1)},
 		{name: "bf, 2 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(2)},
-		{name: "bf, 2 lanes, ready chunks", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: b.lanes(2)},
+		{name: "bf, 2 lanes, ready chunks", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")),
+			run: b.lanes(2)},
 		{name: "bf, 4 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(4)},
 	}, judge: func(b *bench, c *contest) {
 		b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
-		b.check("two lanes: wall against the CPU time of all divided by the cores", c.variants[2].median(func(s sample) float64 {
-			return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / float64(runtime.NumCPU()))
-		}), 1.10)
+		b.check("two lanes: wall against the CPU time of all divided by the cores",
+			c.variants[2].median(func(s sample) float64 {
+				return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / float64(runtime.NumCPU()))
+			}), 1.10)
 	}}
 }
 
 func (b *bench) tinyChunks() *contest {
 	return &contest{name: tiny, variants: []*variant{
-		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: func(m *meter) error {
-			for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
-				if err := m.pipe(r, b.dump(), b.load()); err != nil {
-					return err
+		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, ""),
+			run: func(m *meter) error {
+				for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
+					if err := m.pipe(r, b.dump(), b.load()); err != nil {
+						return err
+					}
 				}
-			}
-			return nil
-		}},
-		{name: "psql | psql for each, ready chunks", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error { return b.psql(m, "tiny", 40) }},
+				return nil
+			}},
+		{name: "psql | psql for each, ready chunks", scale: 25,
+			prepare: b.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error {
+				return b.psql(m, "tiny", 40)
+			}},
 		{name: "bf, 1 lane", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.single("tiny")},
 		{name: "bf, 1 lane that claims", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(1)},
 		{name: "bf, 2 lanes", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(2)},
 	}, judge: func(b *bench, c *contest) {
-		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each", over(c.variants[2], c.variants[0], wall), 0.25)
+		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
+			over(c.variants[2], c.variants[0], wall), 0.25)
 	}}
 }
 
 func (b *bench) compressed() *contest {
 	return &contest{name: packed, variants: []*variant{
-		{name: "psql | psql decompressed, then compress", prepare: b.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
-			if err := b.psql(m, "packed", 1); err != nil {
-				return err
-			}
-			return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "select compress_chunk(c) from show_chunks('packed') c"})
-		}},
+		{name: "psql | psql decompressed, then compress",
+			prepare: b.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
+				if err := b.psql(m, "packed", 1); err != nil {
+					return err
+				}
+				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c",
+					"select compress_chunk(c) from show_chunks('packed') c"})
+			}},
 		{name: "count, min, max, sum of all columns", run: func(m *meter) error {
 			return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
 		}},
@@ -305,16 +346,21 @@ func (b *bench) compressed() *contest {
 		{name: "bf-verify", run: b.verify},
 	}, judge: func(b *bench, c *contest) {
 		c.variants[2].pipe = b.wire(b.records["packed"], b.dump()...)
-		b.check("compressed chunk: wall against decompress, copy, compress", over(c.variants[2], c.variants[0], wall), 0.10)
+		b.check("compressed chunk: wall against decompress, copy, compress",
+			over(c.variants[2], c.variants[0], wall), 0.10)
 		if q := c.variants[1].median(source); q > 0 {
-			b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum", c.variants[3].median(verified)/q, 0.25)
+			b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum",
+				c.variants[3].median(verified)/q, 0.25)
 		}
 	}}
 }
 
 func (b *bench) values() *contest {
 	return &contest{name: huge, variants: []*variant{
-		{name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "", "insert into huge values ('2024-01-01', '')"), run: func(m *meter) error { return b.psql(m, "huge", 1) }},
+		{name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "",
+			"insert into huge values ('2024-01-01', '')"), run: func(m *meter) error {
+			return b.psql(m, "huge", 1)
+		}},
 		{name: "bf", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "", ""), run: b.single("huge")},
 	}, judge: func(b *bench, c *contest) {
 		b.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
@@ -323,8 +369,12 @@ func (b *bench) values() *contest {
 
 func (b *bench) manyChunks() *contest {
 	return &contest{name: planning, variants: []*variant{
-		{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.wide$")) }},
-		{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+		{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error {
+			return m.pipe("", b.planner("^public.wide$"))
+		}},
+		{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error {
+			return m.pipe("", b.planner("^public.many$"))
+		}},
 		{name: "staged again", run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
 		{name: "list", run: func(m *meter) error {
 			return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
@@ -333,26 +383,33 @@ func (b *bench) manyChunks() *contest {
 		{name: "resumed and killed again", run: func(m *meter) error { return b.killed(m, b.chunks*4/5) }},
 		{name: "resumed, the last fifth", run: b.lanes(1)},
 	}, judge: func(b *bench, c *contest) {
-		b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks), c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
+		b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks),
+			c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
 		b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
-		b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks), over(c.variants[6], c.variants[4], target), 1.5)
+		b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks),
+			over(c.variants[6], c.variants[4], target), 1.5)
 	}}
 }
 
 const (
-	compress   = `alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id', timescaledb.compress_orderby = 'time');`
-	aggregates = `select count(*), min(time), max(time), min(device_id), max(device_id), min(c1), max(c1), sum(c1), min(c2), max(c2), sum(c2), min(c3), max(c3), sum(c3),
-        min(c4), max(c4), sum(c4), min(c5), max(c5), sum(c5), min(c6), max(c6), sum(c6), min(c7), max(c7), sum(c7), min(c8), max(c8), sum(c8),
+	compress = `alter table packed set (timescaledb.compress, timescaledb.compress_segmentby = 'device_id',
+        timescaledb.compress_orderby = 'time');`
+	aggregates = `select count(*), min(time), max(time), min(device_id), max(device_id), min(c1), max(c1), sum(c1),
+        min(c2), max(c2), sum(c2), min(c3), max(c3), sum(c3),
+        min(c4), max(c4), sum(c4), min(c5), max(c5), sum(c5), min(c6), max(c6), sum(c6), min(c7), max(c7), sum(c7),
+        min(c8), max(c8), sum(c8),
         min(c9), max(c9), sum(c9), min(c10), max(c10), sum(c10), min(tags), max(tags) from packed`
 )
 
 // unstaged leaves the target without tasks, but with the hypertables.
 func (b *bench) unstaged() error {
-	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists many; drop table if exists wide;" + table("many", tinyTable, "") + table("wide", wideTable, ""))
+	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists many; " +
+		"drop table if exists wide;" + table("many", tinyTable, "") + table("wide", wideTable, ""))
 }
 
 func (b *bench) planner(filter string) []string {
-	return []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01", "--filter", filter}
+	return []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01",
+		"--filter", filter}
 }
 
 // killed runs a lane and kills all of it when so many tasks are done.
@@ -368,7 +425,8 @@ func (b *bench) killed(m *meter, done int) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command("sh", "-c", `bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" >/dev/null`)
+	cmd := exec.Command("sh", "-c", `bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load `+
+		`-q --target "$TARGET" >/dev/null`)
 	cmd.Env, cmd.SysProcAttr = m.env, &syscall.SysProcAttr{Setpgid: true}
 	start := time.Now()
 	if err := cmd.Start(); err != nil {
@@ -408,14 +466,18 @@ func (b *bench) locks() {
 		select {
 		case err := <-done:
 			if err == nil {
-				b.check(fmt.Sprintf("lock on the hypertable, seconds per million rows (%d looks)", looks), max(held.Seconds(), 0.0001)/(float64(b.rows)/1e6), 0.1)
-				b.check("lock on the hypertable during a COPY, times seen (0.001 is never)", float64(across)+0.001, 0.001)
+				b.check(fmt.Sprintf("lock on the hypertable, seconds per million rows (%d looks)", looks),
+					max(held.Seconds(), 0.0001)/(float64(b.rows)/1e6), 0.1)
+				b.check("lock on the hypertable during a COPY, times seen (0.001 is never)",
+					float64(across)+0.001, 0.001)
 			}
 			return
 		default:
 		}
 		seen, err := b.dst.strings(`select exists (select from pg_stat_progress_copy)::text from pg_locks
-            where relation = 'wide'::regclass and granted and mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') limit 1`)
+            where relation = 'wide'::regclass and granted
+            and mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+            'AccessExclusiveLock') limit 1`)
 		now := time.Now()
 		if err == nil {
 			looks++

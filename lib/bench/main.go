@@ -25,7 +25,8 @@ import (
 )
 
 func main() {
-	b := &bench{rows: 1_000_000, chunks: 2000, time: 2 * time.Minute, records: map[string]string{}, only: regexp.MustCompile("")}
+	b := &bench{rows: 1_000_000, chunks: 2000, time: 2 * time.Minute, records: map[string]string{},
+		only: regexp.MustCompile("")}
 	if err := b.configure(); err != nil {
 		fmt.Println("bench:", err)
 		return // a measurement never breaks a build
@@ -199,8 +200,10 @@ func medians(contests []*contest, rounds int) {
 			if v.pipe > 0 {
 				pipe = fmt.Sprintf("%.1f", float64(v.pipe)/1e6)
 			}
-			fmt.Fprintf(w, "%s\t%.3f\t%s\t%.2f\t%.2f\t%s\t%.2f\t%s\t%s\t%s\t\n", v.name, v.median(wall), ratio(v, base, wall),
-				v.median(source), v.median(target), ratio(v, base, target), v.median(client), ratio(v, base, client), pipe, v.peaks())
+			fmt.Fprintf(w, "%s\t%.3f\t%s\t%.2f\t%.2f\t%s\t%.2f\t%s\t%s\t%s\t\n", v.name, v.median(wall),
+				ratio(v, base, wall),
+				v.median(source), v.median(target), ratio(v, base, target), v.median(client), ratio(v, base, client),
+				pipe, v.peaks())
 		}
 	}
 	w.Flush()
@@ -264,7 +267,8 @@ func ratio(v, base *variant, f func(sample) float64) string {
 
 func (b *bench) describe() string {
 	v, err := b.dst.strings(`select 'PostgreSQL ' || current_setting('server_version') || ', TimescaleDB ' || extversion
-        || case current_setting('timescaledb.license') when 'timescale' then '' else ' Apache edition' end from pg_extension where extname = 'timescaledb'`)
+        || case current_setting('timescaledb.license') when 'timescale' then '' else ' Apache edition' end
+        from pg_extension where extname = 'timescaledb'`)
 	if err != nil || len(v) == 0 {
 		return fmt.Sprint(err)
 	}

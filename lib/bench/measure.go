@@ -116,7 +116,8 @@ func (s *server) sum() time.Duration {
 // with the postmaster when it has heard of it.
 func (s *server) settle() {
 	for range 100 {
-		rest, err := s.strings("select pid::text from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()")
+		rest, err := s.strings("select pid::text from pg_stat_activity where backend_type = 'client backend' " +
+			"and pid <> pg_backend_pid()")
 		time.Sleep(20 * time.Millisecond)
 		if err != nil || len(rest) == 0 {
 			return

@@ -55,7 +55,8 @@ func TestRun(t *testing.T) {
 		case "usage":
 			return fmt.Errorf("--until: %w", badArgument{})
 		case "filter":
-			return &pg.Error{Side: pg.Source, Object: "--filter (", Err: &pgconn.PgError{Code: pg.InvalidRegexp, Message: "brackets"}}
+			return &pg.Error{Side: pg.Source, Object: "--filter (",
+				Err: &pgconn.PgError{Code: pg.InvalidRegexp, Message: "brackets"}}
 		case "differs":
 			return Exit(Differs)
 		case "zero":
@@ -74,7 +75,8 @@ func TestRun(t *testing.T) {
 		{"--target x -q", OK, "data\n", ""},
 		{"", Usage, "", "t: --target is required\nhint: t --help\n"},
 		{"--nonsense", Usage, "", "t: unknown argument --nonsense\nhint: t --help\n"},
-		{"--target postgres://me:s3cret@h/d surplus", Usage, "", "t: too many positional arguments at 'surplus'\nhint: t --help\n"},
+		{"--target postgres://me:s3cret@h/d surplus", Usage, "",
+			"t: too many positional arguments at 'surplus'\nhint: t --help\n"},
 		{"--version", OK, "t devel", ""},
 		{"--help", OK, "Does what it is told.\n", ""},
 		{"-h --nonsense", OK, "Does what it is told.\n", ""},
@@ -88,8 +90,10 @@ func TestRun(t *testing.T) {
 		env := &Env{Name: "t", Args: strings.Fields(c.args), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}
 		status := Run(env, &testFlags{}, run)
 		exact := strings.HasSuffix(c.stderr, "\n") || c.stderr == ""
-		if status != c.status || !strings.HasPrefix(out.String(), c.stdout) || exact && errs.String() != c.stderr || !strings.HasPrefix(errs.String(), c.stderr) {
-			t.Errorf("%s: exit status %d, %q, %q; want %d, %q, %q", c.args, status, out.String(), errs.String(), c.status, c.stdout, c.stderr)
+		if status != c.status || !strings.HasPrefix(out.String(), c.stdout) || exact && errs.String() != c.stderr ||
+			!strings.HasPrefix(errs.String(), c.stderr) {
+			t.Errorf("%s: exit status %d, %q, %q; want %d, %q, %q", c.args, status, out.String(), errs.String(),
+				c.status, c.stdout, c.stderr)
 		}
 	}
 }
@@ -97,13 +101,17 @@ func TestRun(t *testing.T) {
 // TestFormats: what people see of sizes, times and progress.
 func TestFormats(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{Bytes(0), "0 B"}, {Bytes(999), "999 B"}, {Bytes(1000), "1.0 kB"}, {Bytes(9949), "9.9 kB"}, {Bytes(9951), "10 kB"},
-		{Bytes(999_499), "999 kB"}, {Bytes(999_500), "1.0 MB"}, {Bytes(7_500_000_000), "7.5 GB"}, {Bytes(1 << 62), "4.6 EB"},
-		{Share(1_200_000_000, 4_000_000_000), "1.2/4.0 GB"}, {Share(500, 4_000), "500 B/4.0 kB"}, {Share(0, 0), "0/0 B"},
+		{Bytes(0), "0 B"}, {Bytes(999), "999 B"}, {Bytes(1000), "1.0 kB"}, {Bytes(9949), "9.9 kB"},
+		{Bytes(9951), "10 kB"},
+		{Bytes(999_499), "999 kB"}, {Bytes(999_500), "1.0 MB"}, {Bytes(7_500_000_000), "7.5 GB"},
+		{Bytes(1 << 62), "4.6 EB"},
+		{Share(1_200_000_000, 4_000_000_000), "1.2/4.0 GB"}, {Share(500, 4_000), "500 B/4.0 kB"},
+		{Share(0, 0), "0/0 B"},
 		{Duration(0.4), "0s"}, {Duration(59.4), "59s"}, {Duration(59.6), "1m00s"}, {Duration(200), "3m20s"},
 		{Duration(5*3600 + 12*60), "5h12m"}, {Duration(51 * 3600), "2d3h"},
 		{Progress{Chunks: 10, ChunksDone: 3, Bytes: 4000, BytesDone: 1000}.Line(0), "3/10 chunks, 1.0/4.0 kB"},
-		{Progress{Chunks: 10, ChunksDone: 3, Bytes: 4000, BytesDone: 1000}.Line(1000), "3/10 chunks, 1.0/4.0 kB, 1.0 kB/s, 3s left"},
+		{Progress{Chunks: 10, ChunksDone: 3, Bytes: 4000, BytesDone: 1000}.Line(1000),
+			"3/10 chunks, 1.0/4.0 kB, 1.0 kB/s, 3s left"},
 		{Progress{Chunks: 1, ChunksDone: 1, Bytes: 5, BytesDone: 7}.Line(10), "1/1 chunks, 7/5 B, 10 B/s"},
 		{Cut("häuser", 6), "häuser"}, {Cut("häuser", 3), "hä…"}, {Cut("häuser", 0), "…"},
 		{Clean(" a\nb\tc\x1b[31m\u009bd\x7f "), "a b c[31md"},

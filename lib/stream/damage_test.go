@@ -110,7 +110,8 @@ func TestDamage(t *testing.T) {
 			}
 
 			for i := range stream {
-				if err := check(stream[:i], "cut at byte %d", i); !errors.Is(err, ErrNoEnd) || !errors.Is(err, io.ErrUnexpectedEOF) {
+				if err := check(stream[:i], "cut at byte %d", i); !errors.Is(err, ErrNoEnd) ||
+					!errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Fatalf("cut at byte %d: %v", i, err)
 				}
 			}
@@ -124,7 +125,8 @@ func TestDamage(t *testing.T) {
 				check(slices.Insert(bytes.Clone(stream), i, stream[i]), "byte %d doubled", i)
 				check(append(bytes.Repeat([]byte{0}, i), stream[i:]...), "%d bytes zeroed", i)
 			}
-			for _, more := range []string{"\x00", "\n", "garbage", "garbage of some length", theMagic, string(stream[1:])} {
+			for _, more := range []string{"\x00", "\n", "garbage", "garbage of some length", theMagic,
+				string(stream[1:])} {
 				check(append(bytes.Clone(stream), more...), "%.20q appended", more)
 				check(append([]byte(more), stream...), "%.20q in front", more)
 			}
@@ -164,7 +166,8 @@ func TestDamage(t *testing.T) {
 				check(damaged, "%d bytes overwritten at %d", n, i)
 				j := i + rnd.IntN(len(stream)-i+1)
 				check(slices.Delete(bytes.Clone(stream), i, j), "bytes %d to %d dropped", i, j)
-				check(slices.Insert(bytes.Clone(stream), rnd.IntN(len(stream)+1), stream[i:j]...), "bytes %d to %d repeated", i, j)
+				check(slices.Insert(bytes.Clone(stream), rnd.IntN(len(stream)+1), stream[i:j]...),
+					"bytes %d to %d repeated", i, j)
 			}
 			t.Logf("%d bytes, %d pieces, %d cases", len(stream), len(pieces), cases)
 
@@ -173,10 +176,12 @@ func TestDamage(t *testing.T) {
 			for cut := len(stream); cut <= len(twice); cut += 7 {
 				got, _, err := readAll(NewReader(bytes.NewReader(twice[:cut])), 100)
 				want := slices.Concat(whole, whole)
-				if len(got) < len(whole) || len(got) > len(want) || len(got) > 0 && !reflect.DeepEqual(got, want[:len(got)]) {
+				if len(got) < len(whole) || len(got) > len(want) || len(got) > 0 &&
+					!reflect.DeepEqual(got, want[:len(got)]) {
 					t.Fatalf("two streams cut at byte %d: %d segments", cut, len(got))
 				}
-				if good := cut == len(stream) || cut == len(twice); good != (err == io.EOF) || !good && !errors.Is(err, ErrNoEnd) {
+				if good := cut == len(stream) || cut == len(twice); good != (err == io.EOF) || !good &&
+					!errors.Is(err, ErrNoEnd) {
 					t.Fatalf("two streams cut at byte %d: %v", cut, err)
 				}
 			}
@@ -215,7 +220,8 @@ func TestClaims(t *testing.T) {
 	base, _ := cost(opened)
 	for _, in := range [][]byte{[]byte(theMagic), opened} {
 		for _, typ := range []byte("HDdETXZ") {
-			for _, n := range []uint32{0, 1 << 16, 1<<16 + 1, MaxFrame, MaxFrame + 1, maxHeader, maxHeader + 1, 1 << 31, 1<<32 - 1} {
+			for _, n := range []uint32{0, 1 << 16, 1<<16 + 1, MaxFrame, MaxFrame + 1, maxHeader, maxHeader + 1, 1 << 31,
+				1<<32 - 1} {
 				got, err := cost(claim(in, typ, n))
 				over := int64(n) > int64(limit(typ))
 				if over && !errors.Is(err, ErrCorrupt) || !over && !errors.Is(err, ErrNoEnd) {
@@ -284,7 +290,8 @@ func TestArchived(t *testing.T) {
 		f, err := os.Open("testdata/v1-" + codec + ".bf")
 		must(t, err)
 		defer f.Close()
-		if got, aborted, err := readAll(NewReader(f), 100); err != io.EOF || !reflect.DeepEqual(got, want) || len(aborted) != 1 {
+		if got, aborted, err := readAll(NewReader(f), 100); err != io.EOF || !reflect.DeepEqual(got, want) ||
+			len(aborted) != 1 {
 			t.Errorf("%s: %v", f.Name(), err)
 		}
 	}
@@ -351,7 +358,8 @@ func fuzzed(t *testing.T, data []byte) {
 		t.Fatalf("%d segments, written again %d, %v", len(whole), len(rewritten), err)
 	}
 	for i := range whole {
-		if !reflect.DeepEqual(whole[i].parts, rewritten[i].parts) || !reflect.DeepEqual(whole[i].rows, rewritten[i].rows) {
+		if !reflect.DeepEqual(whole[i].parts, rewritten[i].parts) ||
+			!reflect.DeepEqual(whole[i].rows, rewritten[i].rows) {
 			t.Fatalf("segment %d changed", i)
 		}
 	}

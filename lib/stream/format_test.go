@@ -31,7 +31,8 @@ func TestSpecification(t *testing.T) {
 			t.Errorf("frame %q: it says at most %d bytes, the reader takes %d", c, got, want)
 		}
 	}
-	for _, word := range []string{StateChunk, StateGone, codecNone, codecZstd, codecS2, Rows, Compressed, Binary, Text} {
+	for _, word := range []string{StateChunk, StateGone, codecNone, codecZstd, codecS2, Rows, Compressed,
+		Binary, Text} {
 		if !regexp.MustCompile(`(?m)^\.Li ` + word + `( [,.])?$`).MatchString(page) {
 			t.Errorf("it lacks %q", word)
 		}

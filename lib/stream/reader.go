@@ -126,7 +126,8 @@ func (r *Reader) close(payload []byte) {
 	if err := json.Unmarshal(payload, e); err != nil {
 		r.corrupt("end mark: %v", err)
 	} else if e.Tasks != r.tasks || e.Aborted != r.aborted {
-		r.corrupt("the end mark counts %d tasks, %d of them aborted, but %d came, %d of them aborted", e.Tasks, e.Aborted, r.tasks, r.aborted)
+		r.corrupt("the end mark counts %d tasks, %d of them aborted, but %d came, %d of them aborted", e.Tasks,
+			e.Aborted, r.tasks, r.aborted)
 	} else {
 		r.mark, r.open = e, false
 	}
@@ -172,7 +173,8 @@ func (r *Reader) trailer(payload []byte) error {
 		return r.corrupt("trailer: %v", err)
 	}
 	if s != r.total {
-		return r.corrupt("the trailer counts %d rows, %d bytes, but %d rows, %d bytes came", s.Rows, s.Bytes, r.total.Rows, r.total.Bytes)
+		return r.corrupt("the trailer counts %d rows, %d bytes, but %d rows, %d bytes came", s.Rows, s.Bytes,
+			r.total.Rows, r.total.Bytes)
 	}
 	if !r.header.whole() {
 		return r.corrupt("a trailer, but the header lists no parts")
@@ -252,7 +254,8 @@ func (r *Reader) endPart(payload []byte) error {
 		return r.corrupt("end of part: %v", err)
 	}
 	if s.Bytes != r.part.Bytes || s.Rows < 0 {
-		return r.corrupt("the end of the part counts %d rows, %d bytes, but %d bytes came", s.Rows, s.Bytes, r.part.Bytes)
+		return r.corrupt("the end of the part counts %d rows, %d bytes, but %d bytes came", s.Rows, s.Bytes,
+			r.part.Bytes)
 	}
 	r.part = s
 	r.total.Rows += s.Rows
@@ -297,7 +300,8 @@ func (r *Reader) readMagic() bool {
 		r.advance(len(magic))
 		return true
 	case strings.HasPrefix(got, magic[:last]):
-		r.err = fmt.Errorf("%w: version %d at byte %d, this bf-load reads version %d", ErrVersion, got[last], r.off, Version)
+		r.err = fmt.Errorf("%w: version %d at byte %d, this bf-load reads version %d", ErrVersion, got[last],
+			r.off, Version)
 	case r.off == 0:
 		r.err = fmt.Errorf("%w: the input does not come from bf-dump, it begins with %q", ErrCorrupt, got)
 	default:

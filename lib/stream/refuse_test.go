@@ -56,8 +56,10 @@ func TestAbort(t *testing.T) {
 	h := "H" + headerJSON(header(1, Compressed, Rows))
 	x := `X{"message":"it broke","sqlstate":"57014"}`
 	e := `E{"rows":1,"bytes":1}`
-	next := []string{"", "H" + headerJSON(header(2, Rows)), "Dy", e, `T{"rows":1,"bytes":1}`, "", `Z{"tasks":2,"aborted":1}`}
-	for _, frames := range [][]string{{h, x}, {h, "Dx", x}, {h, "Dx", e, x}, {h, "Dx", e, "Dx", x}, {h, "Dx", e, "Dx", e, x}} {
+	next := []string{"", "H" + headerJSON(header(2, Rows)), "Dy", e, `T{"rows":1,"bytes":1}`, "",
+		`Z{"tasks":2,"aborted":1}`}
+	for _, frames := range [][]string{{h, x}, {h, "Dx", x}, {h, "Dx", e, x}, {h, "Dx", e, "Dx", x},
+		{h, "Dx", e, "Dx", e, x}} {
 		stream := seal(append(frames, next...)...)
 		whole, aborted, err := readAll(NewReader(bytes.NewReader(stream)), 10)
 		if err != io.EOF || len(whole) != 1 || whole[0].parts[0] != "y" || fmt.Sprint(aborted) != "[it broke]" {
@@ -134,20 +136,29 @@ func TestOutOfTurn(t *testing.T) {
 	bad("NextPart after Next failed", part())
 
 	for what, f := range map[string]func(*Writer) error{
-		"Write before Begin":           func(w *Writer) error { _, err := w.Write(p); return err },
-		"EndPart before Begin":         func(w *Writer) error { return w.EndPart(0) },
-		"End before Begin":             (*Writer).End,
-		"Abort before Begin":           func(w *Writer) error { return w.Abort("", "") },
-		"Begin twice":                  func(w *Writer) error { w.Begin(header(1)); return w.Begin(header(2)) },
-		"Close inside":                 func(w *Writer) error { w.Begin(header(1)); return w.Close(false) },
-		"End of a chunk without parts": func(w *Writer) error { h := header(1); h.State = StateChunk; w.Begin(h); return w.End() },
-		"End with a part to go":        func(w *Writer) error { w.Begin(header(1, Rows)); return w.End() },
-		"Write after the last part":    func(w *Writer) error { w.Begin(header(1)); _, err := w.Write(p); return err },
-		"EndPart after the last part":  func(w *Writer) error { w.Begin(header(1)); return w.EndPart(0) },
-		"Begin after Close":            func(w *Writer) error { w.Close(false); return w.Begin(header(1)) },
-		"Close twice":                  func(w *Writer) error { w.Close(false); return w.Close(false) },
-		"Begin without a task":         func(w *Writer) error { return w.Begin(&Header{State: StateGone}) },
-		"Begin with an unknown format": func(w *Writer) error { h := header(1, Rows); h.Parts[0].Format = "csv"; return w.Begin(h) },
+		"Write before Begin":   func(w *Writer) error { _, err := w.Write(p); return err },
+		"EndPart before Begin": func(w *Writer) error { return w.EndPart(0) },
+		"End before Begin":     (*Writer).End,
+		"Abort before Begin":   func(w *Writer) error { return w.Abort("", "") },
+		"Begin twice":          func(w *Writer) error { w.Begin(header(1)); return w.Begin(header(2)) },
+		"Close inside":         func(w *Writer) error { w.Begin(header(1)); return w.Close(false) },
+		"End of a chunk without parts": func(w *Writer) error {
+			h := header(1)
+			h.State = StateChunk
+			w.Begin(h)
+			return w.End()
+		},
+		"End with a part to go":       func(w *Writer) error { w.Begin(header(1, Rows)); return w.End() },
+		"Write after the last part":   func(w *Writer) error { w.Begin(header(1)); _, err := w.Write(p); return err },
+		"EndPart after the last part": func(w *Writer) error { w.Begin(header(1)); return w.EndPart(0) },
+		"Begin after Close":           func(w *Writer) error { w.Close(false); return w.Begin(header(1)) },
+		"Close twice":                 func(w *Writer) error { w.Close(false); return w.Close(false) },
+		"Begin without a task":        func(w *Writer) error { return w.Begin(&Header{State: StateGone}) },
+		"Begin with an unknown format": func(w *Writer) error {
+			h := header(1, Rows)
+			h.Parts[0].Format = "csv"
+			return w.Begin(h)
+		},
 		"Begin with too much": func(w *Writer) error {
 			h := header(1)
 			h.Chunk, _ = json.Marshal(strings.Repeat("x", maxHeader))
@@ -196,16 +207,30 @@ func TestRefused(t *testing.T) {
 		frames []string
 	}{
 		{"version", ErrVersion, "header version 2", []string{with(func(h *Header) { h.V = 2 })}},
-		{"compression", ErrVersion, `does not read compression "lz4"`, []string{with(func(h *Header) { h.Compression = "lz4" })}},
+		{"compression", ErrVersion, `does not read compression "lz4"`, []string{with(func(h *Header) {
+			h.Compression = "lz4"
+		})}},
 		{"state", ErrVersion, `does not read state "half"`, []string{with(func(h *Header) { h.State = "half" })}},
-		{"relation", ErrVersion, `does not read relation "toast"`, []string{with(func(h *Header) { h.Parts[0].Relation = "toast" })}},
-		{"format", ErrVersion, `does not read format "csv"`, []string{with(func(h *Header) { h.Parts[0].Format = "csv" })}},
+		{"relation", ErrVersion, `does not read relation "toast"`, []string{with(func(h *Header) {
+			h.Parts[0].Relation = "toast"
+		})}},
+		{"format", ErrVersion, `does not read format "csv"`, []string{with(func(h *Header) {
+			h.Parts[0].Format = "csv"
+		})}},
 		{"no parts", ErrCorrupt, "the header lists no parts", []string{with(func(h *Header) { h.Parts = nil }), "T{}"}},
-		{"no parts, but data", ErrCorrupt, "frame D where the trailer belongs", []string{with(func(h *Header) { h.Parts = nil }), "Dx"}},
-		{"gone with parts", ErrCorrupt, "1 parts of a chunk that is gone", []string{with(func(h *Header) { h.State = StateGone })}},
+		{"no parts, but data", ErrCorrupt, "frame D where the trailer belongs", []string{with(func(h *Header) {
+			h.Parts = nil
+		}), "Dx"}},
+		{"gone with parts", ErrCorrupt, "1 parts of a chunk that is gone", []string{with(func(h *Header) {
+			h.State = StateGone
+		})}},
 		{"no columns", ErrCorrupt, "no columns", []string{with(func(h *Header) { h.Parts[0].Columns = nil })}},
-		{"no column name", ErrCorrupt, "column without name", []string{with(func(h *Header) { h.Parts[0].Columns[1].Name = "" })}},
-		{"no column type", ErrCorrupt, "column without name or type", []string{with(func(h *Header) { h.Parts[0].Columns[1].Type = "" })}},
+		{"no column name", ErrCorrupt, "column without name", []string{with(func(h *Header) {
+			h.Parts[0].Columns[1].Name = ""
+		})}},
+		{"no column type", ErrCorrupt, "column without name or type", []string{with(func(h *Header) {
+			h.Parts[0].Columns[1].Type = ""
+		})}},
 		{"task", ErrCorrupt, "no dimension slices", []string{with(func(h *Header) { h.Task.Slices = nil })}},
 		{"task version", ErrCorrupt, "record version 2", []string{with(func(h *Header) { h.Task.V = 2 })}},
 		{"no JSON", ErrCorrupt, "header", []string{"H{"}},
@@ -221,14 +246,16 @@ func TestRefused(t *testing.T) {
 		{"frame after the trailer", ErrCorrupt, "expected a segment", []string{plain, "Dx", e, tr, "Dx12345678"}},
 		{"bytes of the part", ErrCorrupt, "2 bytes, but 1 bytes came", []string{plain, "Dx", `E{"rows":1,"bytes":2}`}},
 		{"rows of the part", ErrCorrupt, "-1 rows", []string{plain, "Dx", `E{"rows":-1,"bytes":1}`}},
-		{"bytes of the task", ErrCorrupt, "but 1 rows, 1 bytes came", []string{plain, "Dx", e, `T{"rows":1,"bytes":0}`}},
+		{"bytes of the task", ErrCorrupt, "but 1 rows, 1 bytes came",
+			[]string{plain, "Dx", e, `T{"rows":1,"bytes":0}`}},
 		{"rows of the task", ErrCorrupt, "but 1 rows, 1 bytes came", []string{plain, "Dx", e, `T{"rows":0,"bytes":1}`}},
 		{"trailer no JSON", ErrCorrupt, "trailer", []string{plain, "Dx", e, "Tx"}},
 		{"part end no JSON", ErrCorrupt, "end of part", []string{plain, "Dx", "E[]"}},
 		{"abort no JSON", ErrCorrupt, "abort", []string{plain, "Xx"}},
 		{"end mark no JSON", ErrCorrupt, "end mark", []string{"Z"}},
 		{"tasks of the stream", ErrCorrupt, "counts 2 tasks", []string{plain, "Dx", e, tr, "", `Z{"tasks":2}`}},
-		{"aborts of the stream", ErrCorrupt, "1 of them aborted", []string{plain, "Dx", e, tr, "", `Z{"tasks":1,"aborted":1}`}},
+		{"aborts of the stream", ErrCorrupt, "1 of them aborted",
+			[]string{plain, "Dx", e, tr, "", `Z{"tasks":1,"aborted":1}`}},
 		{"empty data", ErrCorrupt, "empty data frame", []string{plain, "D"}},
 		{"packed data in none", ErrCorrupt, "the header says compression none", []string{plain, pack("zstd", "x")}},
 		{"garbage in zstd", ErrCorrupt, "zstd", []string{zstd, "dgarbage"}},
@@ -275,7 +302,8 @@ func TestRefused(t *testing.T) {
 		string(seal("", `Z{"tasks":0}`)):     ErrCorrupt, // two magics
 		string(seal("", "", `Z{"tasks":0}`)): ErrCorrupt,
 	} {
-		if _, _, err := readAll(NewReader(strings.NewReader(text)), 10); !errors.Is(err, is) || errors.Is(err, io.ErrUnexpectedEOF) != (is == ErrNoEnd) {
+		if _, _, err := readAll(NewReader(strings.NewReader(text)), 10); !errors.Is(err, is) ||
+			errors.Is(err, io.ErrUnexpectedEOF) != (is == ErrNoEnd) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -287,7 +315,8 @@ func TestReadError(t *testing.T) {
 	broken := errors.New("connection reset")
 	for _, n := range []int{0, 3, 100, 1000, 300_000, len(stream) - 1, len(stream)} {
 		in := io.MultiReader(bytes.NewReader(stream[:n]), iotest.ErrReader(broken))
-		if _, _, err := readAll(NewReader(in), 4096); !errors.Is(err, broken) || errors.Is(err, ErrNoEnd) || !strings.Contains(err.Error(), fmt.Sprintf("at byte %d", n)) {
+		if _, _, err := readAll(NewReader(in), 4096); !errors.Is(err, broken) || errors.Is(err, ErrNoEnd) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("at byte %d", n)) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 	}

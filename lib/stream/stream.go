@@ -174,10 +174,12 @@ func (h *Header) check() error {
 	}
 	for i, p := range h.Parts {
 		if p.Relation != Rows && p.Relation != Compressed {
-			return fmt.Errorf("%w: %s: part %d: this bf-load does not read relation %q", ErrVersion, &h.Task, i+1, p.Relation)
+			return fmt.Errorf("%w: %s: part %d: this bf-load does not read relation %q", ErrVersion, &h.Task, i+1,
+				p.Relation)
 		}
 		if p.Format != Binary && p.Format != Text {
-			return fmt.Errorf("%w: %s: part %d: this bf-load does not read format %q", ErrVersion, &h.Task, i+1, p.Format)
+			return fmt.Errorf("%w: %s: part %d: this bf-load does not read format %q", ErrVersion, &h.Task,
+				i+1, p.Format)
 		}
 		if len(p.Columns) == 0 {
 			return fmt.Errorf("%s: part %d has no columns", &h.Task, i+1)

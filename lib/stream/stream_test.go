@@ -31,7 +31,8 @@ func header(n int64, relations ...string) *Header {
 	}
 	for _, r := range relations {
 		h.State = StateChunk
-		h.Parts = append(h.Parts, Part{Relation: r, Format: Binary, Columns: []Column{{"time", "timestamp with time zone"}, {"v", "double precision"}}})
+		h.Parts = append(h.Parts, Part{Relation: r, Format: Binary,
+			Columns: []Column{{"time", "timestamp with time zone"}, {"v", "double precision"}}})
 	}
 	return h
 }
@@ -126,7 +127,8 @@ func content(n int) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	sizes := []int{0, 1, 2, 1000, blockSize - 1, blockSize, blockSize + 1, readSize - 9, readSize, 2*blockSize - 9, 2*blockSize + 9,
+	sizes := []int{0, 1, 2, 1000, blockSize - 1, blockSize, blockSize + 1, readSize - 9, readSize, 2*blockSize - 9,
+		2*blockSize + 9,
 		MaxFrame - 1, MaxFrame, MaxFrame + 1, 3*MaxFrame + 7}
 	readers := map[string]func(io.Reader) io.Reader{
 		"plain": func(r io.Reader) io.Reader { return r },
@@ -170,8 +172,10 @@ func TestRoundTrip(t *testing.T) {
 							continue
 						}
 						got, _, err := readAll(NewReader(f(bytes.NewReader(wire.Bytes()))), buf)
-						if err != io.EOF || len(got) != 1 || got[0].parts[0] != string(data) || got[0].rows[0] != int64(size) {
-							t.Fatalf("%s, %d bytes in steps of %d, %s reader, reads of %d: %d segments, %v", comp, size, step, name, buf, len(got), err)
+						if err != io.EOF || len(got) != 1 || got[0].parts[0] != string(data) ||
+							got[0].rows[0] != int64(size) {
+							t.Fatalf("%s, %d bytes in steps of %d, %s reader, reads of %d: %d segments, %v", comp, size,
+								step, name, buf, len(got), err)
 						}
 					}
 				}
@@ -202,7 +206,8 @@ func TestHeader(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
 
-	stream := seal("H"+strings.Replace(headerJSON(header(1)), `{`, `{"later":[1,2],`, 1), `T{"rows":0,"bytes":0,"later":1}`, "", `Z{"tasks":1,"later":1}`)
+	stream := seal("H"+strings.Replace(headerJSON(header(1)), `{`, `{"later":[1,2],`, 1),
+		`T{"rows":0,"bytes":0,"later":1}`, "", `Z{"tasks":1,"later":1}`)
 	if got, _, err := readAll(NewReader(bytes.NewReader(stream)), 10); err != io.EOF || len(got) != 1 {
 		t.Errorf("unknown fields: %v, %v", got, err)
 	}
@@ -284,7 +289,8 @@ func TestFormat(t *testing.T) {
 	must(t, w.Abort("no such chunk", "42P01"))
 	must(t, w.Close(true))
 	want := seal(
-		"H"+headerJSON(header(1, Compressed, Rows)), "Dsomething", `E{"rows":2,"bytes":9}`, `E{"rows":0,"bytes":0}`, `T{"rows":2,"bytes":9}`,
+		"H"+headerJSON(header(1, Compressed, Rows)), "Dsomething", `E{"rows":2,"bytes":9}`, `E{"rows":0,"bytes":0}`,
+		`T{"rows":2,"bytes":9}`,
 		"", "H"+headerJSON(header(2)), `T{"rows":0,"bytes":0}`,
 		"", "H"+headerJSON(header(3, Rows)), `X{"message":"no such chunk","sqlstate":"42P01"}`,
 		"", `Z{"tasks":3,"aborted":1,"stopped":true}`)
@@ -304,7 +310,8 @@ func TestParseCompression(t *testing.T) {
 			t.Errorf("%s: %v, %v", s, c, err)
 		}
 	}
-	for _, s := range []string{"", "gzip", "zstd:", "zstd:0", "zstd:23", "zstd:-1", "zstd:x", "s2:1", "none:1", "ZSTD", "zstd:1:2"} {
+	for _, s := range []string{"", "gzip", "zstd:", "zstd:0", "zstd:23", "zstd:-1", "zstd:x", "s2:1", "none:1", "ZSTD",
+		"zstd:1:2"} {
 		if c, err := ParseCompression(s); err == nil {
 			t.Errorf("%s: read as %v", s, c)
 		}
