@@ -25,24 +25,28 @@ const day = 86400 * 1000000
 func (p *pair) handMade(t testing.TB, relation, into string, days int, by string, leaves ...string) []*task.Task {
 	t.Helper()
 	var origin string
-	p.src.Query1(t, &origin, `select system_identifier || '/' || oid from pg_control_system(), pg_database where datname = current_database()`)
+	p.src.Query1(t, &origin, `select system_identifier || '/' || oid from pg_control_system(), pg_database
+        where datname = current_database()`)
 	name := task.Name{Schema: "public", Name: relation}
 	var plan []*task.Task
 	for i := range days {
 		from := int64(1704067200000000 + i*day)
 		tk := &task.Task{V: task.VersionOther, Kind: task.KindSlice, Hypertable: name, Chunk: name, Origin: origin,
-			Slices: []task.Slice{{Column: "time", From: fmt.Sprint(from), Until: fmt.Sprint(from + day)}}, Scan: &task.Scan{By: by}}
+			Slices: []task.Slice{{Column: "time", From: fmt.Sprint(from), Until: fmt.Sprint(from + day)}}, Scan: &task.
+				Scan{By: by}}
 		if into != "" {
 			tk.Into = &task.Name{Schema: "public", Name: into}
 		}
 		tk.Range = task.Range{Column: "time", From: tk.Slices[0].From, Until: tk.Slices[0].Until}
-		within := fmt.Sprintf("time >= '2024-01-01 UTC'::timestamptz + interval '%d days' and time < '2024-01-01 UTC'::timestamptz + interval '%d days'", i, i+1)
+		within := fmt.Sprintf("time >= '2024-01-01 UTC'::timestamptz + interval '%d days' and time < '2024-01-01 "+
+			"UTC'::timestamptz + interval '%d days'", i, i+1)
 		for _, l := range leaves {
 			leaf := task.Leaf{Name: task.Name{Schema: "public", Name: l}}
 			if by == task.ByBlocks {
 				quoted := pg.Ident("public", l)
 				p.src.Query1(t, &leaf.Filenode, "select pg_relation_filenode($1::regclass)::text", quoted)
-				for _, r := range p.src.Rows(t, "select distinct (ctid::text::point)[0]::int from only "+quoted+" where "+within+" order by 1") {
+				for _, r := range p.src.Rows(t,
+					"select distinct (ctid::text::point)[0]::int from only "+quoted+" where "+within+" order by 1") {
 					var n uint32
 					fmt.Sscan(r[0], &n)
 					if k := len(leaf.Blocks); k > 0 && leaf.Blocks[k-1].Until == n {
@@ -92,17 +96,20 @@ func TestSlices(t *testing.T) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `
             create table m (time timestamptz not null, dev int, v float8, note varchar(9));
-            insert into m select '2024-01-01'::timestamptz + i * interval '1 minute', i % 3, i, 'n' || i from generate_series(0, 4319) i;
+            insert into m select '2024-01-01'::timestamptz + i * interval '1 minute', i % 3, i, 'n' || i
+            from generate_series(0, 4319) i;
             create table q (note text, gone int, time timestamptz, "Val" numeric(9,2)) partition by range (time);
             create table q1 partition of q for values from ('2024-01-01') to ('2024-01-03');
             create table q2 partition of q default;
             alter table q drop column gone;
-            insert into q select 'x', '2024-01-01'::timestamptz + i * interval '10 minutes', i / 100.0 from generate_series(0, 575) i`)
+            insert into q select 'x', '2024-01-01'::timestamptz + i * interval '10 minutes', i / 100.0
+            from generate_series(0, 575) i`)
 		p.dst.Exec(t, `
             create table m (v float8, time timestamptz not null, note text, dev int);
             select create_hypertable('m', 'time', chunk_time_interval => interval '1 day');
             select add_dimension('m', 'dev', number_partitions => 3);
-            insert into m select 1, '2024-01-02'::timestamptz + i * interval '1 minute', 'dual', i % 7 from generate_series(0, 99) i;
+            insert into m select 1, '2024-01-02'::timestamptz + i * interval '1 minute', 'dual', i % 7
+            from generate_series(0, 99) i;
             insert into m values (1, '2024-01-09', 'after T', 1);
             create table "Q" (time timestamptz not null, "Val" numeric, note text);
             select create_hypertable('"Q"', 'time', chunk_time_interval => interval '1 day');

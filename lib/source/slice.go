@@ -172,7 +172,8 @@ func noMore(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) 
 	}
 	for _, name := range scanned(plan) {
 		if !slices.ContainsFunc(t.Scan.Relations, func(l task.Leaf) bool { return l.Name == name }) {
-			return restage(t, "%s is a partition or child of it since it was staged, and may hold rows of the range", name)
+			return restage(t, "%s is a partition or child of it since it was staged, and may hold rows of the range",
+				name)
 		}
 	}
 	return nil
@@ -212,7 +213,8 @@ func branches(s *task.Scan, cond string) (all []string) {
 			all = append(all, from+cond)
 		}
 		for _, b := range l.Blocks {
-			all = append(all, fmt.Sprintf("%sctid >= '(%d,0)'::tid and ctid < '(%d,0)'::tid and %s", from, b.First, b.Until, cond))
+			all = append(all, fmt.Sprintf("%sctid >= '(%d,0)'::tid and ctid < '(%d,0)'::tid and %s", from, b.First,
+				b.Until, cond))
 		}
 	}
 	return all

@@ -158,7 +158,8 @@ func (ld *load) inRange() (where, help string, err error) {
 		return "", "", nil
 	}
 	cond, err := ld.TaskCondition(ld.ht, ld.task)
-	return " where " + cond, "see that the source gives no rows outside of " + ld.task.Range.String() + ", and that no trigger drops any", err
+	return " where " + cond, "see that the source gives no rows outside of " + ld.task.Range.String() +
+		", and that no trigger drops any", err
 }
 
 // allStored fails where rows got lost on their way.
