@@ -33,7 +33,7 @@ func targetJobs(ctx context.Context, dst *tsdb.DB, p *stage.Plan, pause bool, lo
 	}
 	var mine []*tsdb.Hypertable
 	for _, h := range p.Hypertables {
-		if c := tsdb.Counterpart(all, h.Name, h.View); c != nil {
+		if c := p.Counterpart(all, h); c != nil {
 			mine = append(mine, c)
 		}
 	}

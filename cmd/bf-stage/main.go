@@ -12,15 +12,18 @@ import (
 )
 
 type flags struct {
-	Source   string `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
-	Target   string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
-	Until    string `arg:"-u,--until" help:"completion point T, exclusive: rows before it are copied" placeholder:"T"`
-	From     string `arg:"-F,--from" help:"copy rows from here on, inclusive" placeholder:"T"`
-	Filter   string `arg:"-f,--filter" help:"only hypertables (schema.table) and continuous aggregates (schema.view) that match, case-insensitive" placeholder:"REGEX"`
-	Up       bool   `arg:"-U,--cascade-up" help:"also the continuous aggregates that depend on a match"`
-	Down     bool   `arg:"-D,--cascade-down" help:"also what a matching continuous aggregate depends on"`
-	Snapshot string `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
-	Pause    bool   `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
+	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
+	Target   string   `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
+	Until    string   `arg:"-u,--until" help:"completion point T, exclusive: rows before it are copied" placeholder:"T"`
+	From     string   `arg:"-F,--from" help:"copy rows from here on, inclusive" placeholder:"T"`
+	Filter   string   `arg:"-f,--filter" help:"only hypertables (schema.table) and continuous aggregates (schema.view) that match, case-insensitive" placeholder:"REGEX"`
+	Up       bool     `arg:"-U,--cascade-up" help:"also the continuous aggregates that depend on a match"`
+	Down     bool     `arg:"-D,--cascade-down" help:"also what a matching continuous aggregate depends on"`
+	Maps     []string `arg:"--map,separate" help:"fill a hypertable of the target from a table or view of another name; repeatable" placeholder:"SOURCE=TARGET"`
+	Scan     string   `arg:"--scan" help:"how often a table without a useful index may be read: auto or any" default:"auto" placeholder:"HOW"`
+	SkipNull bool     `arg:"--skip-null-times" help:"leave behind rows of a table whose time is NULL or -infinity"`
+	Snapshot string   `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
+	Pause    bool     `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
 	cli.Common
 }
 
@@ -44,8 +47,13 @@ func (f *flags) Check(e *cli.Env) error {
 		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
 	case f.Source != "" && f.Until == "":
 		return e.Usagef("--until is required")
-	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != ""):
-		return e.Usagef("--until, --from, --filter, the cascades and --snapshot choose on the source: give --source")
+	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != "" ||
+		f.Maps != nil || f.SkipNull):
+		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot choose on the source: give --source")
+	case f.Scan != "auto" && f.Scan != "any":
+		return e.Usagef("--scan is auto or any, not %q", f.Scan)
+	case f.Target == "" && f.Maps != nil:
+		return e.Usagef("--map names hypertables of the target: give --target")
 	case f.Target == "" && f.Pause:
 		return e.Usagef("--pause-jobs pauses jobs of the target: give --target")
 	case f.Source == "" && cli.IsTerminal(e.Stdin):

@@ -17,11 +17,18 @@ import (
 // plan makes the plan from the source or reads it from stdin, and records it on
 // the target or prints it.
 func plan(e *cli.Env, f *flags) (err error) {
+	var dst *tsdb.DB
+	if f.Target != "" {
+		if dst, err = tsdb.Open(e.Stop.Context, pg.Target, f.Target, e.Options()); err != nil {
+			return err
+		}
+		defer dst.Close()
+	}
 	var p *stage.Plan
 	if f.Source == "" {
 		p, err = stage.Read(e.Stdin)
 	} else {
-		p, err = fromSource(e, f)
+		p, err = fromSource(e, f, dst)
 	}
 	if err != nil {
 		return err
@@ -29,7 +36,7 @@ func plan(e *cli.Env, f *flags) (err error) {
 	if f.Target == "" {
 		err = p.Write(e.Stdout)
 	} else {
-		err = record(e, f, p)
+		err = record(e, f, dst, p)
 	}
 	if err == nil && len(p.Tasks) == 0 {
 		e.Log.Info("nothing to do: %s", nothing(p))
@@ -38,7 +45,7 @@ func plan(e *cli.Env, f *flags) (err error) {
 }
 
 // fromSource makes the plan and prints what people should know of the source.
-func fromSource(e *cli.Env, f *flags) (*stage.Plan, error) {
+func fromSource(e *cli.Env, f *flags, dst *tsdb.DB) (*stage.Plan, error) {
 	ctx, log := e.Stop.Context, e.Log
 	src, err := tsdb.Open(ctx, pg.Source, f.Source, e.Options())
 	if err != nil {
@@ -46,7 +53,8 @@ func fromSource(e *cli.Env, f *flags) (*stage.Plan, error) {
 	}
 	defer src.Close()
 	p, err := stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Snapshot: f.Snapshot,
-		Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down}})
+		Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down},
+		Target: dst, Maps: f.Maps, Any: f.Scan == "any", SkipNull: f.SkipNull, Progress: log.Info})
 	if err != nil {
 		return nil, err
 	}
@@ -65,13 +73,8 @@ func fromSource(e *cli.Env, f *flags) (*stage.Plan, error) {
 }
 
 // record compares the plan with the target and records it there.
-func record(e *cli.Env, f *flags, p *stage.Plan) error {
+func record(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
 	ctx, log := e.Stop.Context, e.Log
-	dst, err := tsdb.Open(ctx, pg.Target, f.Target, e.Options())
-	if err != nil {
-		return err
-	}
-	defer dst.Close()
 	notes, err := stage.Fit(ctx, dst, p)
 	for _, n := range notes {
 		log.Info("note: %s", n)

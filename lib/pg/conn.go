@@ -157,6 +157,20 @@ func Idents(names []string) string {
 	return strings.Join(q, ", ")
 }
 
+// CutOutside cuts at the first separator that is in no quoted identifier.
+func CutOutside(s string, sep rune) (before, after string, found bool) {
+	quoted := false
+	for i, r := range s {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r == sep && !quoted:
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
 // Literal quotes a string constant for the places of SQL that take no
 // parameters. standard_conforming_strings is on (settings.sql).
 func Literal(s string) string {

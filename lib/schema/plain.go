@@ -49,8 +49,8 @@ type key struct {
 // lookUpTables reads --hypertable and what the source says of the tables.
 func (c *clone) lookUpTables(ctx context.Context) error {
 	for _, spec := range c.Hypertables {
-		table, rest, ok := cutOutside(spec, '=')
-		column, width, _ := cutOutside(rest, ',')
+		table, rest, ok := pg.CutOutside(spec, '=')
+		column, width, _ := pg.CutOutside(rest, ',')
 		if !ok || table == "" || column == "" {
 			return &Error{fmt.Sprintf("--hypertable %s: not TABLE=COLUMN[,INTERVAL]", spec),
 				"--hypertable 'public.metrics=time,1 day'"}
@@ -65,20 +65,6 @@ func (c *clone) lookUpTables(ctx context.Context) error {
 		c.tables = append(c.tables, t)
 	}
 	return nil
-}
-
-// cutOutside cuts at the first separator that is in no quoted identifier.
-func cutOutside(s string, sep rune) (before, after string, found bool) {
-	quoted := false
-	for i, r := range s {
-		switch {
-		case r == '"':
-			quoted = !quoted
-		case r == sep && !quoted:
-			return s[:i], s[i+1:], true
-		}
-	}
-	return s, "", false
 }
 
 func (c *clone) lookUpTable(ctx context.Context, table, column string) (*plain, error) {

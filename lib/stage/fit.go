@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bf/lib/pg"
@@ -37,7 +38,7 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 	}
 	f := &fitting{dst: dst, plan: p}
 	for _, s := range p.Hypertables {
-		if err := f.hypertable(ctx, s, tsdb.Counterpart(all, s.Name, s.View)); err != nil {
+		if err := f.hypertable(ctx, s, p.Counterpart(all, s)); err != nil {
 			return nil, err
 		}
 	}
@@ -71,8 +72,10 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 		return err
 	}
 	f.differences = append(f.differences, columnDifferences(s, t)...)
-	diffs, notes := dimensionDifferences(s, t)
-	f.differences, f.notes = append(f.differences, diffs...), append(f.notes, notes...)
+	if !s.Plain() {
+		diffs, notes := dimensionDifferences(s, t)
+		f.differences, f.notes = append(f.differences, diffs...), append(f.notes, notes...)
+	}
 	dependents, err := f.dst.Dependents(ctx, t)
 	if err != nil {
 		return err
@@ -88,7 +91,7 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 			return err
 		}
 		if n > 0 {
-			f.note("%s: where the source has no chunk, the target has rows in %d; they stay", t.Label(), n)
+			f.note("%s: where the source has no %s, the target has rows in %d; they stay", t.Label(), kindOf(s), n)
 		}
 	}
 	if len(dependents.OnInsert) > 0 {
@@ -96,6 +99,21 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 			strings.Join(dependents.OnInsert, ", "))
 	}
 	return nil
+}
+
+func kindOf(s *tsdb.Hypertable) string {
+	if s.Plain() {
+		return "rows"
+	}
+	return "chunk"
+}
+
+// Counterpart is the hypertable of the target that takes the rows of one of the plan.
+func (p *Plan) Counterpart(all []*tsdb.Hypertable, s *tsdb.Hypertable) *tsdb.Hypertable {
+	if t := p.Into[s.Name]; t != nil && s.Plain() {
+		return t
+	}
+	return tsdb.Counterpart(all, s.Name, s.View)
 }
 
 // compressed tells how compressed chunks of a hypertable will travel, and which
@@ -237,7 +255,7 @@ func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 			say("%s: column %q is generated on the source, ordinary on the target", label, c.Name)
 		case !c.Generated && o.Generated:
 			say("%s: column %q is ordinary on the source, generated on the target", label, c.Name)
-		case c.Type != o.Type:
+		case c.Type != o.Type && !(s.Plain() && widens(c.Type, o.Type)):
 			say("%s: column %q has type %s on the source, %s on the target", label, c.Name, c.Type, o.Type)
 		}
 	}
@@ -247,6 +265,27 @@ func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 		}
 	}
 	return diffs
+}
+
+// widens reports whether all values of a type are values of another, and travel in the
+// same form: a longer varchar, or none of a length; a numeric of any precision.
+func widens(from, to string) bool {
+	a, n := withLength(from)
+	b, m := withLength(to)
+	switch {
+	case a == "numeric":
+		return to == a
+	case a == "character varying":
+		return to == "text" || b == a && (m == 0 || n > 0 && n <= m)
+	}
+	return false
+}
+
+// withLength takes a type apart: character varying(20).
+func withLength(typ string) (name string, length int) {
+	name, rest, _ := strings.Cut(typ, "(")
+	length, _ = strconv.Atoi(strings.TrimSuffix(rest, ")"))
+	return name, length
 }
 
 func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {

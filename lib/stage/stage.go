@@ -22,6 +22,14 @@ type Options struct {
 	Until    string // exclusive
 	Choice   tsdb.Choice
 	Snapshot string // exported snapshot to read in
+
+	// Target is where the rows go; nil if only the source is at hand. Relations that
+	// are no hypertables are staged by its chunks.
+	Target   *tsdb.DB
+	Maps     []string                         // SOURCE=TARGET: relations whose hypertable has another name
+	Any      bool                             // of relations: however often they have to be read
+	SkipNull bool                             // of relations: leave out rows without a time
+	Progress func(format string, args ...any) // told of long work; may be nil
 }
 
 // BadArgument is an option that the source does not accept.
@@ -48,8 +56,10 @@ type Plan struct {
 	Aggregates []Aggregate
 	Tasks      []*task.Task             // hypertables before aggregates, newest chunks first
 	Compressed map[task.Name]Compressed // those of the tasks' chunks that are compressed
-	Loose      []*Loose                 // what Fit finds will be left uncompressed
-	Notes      []string                 // what of the source is worth knowing; for people, not part of what is written
+	// Into are the target's, of relations that are no hypertables
+	Into  map[task.Name]*tsdb.Hypertable
+	Loose []*Loose // what Fit finds will be left uncompressed
+	Notes []string // what of the source is worth knowing; for people, not part of what is written
 }
 
 // Compressed is what the target's half of staging must know of a compressed chunk.
@@ -86,11 +96,21 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if src.Plain() {
-		return nil, &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database),
-			Err: tsdb.ErrNoExtension, Hint: "check the database name"}
+	relations, err := plains(ctx, src, o)
+	if err != nil {
+		return nil, err
 	}
-	chosen, err := src.Choose(ctx, all, o.Choice)
+	choice := slices.Clone(all)
+	for _, r := range relations {
+		choice = append(choice, r.Hypertable)
+	}
+	if src.Plain() && len(choice) == 0 {
+		return nil, nothingThere(src, o)
+	}
+	chosen, err := src.Choose(ctx, choice, o.Choice)
+	if err == nil {
+		err = twoSources(chosen, relations)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +118,11 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 		return nil, err
 	}
 	p := &Plan{Source: Server{src.Identity, src.Origin, src.Postgres, src.TimescaleDB, src.Full},
-		Hypertables: chosen, Compressed: map[task.Name]Compressed{}}
+		Hypertables: chosen, Compressed: map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{}}
 	if err := p.addTasks(ctx, src, o); err != nil {
+		return nil, err
+	}
+	if err := p.addSlices(ctx, src, relations, o); err != nil {
 		return nil, err
 	}
 	if err := readable(ctx, src, p.Tasks); err != nil {
@@ -130,6 +153,9 @@ func (p *Plan) addTasks(ctx context.Context, src *tsdb.DB, o Options) error {
 	var bad, moot *BadArgument // the first one, and the first one of a hypertable without chunks
 	good := 0
 	for _, h := range p.Hypertables {
+		if h.Plain() {
+			continue
+		}
 		tasks, err := tasksOf(ctx, src, h, chunks[h.ID], o)
 		var arg *BadArgument
 		switch {
@@ -195,25 +221,11 @@ func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*ts
 // tasksOf makes a task of every chunk of h that overlaps the staged range.
 func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsdb.Chunk,
 	o Options) ([]*task.Task, error) {
-	lo, hi := int64(task.MinBound), int64(task.MaxBound)
-	var err error
-	if o.From != "" {
-		if lo, err = src.Internal(ctx, h, o.From); err != nil {
-			return nil, badBound("--from", err)
-		}
-	}
-	if hi, err = src.Internal(ctx, h, o.Until); err != nil {
-		return nil, badBound("--until", err)
-	}
-	switch {
-	case lo < hi:
-	case o.From == "":
-		return nil, &BadArgument{Flag: "--until", Err: fmt.Errorf("nothing is before %s", o.Until)}
-	default:
-		return nil, &BadArgument{Flag: "--from", Err: fmt.Errorf("%s is not before --until %s", o.From, o.Until)}
+	lo, hi, err := bounds(ctx, src, h, o)
+	if err != nil {
+		return nil, err
 	}
 	var tasks []*task.Task
-	var bounds []int64
 	for _, c := range chunks {
 		from, _ := task.Bound(c.Slices[0].From)
 		until, _ := task.Bound(c.Slices[0].Until)
@@ -237,18 +249,56 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 			t.Bytes, t.Rows = int64(float64(t.Bytes)*share), int64(float64(t.Rows)*share)
 		}
 		tasks = append(tasks, t)
-		bounds = append(bounds, first, last)
 	}
-	texts, err := src.Text(ctx, h, bounds)
-	if err != nil {
-		return nil, err
+	return tasks, spell(ctx, src, h, tasks)
+}
+
+// bounds are --from and --until in the hypertable's internal values.
+func bounds(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, o Options) (lo, hi int64, err error) {
+	lo = task.MinBound
+	if o.From != "" {
+		if lo, err = db.Internal(ctx, h, o.From); err != nil {
+			return 0, 0, badBound("--from", err)
+		}
 	}
+	if hi, err = db.Internal(ctx, h, o.Until); err != nil {
+		return 0, 0, badBound("--until", err)
+	}
+	switch {
+	case lo < hi:
+		return lo, hi, nil
+	case o.From == "":
+		return 0, 0, &BadArgument{Flag: "--until", Err: fmt.Errorf("nothing is before %s", o.Until)}
+	}
+	return 0, 0, &BadArgument{Flag: "--from", Err: fmt.Errorf("%s is not before --until %s", o.From, o.Until)}
+}
+
+// spell adds the ranges of tasks as people read them. The hypertable is of that side.
+func spell(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, tasks []*task.Task) error {
+	var ends []int64
 	for _, t := range tasks {
 		from, _ := task.Bound(t.Range.From)
 		until, _ := task.Bound(t.Range.Until)
-		t.Range.FromText, t.Range.UntilText = texts[from], texts[until]
+		ends = append(ends, from, until)
 	}
-	return tasks, nil
+	texts, err := db.Text(ctx, h, ends)
+	for i, t := range tasks {
+		t.Range.FromText, t.Range.UntilText = texts[ends[2*i]], texts[ends[2*i+1]]
+	}
+	return err
+}
+
+// nothingThere says why a source without TimescaleDB has nothing to stage.
+func nothingThere(src *tsdb.DB, o Options) error {
+	e := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database), Err: tsdb.ErrNoExtension}
+	if o.Target == nil {
+		e.Hint = "check the database name; a source without it is staged with --source and --target in one command, " +
+			"as its tables are cut along the target's chunks"
+	} else {
+		e.Hint = "check the database name; of a source without it the tables are staged that a hypertable of the target " +
+			"has the name of, and those of --map SOURCE=TARGET: there are none"
+	}
+	return e
 }
 
 // checkSnapshot tries to use an exported snapshot: otherwise every dump would fail.

@@ -15,7 +15,7 @@ func unstaged(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*ta
 	type span struct{ from, until int64 }
 	var staged []span
 	for _, tk := range tasks {
-		if tk.Hypertable != t.Name {
+		if tk.Target() != t.Label() {
 			continue
 		}
 		from, until := tk.Slices[0].Bounds()

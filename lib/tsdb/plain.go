@@ -1,14 +1,21 @@
 package tsdb
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"bf/lib/pg"
 	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 var (
@@ -16,6 +23,8 @@ var (
 	plainSQL string
 	//go:embed leaves.sql
 	leavesSQL string
+	//go:embed indexed.sql
+	indexedSQL string
 )
 
 // The kinds of relations that can be a source, as pg_class has them.
@@ -27,12 +36,30 @@ const (
 	Foreign     = "f"
 )
 
+// ParseName reads a name as SQL spells it, in schema public if it names none; zero if
+// it is none.
+func (db *DB) ParseName(ctx context.Context, text string) (n task.Name, err error) {
+	var parts []string
+	err = db.QueryRow(ctx, "select parse_ident($1)", text).Scan(&parts)
+	switch {
+	case pg.Code(err) == pg.InvalidParameter:
+		return n, nil
+	case err != nil:
+		return n, db.Wrap(err, "name %q", text)
+	case len(parts) == 1:
+		return task.Name{Schema: "public", Name: parts[0]}, nil
+	case len(parts) == 2:
+		return task.Name{Schema: parts[0], Name: parts[1]}, nil
+	}
+	return n, nil
+}
+
 // Plain reports whether this is a relation of PostgreSQL that is no hypertable.
 func (h *Hypertable) Plain() bool { return h.Relkind != "" }
 
 // PlainRelation returns the relation of that name that holds or shows rows and is no
 // hypertable, described like one; nil if there is none. Its one dimension is the
-// column by which the target's hypertable is cut.
+// column by which the target's hypertable is cut, if it has such a column.
 func (db *DB) PlainRelation(ctx context.Context, name task.Name, column string) (*Hypertable, error) {
 	h := &Hypertable{Name: name}
 	sql := plainSQL
@@ -54,9 +81,6 @@ func (db *DB) PlainRelation(ctx context.Context, name task.Name, column string) 
 	h.Columns = columns[h.OID]
 	if d := db.dimensionOf(h, task.Slice{Column: column}); d != nil {
 		h.Dimensions = []Dimension{*d}
-	} else {
-		return nil, &pg.Error{Side: db.Side, Object: name.String(),
-			Err: errors.New("has no column " + pg.Ident(column))}
 	}
 	return h, nil
 }
@@ -87,4 +111,229 @@ func (db *DB) Leaves(ctx context.Context, h *Hypertable) ([]*Leaf, error) {
 			&l.Rows, &l.Readable)
 	})
 	return ls, db.Wrap(err, "partitions of %s", h.Name)
+}
+
+// Part is a leaf, or a range of its heap's blocks.
+type Part struct {
+	Leaf         *Leaf
+	First, Until int64 // blocks; Until 0: all of it
+}
+
+// From is the part as a FROM clause names it, and the condition on its blocks.
+func (p Part) From() (from, where string) {
+	from = pg.Ident(p.Leaf.Name.Schema, p.Leaf.Name.Name)
+	if p.Leaf.Relkind == Table || p.Leaf.Relkind == Foreign {
+		from = "only " + from
+	}
+	if p.Until == 0 {
+		return from, "true"
+	}
+	return from, fmt.Sprintf("ctid >= '(%d,0)' and ctid < '(%d,0)'", p.First, p.Until)
+}
+
+// CountBetween counts the rows of a part between bounds, which are sorted and of the
+// primary dimension: n[i] are those at or after bounds[i] and before the next one, the
+// last ones those at or after the last. Those that are in no range (NULL, -infinity)
+// are out.
+func (db *DB) CountBetween(ctx context.Context, h *Hypertable, p Part, bounds []int64) (n []int64, out int64, err error) {
+	from, where := p.From()
+	rows, err := db.Query(ctx, "select "+h.bucket(bounds)+", count(*) from "+from+" where "+where+" group by 1")
+	if err != nil {
+		return nil, 0, db.Wrap(err, "count the rows of %s", p.Leaf.Name)
+	}
+	n = make([]int64, len(bounds))
+	var at *int64
+	var rowsOf int64
+	_, err = pgx.ForEachRow(rows, []any{&at, &rowsOf}, func() error {
+		switch {
+		case at == nil || *at == 0 && bounds[0] == h.Lowest():
+			out += rowsOf
+		case *at > 0:
+			n[*at-1] = rowsOf
+		}
+		return nil
+	})
+	return n, out, db.Wrap(err, "count the rows of %s", p.Leaf.Name)
+}
+
+// bucket is the SQL expression that tells between which bounds a row is.
+func (h *Hypertable) bucket(bounds []int64) string {
+	d := &h.Dimensions[0]
+	column := d.expr()
+	if isInt(d.RangeType) {
+		column += "::bigint"
+	}
+	return "width_bucket(" + column + ", " + literals(d.RangeType, bounds) + ")"
+}
+
+// Lowest is the least internal value of the primary dimension that a row in a range
+// may have: TimescaleDB takes no -infinity.
+func (h *Hypertable) Lowest() int64 {
+	switch typ := h.Dimensions[0].RangeType; {
+	case isInt(typ):
+		return task.MinBound
+	case typ == "uuid":
+		return 0
+	}
+	return beginning.UnixMicro()
+}
+
+// Outside counts the rows that are in no range: NULL, and -infinity unless the range
+// has a beginning.
+func (db *DB) Outside(ctx context.Context, h *Hypertable, from int64) (n int64, err error) {
+	d := &h.Dimensions[0]
+	where := d.expr() + " is null"
+	if !isInt(d.RangeType) && d.RangeType != "uuid" && from <= h.Lowest() {
+		where += " or " + d.expr() + " = " + d.bound(task.MinBound)
+	}
+	err = db.QueryRow(ctx, "select count(*) from "+pg.Ident(h.Name.Schema, h.Name.Name)+" where "+where).Scan(&n)
+	return n, db.Wrap(err, "count the rows of %s without a time", h.Name)
+}
+
+// FirstOf is First for a plain relation, or for parts of it; LastOf is Last.
+func (db *DB) FirstOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
+	return db.edge(ctx, h, p, from, until, "")
+}
+
+// LastOf is the counterpart of FirstOf.
+func (db *DB) LastOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
+	return db.edge(ctx, h, p, from, until, " desc")
+}
+
+func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, from, until int64, desc string) (v int64, ok bool, err error) {
+	d := &h.Dimensions[0]
+	relation, where := pg.Ident(h.Name.Schema, h.Name.Name), "true"
+	if p != nil {
+		relation, where = p.From()
+	}
+	r := task.Range{Column: d.Column, From: task.FormatBound(from), Until: task.FormatBound(until)}
+	condition, err := db.conditions(h, nil, r)
+	if err != nil {
+		return 0, false, err
+	}
+	var value any
+	switch d.RangeType {
+	case "uuid":
+		value = &pgtype.UUID{}
+	case "date":
+		value = &pgtype.Date{}
+	case "timestamp with time zone":
+		value = &pgtype.Timestamptz{}
+	case "timestamp without time zone":
+		value = &pgtype.Timestamp{}
+	default:
+		value = &v
+	}
+	err = db.QueryRow(ctx, "select "+d.expr()+" from "+relation+" where "+where+" and "+condition+
+		" order by 1"+desc+" limit 1").Scan(value)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, db.Wrap(err, "first and last row of %s", h.Name)
+	}
+	v, ok = internal(value, v)
+	return min(v, until-1), ok, nil
+}
+
+// internal is what TimescaleDB makes of a value.
+func internal(value any, v int64) (int64, bool) {
+	var at time.Time
+	var infinite pgtype.InfinityModifier
+	switch x := value.(type) {
+	case *pgtype.UUID:
+		for _, b := range x.Bytes[:6] {
+			v = v<<8 | int64(b)
+		}
+		return v * 1000, true
+	case *pgtype.Date:
+		at, infinite = x.Time, x.InfinityModifier
+	case *pgtype.Timestamptz:
+		at, infinite = x.Time, x.InfinityModifier
+	case *pgtype.Timestamp:
+		at, infinite = x.Time, x.InfinityModifier
+	default:
+		return v, true
+	}
+	if infinite != pgtype.Finite {
+		return task.MaxBound, infinite == pgtype.Infinity
+	}
+	return at.UnixMicro(), true
+}
+
+// Scanned says which leaves a query with a condition may read, by name, and how many
+// rows the planner expects.
+func (db *DB) Scanned(ctx context.Context, h *Hypertable, condition string) (leaves []task.Name, rows int64, err error) {
+	var text []byte
+	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
+		" where "+condition).Scan(&text)
+	if err != nil {
+		return nil, 0, db.Wrap(err, "explain a query of %s", h.Name)
+	}
+	var plans []struct{ Plan planNode }
+	if err := json.Unmarshal(text, &plans); err != nil || len(plans) == 0 {
+		return nil, 0, fmt.Errorf("%s: a plan that cannot be read: %v", h.Name, err)
+	}
+	if h.Relkind == Partitioned || h.Relkind == Table {
+		plans[0].Plan.relations(&leaves)
+	} else {
+		leaves = []task.Name{h.Name}
+	}
+	slices.SortFunc(leaves, func(a, b task.Name) int {
+		return cmp.Or(strings.Compare(a.Schema, b.Schema), strings.Compare(a.Name, b.Name))
+	})
+	return slices.Compact(leaves), plans[0].Plan.Rows, nil
+}
+
+// Finds reports whether no table is read in whole for a query of a range, if that can
+// be avoided at all.
+func (db *DB) Finds(ctx context.Context, h *Hypertable, in Span) (ok bool, err error) {
+	condition, err := db.conditions(h, nil, task.Range{Column: h.Dimensions[0].Column,
+		From: task.FormatBound(in.From), Until: task.FormatBound(in.Until)})
+	if err != nil {
+		return false, err
+	}
+	var text []byte
+	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
+		" where "+condition).Scan(&text)
+	return !strings.Contains(string(text), "\"Seq Scan\""), db.Wrap(err, "explain a query of %s", h.Name)
+}
+
+// planNode is a node of EXPLAIN (FORMAT JSON).
+type planNode struct {
+	Schema   string     `json:"Schema"`
+	Relation string     `json:"Relation Name"`
+	Rows     int64      `json:"Plan Rows"`
+	Plans    []planNode `json:"Plans"`
+}
+
+func (n *planNode) relations(to *[]task.Name) {
+	if n.Relation != "" {
+		*to = append(*to, task.Name{Schema: n.Schema, Name: n.Relation})
+	}
+	for i := range n.Plans {
+		n.Plans[i].relations(to)
+	}
+}
+
+// Indexed says which leaves have an index that finds a range of the column: a btree
+// that begins with it, or a BRIN. The plan's cost would not tell: that of a BRIN is near
+// a sequential scan's that reads twenty times as much.
+func (db *DB) Indexed(ctx context.Context, h *Hypertable, leaves []*Leaf) (by map[uint32]string, err error) {
+	oids := make([]uint32, len(leaves))
+	for i, l := range leaves {
+		oids[i] = l.OID
+	}
+	rows, err := db.Query(ctx, indexedSQL, oids, h.Dimensions[0].Column)
+	if err != nil {
+		return nil, db.Wrap(err, "indexes of %s", h.Name)
+	}
+	by = map[uint32]string{}
+	var oid uint32
+	var method string
+	_, err = pgx.ForEachRow(rows, []any{&oid, &method}, func() error {
+		by[oid] = method
+		return nil
+	})
+	return by, db.Wrap(err, "indexes of %s", h.Name)
 }

@@ -1,0 +1,279 @@
+package stage
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// survey finds out which slices of a relation have rows, and how a task reads its own.
+//
+// A task reads by range where an index finds the rows, or where partitions and
+// constraints leave little else to read. Without that, twenty tasks would read a table
+// twenty times; so its rows are counted once, by blocks and slices, and each task reads
+// the blocks that hold its rows.
+type survey struct {
+	*plain
+	src *tsdb.DB
+	o   Options
+
+	slices []*slice // with rows, in order
+	out    int64    // rows that are in no range
+	by     string   // task.ByRange or task.ByBlocks
+	notes  []string
+}
+
+// slice is a piece of the grid with rows, clipped to what is staged.
+type slice struct {
+	span
+	extent span
+	rows   int64
+	bytes  int64
+	leaves []task.Name
+	runs   map[task.Name][]run // of its rows, by blocks
+}
+
+func (s *survey) note(format string, args ...any) {
+	s.notes = append(s.notes, fmt.Sprintf(format, args...))
+}
+
+// tasks are those of the relation.
+func (s *survey) tasks(ctx context.Context) ([]*task.Task, error) {
+	found, err := s.indexed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case found == "btree":
+		err = s.walk(ctx)
+	default:
+		err = s.count(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.out > 0 {
+		if err := s.outside(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.choose(ctx, found); err != nil {
+		return nil, err
+	}
+	tasks := make([]*task.Task, len(s.slices))
+	for i, sl := range s.slices {
+		tasks[i] = s.task(sl)
+	}
+	return tasks, spell(ctx, s.o.Target, s.into, tasks)
+}
+
+// task is the record of a slice.
+func (s *survey) task(sl *slice) *task.Task {
+	column := s.into.Dimensions[0].Column
+	t := &task.Task{V: task.VersionOther, Kind: task.KindSlice, Hypertable: s.Name, Chunk: s.Name,
+		Slices: []task.Slice{{Column: column, From: task.FormatBound(sl.extent.From), Until: task.FormatBound(sl.extent.Until)}},
+		Range: task.Range{Column: column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until),
+			Partial: sl.span != sl.extent},
+		Scan:   &task.Scan{By: s.by},
+		Origin: s.src.Origin, LSN: s.src.LSN, Snapshot: s.o.Snapshot, Bytes: sl.bytes, Rows: sl.rows}
+	if s.into.Name != s.Name {
+		t.Into = &s.into.Name
+	}
+	for _, l := range sl.leaves {
+		t.Scan.Relations = append(t.Scan.Relations, task.Leaf{Name: l})
+	}
+	if s.by == task.ByBlocks {
+		t.Scan.Rows, t.Scan.Relations = sl.rows, s.blocks(sl)
+	}
+	return t
+}
+
+// indexed says how all rows of a range are found: "btree", "brin", or "" for not by an
+// index. What lies behind a foreign table is its server's business.
+func (s *survey) indexed(ctx context.Context) (string, error) {
+	switch s.Relkind {
+	case tsdb.Foreign:
+		return "btree", nil
+	case tsdb.View:
+		// Through a view, the plan tells.
+		ok, err := s.src.Finds(ctx, s.Hypertable, span{From: s.hi - 1, Until: s.hi})
+		if !ok {
+			return "", err
+		}
+		return "btree", err
+	}
+	by, err := s.src.Indexed(ctx, s.Hypertable, s.leaves)
+	if err != nil {
+		return "", err
+	}
+	found := "btree"
+	for _, l := range s.leaves {
+		method := by[l.OID]
+		switch {
+		case l.Blocks == 0 && l.Relkind != tsdb.Foreign || method == "btree" || l.Relkind == tsdb.Foreign:
+		case method == "brin":
+			found = "brin"
+		default:
+			return "", nil
+		}
+	}
+	return found, nil
+}
+
+// walk finds the slices with rows from one to the next, through an index on the column.
+func (s *survey) walk(ctx context.Context) (err error) {
+	for from := max(s.lo, s.Lowest()); from < s.hi; {
+		v, ok, err := s.src.FirstOf(ctx, s.Hypertable, nil, from, s.hi)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		sl := s.slice(v)
+		s.slices = append(s.slices, sl)
+		from = sl.Until
+	}
+	s.out, err = s.src.Outside(ctx, s.Hypertable, s.lo)
+	return err
+}
+
+// slice is the piece of the grid that holds a value.
+func (s *survey) slice(v int64) *slice {
+	extent := s.grid.at(v)
+	return &slice{extent: extent, span: span{From: max(extent.From, s.lo), Until: min(extent.Until, s.hi)}}
+}
+
+// outside refuses rows that no range holds, or tells of them.
+func (s *survey) outside() error {
+	column := s.into.Dimensions[0].Column
+	if s.o.SkipNull {
+		s.note("%s: %d rows have no time (%q is NULL or -infinity) and are not copied", s.Name, s.out, column)
+		return nil
+	}
+	return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
+		Err:  fmt.Errorf("%d rows have no time (%q is NULL or -infinity), and a hypertable takes no such row", s.out, column),
+		Hint: "give them a time or delete them; --skip-null-times leaves them behind"}
+}
+
+// How many times a relation may be read by all tasks together: beyond the first it is
+// said, beyond the second refused.
+const (
+	silently = 3
+	atMost   = 10
+)
+
+// choose decides how the tasks read, and refuses what would read too much.
+func (s *survey) choose(ctx context.Context, found string) error {
+	if err := s.scanned(ctx); err != nil {
+		return err
+	}
+	s.by = task.ByRange
+	if found != "" {
+		return nil
+	}
+	p := s.byRange()
+	if p > silently && s.mappable() == nil {
+		s.by, p = task.ByBlocks, s.byBlocks()
+	}
+	times := fmt.Sprintf("%.1f times", p)
+	switch {
+	case p <= silently:
+	case p <= atMost || s.o.Any:
+		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times, s.into.Dimensions[0].Column)
+	default:
+		return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
+			Err:  fmt.Errorf("%d tasks would read it %s, as nothing finds the rows of a range", len(s.slices), times),
+			Hint: s.helps()}
+	}
+	return nil
+}
+
+// scanned finds the leaves that may hold the rows of each slice, and what is expected
+// of it where nothing was counted.
+func (s *survey) scanned(ctx context.Context) error {
+	total, bytes := s.totals()
+	for _, sl := range s.slices {
+		condition, err := s.src.RangeCondition(s.Hypertable, &task.Task{Range: task.Range{
+			Column: s.into.Dimensions[0].Column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until)}})
+		if err != nil {
+			return err
+		}
+		var expected int64
+		if sl.leaves, expected, err = s.src.Scanned(ctx, s.Hypertable, condition); err != nil {
+			return err
+		}
+		sl.rows = cmp.Or(sl.rows, expected)
+		if total > 0 {
+			sl.bytes = int64(float64(bytes) * float64(sl.rows) / float64(total))
+		}
+	}
+	return nil
+}
+
+// totals are the rows and the bytes of the relation, TOAST included: as counted, or as
+// the planner believes.
+func (s *survey) totals() (rows, bytes int64) {
+	for _, l := range s.leaves {
+		rows, bytes = rows+l.Rows, bytes+l.Bytes
+	}
+	var counted int64
+	for _, sl := range s.slices {
+		counted += sl.rows
+	}
+	return max(rows, counted), bytes
+}
+
+// byRange is how many times all tasks together read the relation if each reads the
+// leaves that may hold its rows.
+func (s *survey) byRange() float64 {
+	size := map[task.Name]int64{}
+	var all, read int64
+	for _, l := range s.leaves {
+		size[l.Name] = l.Blocks
+		all += l.Blocks
+	}
+	if all == 0 {
+		return float64(len(s.slices))
+	}
+	for _, sl := range s.slices {
+		for _, l := range sl.leaves {
+			read += size[l]
+		}
+	}
+	return float64(read) / float64(all)
+}
+
+// helps says what helps against too much reading.
+func (s *survey) helps() string {
+	any := "; --scan any copies it all the same"
+	column := pg.Ident(s.into.Dimensions[0].Column)
+	if s.Relkind == tsdb.View {
+		return fmt.Sprintf("an index on what the view shows as %s, or stage the table behind it%s", column, any)
+	}
+	on := pg.Ident(s.Name.Schema, s.Name.Name)
+	if s.by == task.ByRange && len(s.leaves) > 0 {
+		l := s.leaves[0].Name
+		on = pg.Ident(l.Schema, l.Name)
+		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, if its rows are in the order of time, "+
+			"else using btree; or larger chunks on the target%s", on, column, any)
+	}
+	return fmt.Sprintf("create index concurrently on %s (%s) on the source; or larger chunks on the target%s", on, column, any)
+}
+
+// mappable says why the leaves cannot be read by blocks; nil if they can.
+func (s *survey) mappable() error {
+	if s.src.Postgres < 140000 {
+		return fmt.Errorf("PostgreSQL before 14 reads all of a table to find some blocks")
+	}
+	for _, l := range s.leaves {
+		if l.AM != "heap" {
+			return fmt.Errorf("%s is no ordinary table", l.Name)
+		}
+	}
+	return nil
+}
