@@ -36,7 +36,7 @@ var (
 func Conflicts(ctx context.Context, c *pg.Conn, origin string, plan []*task.Task) error {
 	var other string
 	var n int64
-	chunks, schemas, names := false, []string{}, []string{}
+	chunks, schemas, names := len(plan) == 0, []string{}, []string{}
 	for _, t := range plan {
 		chunks = chunks || t.Kind == task.KindChunk
 		to := t.Target()

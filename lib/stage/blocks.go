@@ -13,7 +13,7 @@ const (
 	// A leaf is counted in so many pieces, of no fewer blocks: each is a statement of
 	// its own, which holds its snapshot for no longer and can be interrupted.
 	piecesPerLeaf  = 1000
-	blocksPerPiece = 64
+	blocksPerPiece = 8
 	// So many bounds at a time. Their number hardly matters to the server.
 	boundsPerCount = 5000
 	// So many ranges of blocks has a leaf in a record.
@@ -238,10 +238,7 @@ func (s *survey) blocks(sl *slice) (leaves []task.Leaf) {
 
 // byBlocks is how many times all tasks together read the relation, each its blocks.
 func (s *survey) byBlocks() float64 {
-	var all, read int64
-	for _, l := range s.leaves {
-		all += l.Blocks
-	}
+	var read int64
 	for _, sl := range s.slices {
 		for _, runs := range sl.runs {
 			for _, r := range runs {
@@ -249,5 +246,5 @@ func (s *survey) byBlocks() float64 {
 			}
 		}
 	}
-	return float64(read) / float64(max(all, 1))
+	return float64(read) / float64(max(s.size(), 1))
 }

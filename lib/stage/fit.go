@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"bf/lib/pg"
@@ -255,7 +254,7 @@ func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 			say("%s: column %q is generated on the source, ordinary on the target", label, c.Name)
 		case !c.Generated && o.Generated:
 			say("%s: column %q is ordinary on the source, generated on the target", label, c.Name)
-		case c.Type != o.Type && !(s.Plain() && widens(c.Type, o.Type)):
+		case c.Type != o.Type && !(s.Plain() && pg.Widens(c.Type, o.Type)):
 			say("%s: column %q has type %s on the source, %s on the target", label, c.Name, c.Type, o.Type)
 		}
 	}
@@ -265,27 +264,6 @@ func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 		}
 	}
 	return diffs
-}
-
-// widens reports whether all values of a type are values of another, and travel in the
-// same form: a longer varchar, or none of a length; a numeric of any precision.
-func widens(from, to string) bool {
-	a, n := withLength(from)
-	b, m := withLength(to)
-	switch {
-	case a == "numeric":
-		return to == a
-	case a == "character varying":
-		return to == "text" || b == a && (m == 0 || n > 0 && n <= m)
-	}
-	return false
-}
-
-// withLength takes a type apart: character varying(20).
-func withLength(typ string) (name string, length int) {
-	name, rest, _ := strings.Cut(typ, "(")
-	length, _ = strconv.Atoi(strings.TrimSuffix(rest, ")"))
-	return name, length
 }
 
 func dimensionDifferences(s, t *tsdb.Hypertable) (diffs, notes []string) {

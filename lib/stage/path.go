@@ -165,6 +165,8 @@ func (s *survey) outside() error {
 const (
 	silently = 3
 	atMost   = 10
+	// What has no more blocks is read in no time, however often.
+	small = 1024
 )
 
 // choose decides how the tasks read, and refuses what would read too much.
@@ -182,7 +184,7 @@ func (s *survey) choose(ctx context.Context, found string) error {
 	}
 	times := fmt.Sprintf("%.1f times", p)
 	switch {
-	case p <= silently:
+	case p <= silently || s.size() <= small && s.Relkind != tsdb.View:
 	case p <= atMost || s.o.Any:
 		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times, s.into.Dimensions[0].Column)
 	default:
@@ -232,11 +234,11 @@ func (s *survey) totals() (rows, bytes int64) {
 // leaves that may hold its rows.
 func (s *survey) byRange() float64 {
 	size := map[task.Name]int64{}
-	var all, read int64
+	var read int64
 	for _, l := range s.leaves {
 		size[l.Name] = l.Blocks
-		all += l.Blocks
 	}
+	all := s.size()
 	if all == 0 {
 		return float64(len(s.slices))
 	}
@@ -246,6 +248,14 @@ func (s *survey) byRange() float64 {
 		}
 	}
 	return float64(read) / float64(all)
+}
+
+// size is that of the relation in blocks.
+func (s *survey) size() (blocks int64) {
+	for _, l := range s.leaves {
+		blocks += l.Blocks
+	}
+	return blocks
 }
 
 // helps says what helps against too much reading.

@@ -52,7 +52,7 @@ func TestPlanWire(t *testing.T) {
 	var p Plan
 	n := 0
 	fill(reflect.ValueOf(&p).Elem(), &n)
-	p.Loose, p.Notes, p.Tasks = nil, nil, nil
+	p.Loose, p.Notes, p.Tasks, p.Into = nil, nil, nil, nil
 	for i, h := range p.Hypertables {
 		tk := &task.Task{V: task.Version, Hypertable: h.Name,
 			Chunk: task.Name{Schema: "s", Name: fmt.Sprintf("c%d", i)}, Origin: p.Source.Origin,

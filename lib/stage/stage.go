@@ -290,15 +290,14 @@ func spell(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, tasks []*task.T
 
 // nothingThere says why a source without TimescaleDB has nothing to stage.
 func nothingThere(src *tsdb.DB, o Options) error {
-	e := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database), Err: tsdb.ErrNoExtension}
+	err := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database), Err: tsdb.ErrNoExtension,
+		Hint: "check the database name; of a source without it the tables are staged that a hypertable of the target " +
+			"has the name of, and those of --map: there are none"}
 	if o.Target == nil {
-		e.Hint = "check the database name; a source without it is staged with --source and --target in one command, " +
-			"as its tables are cut along the target's chunks"
-	} else {
-		e.Hint = "check the database name; of a source without it the tables are staged that a hypertable of the target " +
-			"has the name of, and those of --map SOURCE=TARGET: there are none"
+		return &BadArgument{Flag: "--source", Err: err,
+			Hint: "give --target as well: tables of a source without it are cut along the target's chunks"}
 	}
-	return e
+	return err
 }
 
 // checkSnapshot tries to use an exported snapshot: otherwise every dump would fail.
