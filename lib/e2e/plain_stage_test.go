@@ -52,7 +52,8 @@ func TestPlainSource(t *testing.T) {
 			t.Fatalf("exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 		for name := range ts {
-			diff(t, name, sorted(t, p.src, "select * from "+name+" where time < '2024-01-20 12:00:00+00'"), sorted(t, p.dst, "select * from "+name))
+			diff(t, name, sorted(t, p.src, "select * from "+name+" where time < '2024-01-20 12:00:00+00'"),
+				sorted(t, p.dst, "select * from "+name))
 		}
 		r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`)
 		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) != 101 {

@@ -100,7 +100,8 @@ func (s *survey) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
 // pass counts the rows of the pieces of the grid in each part. Where a piece with rows
 // is more than one extent, it is counted again in smaller pieces, in the parts that
 // have its rows.
-func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, first bool) (hits []hit, out int64, err error) {
+func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, first bool) (
+	hits []hit, out int64, err error) {
 	bounds := make([]int64, 0, len(pieces)+1)
 	for _, p := range pieces {
 		bounds = append(bounds, p.From)

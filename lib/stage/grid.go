@@ -36,7 +36,9 @@ func newGrid(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable) (*grid, erro
 	}
 	// The chunks of hash partitions share their extents, unless the interval was
 	// changed between them.
-	slices.SortFunc(g.chunks, func(a, b span) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Until, b.Until)) })
+	slices.SortFunc(g.chunks, func(a, b span) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.Until, b.Until))
+	})
 	n := 0
 	for _, c := range g.chunks {
 		if n == 0 || c.From >= g.chunks[n-1].Until {

@@ -75,7 +75,8 @@ func (s *survey) tasks(ctx context.Context) ([]*task.Task, error) {
 func (s *survey) task(sl *slice) *task.Task {
 	column := s.into.Dimensions[0].Column
 	t := &task.Task{V: task.VersionOther, Kind: task.KindSlice, Hypertable: s.Name, Chunk: s.Name,
-		Slices: []task.Slice{{Column: column, From: task.FormatBound(sl.extent.From), Until: task.FormatBound(sl.extent.Until)}},
+		Slices: []task.Slice{{Column: column, From: task.FormatBound(sl.extent.From),
+			Until: task.FormatBound(sl.extent.Until)}},
 		Range: task.Range{Column: column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until),
 			Partial: sl.span != sl.extent},
 		Scan:   &task.Scan{By: s.by},
@@ -186,7 +187,8 @@ func (s *survey) choose(ctx context.Context, found string) error {
 	switch {
 	case p <= silently || s.size() <= small && s.Relkind != tsdb.View:
 	case p <= atMost || s.o.Any:
-		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times, s.into.Dimensions[0].Column)
+		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times,
+			s.into.Dimensions[0].Column)
 	default:
 		return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
 			Err:  fmt.Errorf("%d tasks would read it %s, as nothing finds the rows of a range", len(s.slices), times),
@@ -269,10 +271,11 @@ func (s *survey) helps() string {
 	if s.by == task.ByRange && len(s.leaves) > 0 {
 		l := s.leaves[0].Name
 		on = pg.Ident(l.Schema, l.Name)
-		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, if its rows are in the order of time, "+
-			"else using btree; or larger chunks on the target%s", on, column, any)
+		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, if its rows are in the order "+
+			"of time, else using btree; or larger chunks on the target%s", on, column, any)
 	}
-	return fmt.Sprintf("create index concurrently on %s (%s) on the source; or larger chunks on the target%s", on, column, any)
+	return fmt.Sprintf("create index concurrently on %s (%s) on the source; or larger chunks on the target%s",
+		on, column, any)
 }
 
 // mappable says why the leaves cannot be read by blocks; nil if they can.

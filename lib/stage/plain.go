@@ -124,7 +124,8 @@ func twoSources(chosen []*tsdb.Hypertable, all []*plain) error {
 	for _, p := range all {
 		for _, h := range chosen {
 			if h.Name == p.into.Name && h.View == nil && !h.Plain() && slices.Contains(chosen, p.Hypertable) {
-				return &BadArgument{Flag: "--map", Err: fmt.Errorf("two sources for %s: hypertable %s and %s", p.into.Name, h.Name, p.Name)}
+				return &BadArgument{Flag: "--map",
+					Err: fmt.Errorf("two sources for %s: hypertable %s and %s", p.into.Name, h.Name, p.Name)}
 			}
 		}
 	}

@@ -72,7 +72,7 @@ func TestPlanWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range p.Hypertables {
-		h.ID, h.OID, h.Raw, h.Finalized, h.Version = 0, 0, 0, false, ""
+		h.ID, h.OID, h.Raw, h.Finalized, h.Version, h.Relkind = 0, 0, 0, false, "", ""
 	}
 	if !reflect.DeepEqual(&p, got) {
 		t.Errorf("written\n%+v\nread\n%+v", p, *got)

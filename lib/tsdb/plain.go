@@ -200,7 +200,8 @@ func (db *DB) LastOf(ctx context.Context, h *Hypertable, p *Part, from, until in
 	return db.edge(ctx, h, p, from, until, " desc")
 }
 
-func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, from, until int64, desc string) (v int64, ok bool, err error) {
+func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, from, until int64, desc string) (
+	v int64, ok bool, err error) {
 	d := &h.Dimensions[0]
 	relation, where := pg.Ident(h.Name.Schema, h.Name.Name), "true"
 	if p != nil {
