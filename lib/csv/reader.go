@@ -1,0 +1,566 @@
+package csv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"slices"
+	"unicode/utf8"
+)
+
+// Window is the longest record, in bytes of the file, that a Reader holds. Row.More
+// says what becomes of longer ones.
+const Window = 1 << 20
+
+// Column is what the fields of one position are.
+type Column struct {
+	Name string `json:"name,omitempty"` // of the table; empty to leave the field out
+	Type string `json:"type,omitempty"` // as format_type() spells it
+}
+
+// Row is a record as a row of COPY text.
+type Row struct {
+	// Text is the row with its line end, valid until the next call of Next.
+	Text []byte
+	// More is set if Text is only a piece, and the row goes on in the next one. Only
+	// the last piece has what stands below. Records up to Window are in one piece.
+	More bool
+	// Time is the internal value of the time column.
+	Time int64
+	// Line is that in which the record begins, from 1. Offset and Length are the
+	// record's place in the file, its line end included.
+	Line, Offset, Length int64
+	// Long is set for a record that is longer than Window. Sum is its CRC-32C.
+	Long bool
+	Sum  uint32
+}
+
+// Reader turns the records of a file into rows.
+type Reader struct {
+	// File stands in errors.
+	File string
+
+	src    io.Reader
+	f      *Format
+	fields []field // nil: any number, as they are
+	kept   int     // of fields
+
+	// The window: buf[pos:end] is still to be read, and the record in hand begins at
+	// buf[start] unless it is long.
+	buf             []byte
+	start, pos, end int
+	base            int64 // place of buf[0] in the file
+	err             error // why src gives no more: io.EOF, or what went wrong
+
+	// The record in hand.
+	open   bool
+	long   bool
+	quoted bool // within quotes
+	saw    bool // the field has quotes: it is not NULL
+	mute   bool // the record is bad, or has too many fields: only its end is wanted
+	n      int  // field
+	bad    *Error
+	time   int64
+	line   int64 // in which it begins
+	lines  int64 // line ends in it
+	where  int64 // its place in the file
+
+	out     []byte // the row as far as it is not handed out
+	sent    int    // handed out by the last call
+	fieldAt int    // of the field in hand in out; -1 when its beginning was handed out
+
+	sum   uint32 // CRC of the records since the last Cut, as far as they left the window
+	sumAt int    // up to here in buf
+	own   uint32 // the same of a long record
+}
+
+type field struct {
+	Column
+	clock *Clock
+	key   bool // the time column
+}
+
+var nullText = []byte(`\N`)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// NewReader reads a file from its beginning. A byte order mark is dropped.
+func NewReader(src io.Reader, f *Format) *Reader { return newReader(src, f, Window) }
+
+func newReader(src io.Reader, f *Format, window int) *Reader {
+	r := &Reader{f: f, buf: make([]byte, window)}
+	r.Reset(src, 1, 0)
+	if r.avail(3) && string(r.buf[:3]) == "\xef\xbb\xbf" {
+		r.pos, r.start = 3, 3
+	}
+	return r
+}
+
+// Reset goes on reading at another place: src begins with the record at that line
+// and offset of the file.
+func (r *Reader) Reset(src io.Reader, line, offset int64) {
+	r.src, r.line, r.base, r.err = src, line, offset, nil
+	r.start, r.pos, r.end = 0, 0, 0
+	r.open, r.sum, r.sumAt, r.lines = false, 0, 0, 0
+	r.out, r.sent = r.out[:0], 0
+}
+
+// Columns says what the fields of a record are, from the next one on. key names the
+// column that tells the time of a row; it must be among them.
+func (r *Reader) Columns(columns []Column, key string) error {
+	r.fields, r.kept = make([]field, len(columns)), 0
+	found := false
+	for i, c := range columns {
+		fd := field{Column: c, key: c.Name == key && c.Name != ""}
+		typ, _ := withoutModifier(c.Type)
+		if fd.key || r.f.zone != nil && typ == "timestamp with time zone" && c.Name != "" {
+			var err error
+			if fd.clock, err = r.f.Clock(c.Type); err != nil {
+				return fmt.Errorf("column %s: %w", c.Name, err)
+			}
+		}
+		if !fd.key && fd.clock != nil {
+			fd.clock.unit = "" // it is the time column's alone
+		}
+		if c.Name != "" {
+			r.kept++
+		}
+		found = found || fd.key
+		r.fields[i] = fd
+	}
+	if !found {
+		return fmt.Errorf("no column %s", key)
+	}
+	return nil
+}
+
+// Header reads the next record as the names of the columns; io.EOF if there is none.
+func (r *Reader) Header() ([]string, error) {
+	r.fields = nil
+	row, err := r.Next()
+	switch {
+	case err != nil:
+		return nil, err
+	case row.More:
+		return nil, &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("a header of more than %d bytes", Window), Fatal: true}
+	}
+	var names []string
+	for _, name := range bytes.Split(row.Text[:len(row.Text)-1], []byte{'\t'}) {
+		names = append(names, unescape(name))
+	}
+	return names, nil
+}
+
+// Next returns the next row, or a piece of it, and io.EOF after the last. After an
+// *Error that is not Fatal the next record can be read; the Row says where the bad one stands.
+func (r *Reader) Next() (Row, error) {
+	if !r.open {
+		if !r.avail(1) {
+			r.start = r.pos
+			return Row{}, r.err
+		}
+		r.begin()
+	} else {
+		// What was held back of the last piece.
+		r.out = r.out[:copy(r.out, r.out[r.sent:])]
+		r.fieldAt = max(r.fieldAt-r.sent, -1)
+	}
+	whole, err := r.scan()
+	if err != nil {
+		return Row{}, err
+	}
+	if !whole {
+		return r.piece()
+	}
+	return r.finish()
+}
+
+// Raw is the last record as it stands in the file, nil if it was long. Valid until
+// the next call of Next.
+func (r *Reader) Raw() []byte {
+	if r.long {
+		return nil
+	}
+	return r.buf[r.start:r.pos]
+}
+
+// Cut is the CRC-32C of the records since the last Cut or Skip: without the last one
+// that was read, and without long ones. At the end of the file there is no last one.
+func (r *Reader) Cut() uint32 {
+	s := crc32.Update(r.sum, castagnoli, r.buf[r.sumAt:r.start])
+	r.sum, r.sumAt = 0, r.start
+	return s
+}
+
+// Skip leaves the last record out of the next Cut.
+func (r *Reader) Skip() { r.sum, r.sumAt = 0, r.pos }
+
+// Offset is where the next record begins; Line is its line.
+func (r *Reader) Offset() int64 { return r.base + int64(r.pos) }
+
+// Line is the line in which the next record begins.
+func (r *Reader) Line() int64 { return r.line + r.lines }
+
+func (r *Reader) begin() {
+	r.line, r.lines = r.line+r.lines, 0
+	r.start, r.where = r.pos, r.Offset()
+	r.open, r.long, r.quoted, r.saw, r.mute = true, false, false, false, false
+	r.n, r.bad, r.time = 0, nil, 0
+	r.out, r.sent, r.fieldAt = r.out[:0], 0, 0
+}
+
+// scan reads on to the end of the record, which makes it whole, or until there is
+// a piece of it.
+func (r *Reader) scan() (whole bool, err error) {
+	if r.plain() {
+		return true, nil
+	}
+	for {
+		stop := &r.f.bare
+		if r.quoted {
+			stop = &r.f.within
+		}
+		i, buf := r.pos, r.buf[:r.end]
+		for i < len(buf) && !stop[buf[i]] {
+			i++
+		}
+		if i > r.pos && !r.mute {
+			r.out = append(r.out, buf[r.pos:i]...)
+		}
+		if r.pos = i; i == len(buf) {
+			if r.avail(1) {
+				if r.long && len(r.out) >= len(r.buf) {
+					return false, nil
+				}
+				continue
+			}
+			return true, r.endOfFile()
+		}
+		if r.quoted {
+			r.inQuotes(buf[i])
+		} else if r.outside(buf[i]) {
+			return true, nil
+		}
+	}
+}
+
+// plain reads fields whose bytes stand for themselves, as most are, from the beginning
+// of a record that is in the window: what scan does, in a third of the time. It
+// says whether that was the whole record; else scan goes on at the next field.
+func (r *Reader) plain() (whole bool) {
+	line := r.buf[r.pos:r.end]
+	end := bytes.IndexByte(line, '\n')
+	if end < 0 || r.pos != r.start || r.long {
+		return false
+	}
+	line = line[:end+1]
+	out := slices.Grow(r.out[:0], 3*len(line)) // an empty field becomes three bytes
+	from, n := 0, 0
+	for ; n < len(r.fields); n++ {
+		i := from
+		for !r.f.bare[line[i]] {
+			i++
+		}
+		next := i + 1
+		if n < len(r.fields)-1 {
+			if line[i] != r.f.delimiter {
+				break
+			}
+		} else if line[i] == '\r' && line[i+1] == '\n' {
+			next++
+		} else if line[i] != '\n' {
+			break
+		}
+		v, fd := line[from:i], &r.fields[n]
+		if fd.clock != nil && !r.plainTime(fd, v) {
+			break
+		}
+		if fd.Name != "" {
+			if string(v) == r.f.plainNull {
+				v = nullText
+			}
+			out = append(append(out, v...), '\t')
+		}
+		from = next
+	}
+	r.out, r.fieldAt, r.n, r.pos = out, len(out), n, r.pos+from
+	if whole = from == len(line); whole {
+		r.lines++
+	}
+	return whole
+}
+
+// plainTime reads a time that can stay as it is; scan sees to the others.
+func (r *Reader) plainTime(fd *field, v []byte) bool {
+	t, err := fd.clock.Parse(v)
+	if err != nil || !t.AsIs || string(v) == r.f.plainNull {
+		return false
+	}
+	if fd.key {
+		r.time = t.Internal
+	}
+	return true
+}
+
+// endOfFile ends the last record, which has no line end.
+func (r *Reader) endOfFile() error {
+	if r.err != io.EOF {
+		return r.err
+	}
+	if r.quoted {
+		r.open = false
+		r.err = &Error{File: r.File, Line: r.line, Column: r.column(r.n), Fatal: true,
+			Reason: "a quote is opened and never closed"}
+		return r.err
+	}
+	r.endField()
+	return nil
+}
+
+// outside reads a byte outside of quotes and says whether it ends the record.
+func (r *Reader) outside(c byte) bool {
+	switch {
+	case c == r.f.delimiter:
+		r.endField()
+	case c == '\n':
+		r.lines++
+		r.pos++
+		r.endField()
+		return true
+	case c == '\r':
+		if r.avail(2) && r.buf[r.pos+1] == '\n' {
+			r.pos++
+			return r.outside('\n')
+		}
+		r.fail("a carriage return alone, outside of quotes")
+	case c == r.f.quote:
+		r.quoted, r.saw = true, true
+	default:
+		r.value(c)
+	}
+	r.pos++
+	return false
+}
+
+// inQuotes reads a byte within quotes.
+func (r *Reader) inQuotes(c byte) {
+	if c == r.f.escape && r.avail(2) {
+		if next := r.buf[r.pos+1]; next == r.f.escape || next == r.f.quote {
+			r.pos += 2
+			r.value(next)
+			return
+		}
+	}
+	if r.pos++; c == r.f.quote {
+		r.quoted = false
+		return
+	}
+	if c == '\n' {
+		r.lines++
+	}
+	r.value(c)
+}
+
+// value adds a byte to the field.
+func (r *Reader) value(c byte) {
+	switch {
+	case c == 0:
+		r.fail("a NUL byte, which no text in PostgreSQL may have")
+	case r.mute:
+	case c >= utf8.RuneSelf && r.f.charset != nil:
+		u := r.f.charset[c-utf8.RuneSelf]
+		if u == nil {
+			r.fail(fmt.Sprintf("byte 0x%02x is no character of this encoding", c))
+			return
+		}
+		r.out = append(r.out, u...)
+	default:
+		r.out = escaped(r.out, c)
+	}
+}
+
+// endField ends a field: NULL, the time, or a value as it is.
+func (r *Reader) endField() {
+	switch {
+	case r.mute:
+	case r.fields == nil:
+		r.out = append(r.out, '\t')
+	case r.n >= len(r.fields):
+		r.mute = true // finish says so
+	default:
+		r.endValue(&r.fields[r.n])
+	}
+	r.n++
+	r.saw, r.fieldAt = false, len(r.out)
+}
+
+func (r *Reader) endValue(fd *field) {
+	at := max(r.fieldAt, 0)
+	v := r.out[at:]
+	null := r.fieldAt >= 0 && !r.saw && bytes.Equal(v, r.f.null)
+	switch {
+	case fd.Name == "":
+		r.out = r.out[:at]
+		return
+	case null && fd.key:
+		r.fail("no time")
+		return
+	case null:
+		r.out = append(r.out[:at], nullText...)
+	case fd.clock != nil:
+		t, err := fd.clock.Parse(v)
+		if r.fieldAt < 0 {
+			err = errNoTime
+		}
+		if err != nil {
+			r.fail(err.Error())
+			return
+		}
+		if fd.key {
+			r.time = t.Internal
+		}
+		if !t.AsIs {
+			r.out = fd.clock.Append(r.out[:at], t.Internal)
+		}
+	}
+	r.out = append(r.out, '\t')
+}
+
+// fail notes the first thing that is wrong with the record.
+func (r *Reader) fail(reason string) {
+	if r.bad != nil {
+		return
+	}
+	r.bad = &Error{File: r.File, Line: r.line, Column: r.column(r.n), Reason: reason}
+	if !r.mute && r.fieldAt >= 0 {
+		r.bad.Value = shown(r.out[r.fieldAt:])
+	}
+	r.mute = true
+}
+
+func (r *Reader) column(n int) string {
+	if n < len(r.fields) && r.fields[n].Name != "" {
+		return r.fields[n].Name
+	}
+	return fmt.Sprint(n + 1)
+}
+
+// piece hands out what there is of a long record. Held back is a field that may
+// still turn out to be NULL or a time, and a character that is not whole yet.
+func (r *Reader) piece() (Row, error) {
+	const short = 4096
+	switch {
+	case r.n < len(r.fields) && r.fields[r.n].Name == "":
+		r.out = r.out[:max(r.fieldAt, 0)] // its end is not wanted either
+		r.sent = len(r.out)
+	case r.fieldAt >= 0 && len(r.out)-r.fieldAt < short:
+		r.sent = r.fieldAt
+	default:
+		r.sent = whole(r.out)
+		r.fieldAt = -1
+	}
+	r.checkText(r.out[:r.sent])
+	if r.bad != nil {
+		r.out, r.sent, r.fieldAt = r.out[:0], 0, -1
+	}
+	return Row{Text: r.out[:r.sent], More: true}, nil
+}
+
+// finish hands out a row that is whole.
+func (r *Reader) finish() (Row, error) {
+	r.open = false
+	row := Row{Time: r.time, Line: r.line, Offset: r.where, Length: r.Offset() - r.where, Long: r.long}
+	if r.long {
+		row.Sum = crc32.Update(r.own, castagnoli, r.buf[r.sumAt:r.pos])
+		r.start, r.sumAt = r.pos, r.pos
+	}
+	if r.bad == nil && r.fields != nil && r.n != len(r.fields) {
+		r.bad = &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("%d fields, and there are %d columns", r.n, len(r.fields))}
+	}
+	if r.bad == nil {
+		r.checkText(r.out)
+	}
+	if r.bad != nil {
+		return row, r.bad
+	}
+	r.out[len(r.out)-1] = '\n' // in the place of the last tab
+	row.Text = r.out
+	return row, nil
+}
+
+// checkText refuses what is not UTF-8.
+func (r *Reader) checkText(text []byte) {
+	if r.bad != nil || r.f.charset != nil || utf8.Valid(text) {
+		return
+	}
+	at := 0
+	for at < len(text) {
+		c, size := utf8.DecodeRune(text[at:])
+		if c == utf8.RuneError && size == 1 {
+			break
+		}
+		at += size
+	}
+	r.bad = &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("byte 0x%02x does not belong there: not UTF-8", text[at])}
+	if !r.long {
+		n := bytes.Count(text[:at], []byte{'\t'})
+		for i, fd := range r.fields {
+			if fd.Name == "" {
+				continue
+			}
+			if n--; n < 0 {
+				r.bad.Column = r.column(i)
+				break
+			}
+		}
+		begin := bytes.LastIndexByte(text[:at], '\t') + 1
+		r.bad.Value = shown(text[begin:at])
+	}
+	r.mute = true
+}
+
+var errStuck = errors.New("reads nothing")
+
+// avail makes sure that so many bytes are in the window from pos on, and says
+// whether they are: after the end there are none.
+func (r *Reader) avail(n int) bool {
+	for idle := 0; r.end-r.pos < n; {
+		if r.err != nil {
+			return false
+		}
+		if r.end == len(r.buf) {
+			r.slide()
+		}
+		k, err := r.src.Read(r.buf[r.end:])
+		r.end += k
+		if idle++; k > 0 {
+			idle = 0
+		}
+		if r.err = err; err == nil && idle > 100 {
+			r.err = errStuck
+		}
+	}
+	return true
+}
+
+// slide makes room in the window: before the record in hand, or if that fills the
+// window, before what is still to be read of it.
+func (r *Reader) slide() {
+	keep := r.pos
+	if r.open && !r.long {
+		keep = r.start
+		if keep == 0 {
+			r.long, r.own, keep = true, 0, r.pos
+		}
+	}
+	if r.open && r.long {
+		r.own = crc32.Update(r.own, castagnoli, r.buf[r.sumAt:keep])
+	} else {
+		r.sum = crc32.Update(r.sum, castagnoli, r.buf[r.sumAt:keep])
+	}
+	copy(r.buf, r.buf[keep:r.end])
+	r.base += int64(keep)
+	r.start, r.pos, r.end, r.sumAt = max(r.start-keep, 0), r.pos-keep, r.end-keep, 0
+}
