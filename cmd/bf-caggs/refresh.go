@@ -89,6 +89,8 @@ func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
 	refresher := cagg.NewRefresher
 	if t.planless {
 		refresher = cagg.Planless
+	} else if err := t.onSlices(ctx, all, marks); err != nil {
+		return nil, err
 	}
 	if t.r, err = refresher(ctx, t.db, all, marks); err != nil {
 		return nil, err
@@ -130,6 +132,35 @@ func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error)
 		return marks, nil
 	}
 	return marks, queue.SetMarks(ctx, t.db.Conn, marks)
+}
+
+// onSlices adds the aggregates of what was copied from a source that has no hypertables,
+// and so no aggregates: they are refreshed up to where rows were copied.
+func (t *tool) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[task.Name]int64) error {
+	ends, err := queue.SliceEnds(ctx, t.db.Conn)
+	if err != nil {
+		return err
+	}
+	byID := map[int32]*tsdb.Hypertable{}
+	for _, h := range all {
+		byID[h.ID] = h
+	}
+	for _, h := range all {
+		if h.View == nil {
+			continue
+		}
+		raw := h
+		for raw != nil && raw.View != nil {
+			raw = byID[raw.Raw]
+		}
+		if _, theirs := marks[*h.View]; raw == nil || theirs {
+			continue
+		}
+		if end, ok := ends[raw.Name]; ok {
+			marks[*h.View] = end
+		}
+	}
+	return nil
 }
 
 // record is what bf-caggs prints per window.

@@ -85,7 +85,7 @@ func (p *pair) handMade(t testing.TB, relation, into string, days int, by string
 	return r.Staged
 }
 
-// failed returns the messages of what a lane could not copy.
+// lane copies what is pending.
 func (p *pair) lane(t testing.TB) result {
 	t.Helper()
 	return p.sh(t, `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
@@ -127,4 +127,12 @@ func TestSlices(t *testing.T) {
 			t.Errorf("bf-verify: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 	})
+}
+
+// ask is a query that must give these rows on the target.
+func (p *pair) ask(t testing.TB, query string, want ...string) {
+	t.Helper()
+	if got := flat(p.dst.Rows(t, query)); strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Errorf("%s: %q, want %q", query, got, want)
+	}
 }

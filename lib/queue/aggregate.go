@@ -82,6 +82,24 @@ func StagedRanges(ctx context.Context, c *pg.Conn) (map[task.Name]StagedRange, e
 	return m, c.Wrap(err, "list tasks")
 }
 
+// SliceEnds maps hypertables to the end of what is staged for them from a source that
+// is no hypertable.
+func SliceEnds(ctx context.Context, c *pg.Conn) (map[task.Name]int64, error) {
+	rows, err := c.Query(ctx, "select "+labelSchema+", "+labelName+", max((filter->>'until')::bigint) "+
+		"from __backfill.task where kind <> 'chunk' group by 1, 2")
+	if err != nil {
+		return nil, c.Wrap(err, "list tasks")
+	}
+	m := map[task.Name]int64{}
+	var name task.Name
+	var end int64
+	_, err = pgx.ForEachRow(rows, []any{&name.Schema, &name.Name, &end}, func() error {
+		m[name] = end
+		return nil
+	})
+	return m, c.Wrap(err, "list tasks")
+}
+
 // Aside returns the tables (quoted) for rows of a materialization hypertable that
 // bf-caggs puts aside during a refresh: kept for rows that the refresh would
 // delete, above for rows that would raise the watermark.

@@ -106,6 +106,9 @@ func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 	return &Opened{Hypertable: h, Chunk: c}, nil
 }
 
+// Begin opens a read-only transaction, in the task's snapshot if it has one.
+func Begin(ctx context.Context, db *tsdb.DB, t *task.Task) error { return beginIn(ctx, db, t, "") }
+
 // beginIn opens the transaction, in the task's snapshot if it has one, and runs the
 // statements that lock what it reads.
 func beginIn(ctx context.Context, db *tsdb.DB, t *task.Task, lock string) error {

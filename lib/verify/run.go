@@ -70,6 +70,8 @@ type runner struct {
 	stop *cli.Stop
 	live *cli.Live // shown when stderr is a terminal and no other bf-verify is connected to the target
 
+	mapped map[task.Name]map[int64]bool // relations read by blocks, and their tasks that were found equal; see sweep
+
 	jobs    chan *job
 	workers sync.WaitGroup
 	alive   atomic.Int32  // workers
@@ -96,6 +98,9 @@ func (r *runner) run() error {
 	err = r.hand(ctx, next)
 	close(r.jobs)
 	r.workers.Wait()
+	if err == nil && r.Mode == Both && !r.stop.Asked() {
+		err = r.sweep(ctx)
+	}
 	if err == nil && r.Mode == Summarize {
 		err = r.writeEnd(r.stop.Asked())
 	}
@@ -249,6 +254,9 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 		return res, err
 	}
 	stored, e2 := queue.Verdict(ctx, target, e, res)
+	if err == nil && e2 == nil && stored {
+		w.remember(t, res)
+	}
 	if err == nil && e2 == nil && !stored {
 		res.Status, res.Message, res.Differences = task.Skipped,
 			"copied again while it was compared; verify it again", nil
