@@ -172,7 +172,7 @@ func (l *lane) load(h *stream.Header) error {
 
 // line is the message about a task that is done, skipped or gone.
 func line(r *task.Result) string {
-	s := r.Hypertable.String() + " " + r.Chunk.Name
+	s := r.Hypertable.String() + " " + r.Place()
 	if r.Status != task.Loaded {
 		return s + ": " + r.Message
 	}

@@ -116,7 +116,7 @@ func (p *progress) done() string {
 func (p *progress) begin(t *task.Task) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.chunk, p.since = t.Target().String()+" "+t.Chunk.Name, time.Now()
+	p.chunk, p.since = t.Target().String()+" "+t.Result().Place(), time.Now()
 	p.expect, p.before = t.Bytes, p.r.Moved()
 }
 

@@ -90,7 +90,7 @@ func New(db *tsdb.DB, force bool) *Loader { return &Loader{session: &session{DB:
 func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (*task.Result, error) {
 	start := time.Now()
 	t, conn := &h.Task, l.session.Conn
-	res := &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk}
+	res := t.Result()
 	ld := &load{session: l.session, lane: l, reader: r, header: h, task: t, result: res}
 	l.session.stop = l.Stop
 	err := ld.run(ctx)

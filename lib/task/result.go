@@ -17,11 +17,13 @@ const (
 
 // Result is the record that bf-load and bf-verify print per task.
 type Result struct {
-	V          int    `json:"v"`
-	Task       int64  `json:"task"`
-	Hypertable Name   `json:"hypertable"`
-	Chunk      Name   `json:"chunk"`
-	Status     Status `json:"status"`
+	V          int   `json:"v"`
+	Task       int64 `json:"task"`
+	Hypertable Name  `json:"hypertable"`
+	Chunk      Name  `json:"chunk"`
+	// Range is that of the task, where Chunk does not say which of many it is.
+	Range  *Range `json:"range,omitempty"`
+	Status Status `json:"status"`
 	// Way is how the rows were written (package target). WhyNotRaw is why the
 	// compressed relation of a compressed chunk was not copied as it is.
 	Way       string `json:"way,omitempty"`
@@ -44,6 +46,23 @@ type Result struct {
 	EqualByValue bool `json:"equal_by_value,omitempty"`
 	// Differences are the first few things that bf-verify found to differ.
 	Differences []Difference `json:"differences,omitempty"`
+}
+
+// Result returns a result of the task, still without a status.
+func (t *Task) Result() *Result {
+	r := &Result{V: Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk}
+	if t.Kind != KindChunk {
+		r.Range = &t.Range
+	}
+	return r
+}
+
+// Place names the chunk or the range among those of the hypertable, in messages.
+func (r *Result) Place() string {
+	if r.Range != nil {
+		return r.Range.String()
+	}
+	return r.Chunk.Name
 }
 
 // Difference is one thing that differs between the two sides of a task.

@@ -126,10 +126,10 @@ func (r *runner) report(j *job, res *task.Result, err error) {
 			say = r.log.Detail
 		}
 	}
-	say("%s%s %s: %s in %.2fs", r.place(), res.Hypertable, res.Chunk.Name, res.Message, res.Seconds)
+	say("%s%s %s: %s in %.2fs", r.place(), res.Hypertable, res.Place(), res.Message, res.Seconds)
 	if len(res.Differences) > 1 {
 		for _, d := range res.Differences {
-			say("  %s: %s", res.Chunk.Name, d)
+			say("  %s: %s", res.Place(), d)
 		}
 	}
 }

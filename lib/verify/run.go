@@ -241,8 +241,9 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 	}
 	t := &e.Task
 	if e.Worked == "" {
-		return &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk,
-			Status: task.Skipped, Message: "not loaded yet"}, nil
+		res := t.Result()
+		res.Status, res.Message = task.Skipped, "not loaded yet"
+		return res, nil
 	}
 	var res *task.Result
 	if j.summary != nil {

@@ -155,13 +155,14 @@ func errOr(err, other error) error {
 // reportMoved takes the task's verdict back and says why.
 func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 	t := m.of
-	res := &task.Result{V: task.Version, Hypertable: t.Target(), Chunk: t.Chunk, Status: task.Differs, Rows: m.now}
+	res := t.Result()
+	res.Status, res.Rows = task.Differs, m.now
 	if m.entry == nil {
-		res.Message = fmt.Sprintf("%d rows of the source from %s to %s (internal values) are of no task: run bf-stage again",
-			m.now, task.FormatBound(m.from), task.FormatBound(m.until))
+		res.Task, res.Range = 0, &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from), Until: task.FormatBound(m.until)}
+		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) are of no task: run bf-stage again",
+			m.now, res.Range)
 		res.Differences = []task.Difference{{What: "rows", Source: strconv.FormatInt(m.now, 10), Target: "0"}}
 	} else {
-		res.Task = t.Task
 		res.Message = fmt.Sprintf("the source has %d rows of %s, and had %d when their blocks were mapped: rows were inserted, "+
 			"changed or deleted since; run bf-stage again, then copy this task again (bf-load --force)", m.now, &t.Range, m.staged)
 		res.Differences = []task.Difference{{What: "rows", Source: strconv.FormatInt(m.now, 10), Target: strconv.FormatInt(m.staged, 10)}}

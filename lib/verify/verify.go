@@ -105,7 +105,7 @@ func (p *Pair) Verify(ctx context.Context, t *task.Task) (*task.Result, error) {
 // report returns the result of a task, which f fills in.
 func report(t *task.Task, f func(res *task.Result) error) (*task.Result, error) {
 	start := time.Now()
-	res := &task.Result{V: task.Version, Task: t.Task, Hypertable: t.Target(), Chunk: t.Chunk}
+	res := t.Result()
 	err := f(res)
 	res.Seconds = time.Since(start).Seconds()
 	if err != nil {
