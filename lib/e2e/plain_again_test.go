@@ -19,7 +19,8 @@ func TestPlainAgain(t *testing.T) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `
             create table m (time timestamptz not null, v int, pad text default repeat('x', 100));
-            insert into m select '2024-01-01'::timestamptz + i * interval '10 minutes', i from generate_series(0, 2015) i`)
+            insert into m select '2024-01-01'::timestamptz + i * interval '10 minutes', i
+                from generate_series(0, 2015) i`)
 		p.dst.Exec(t, `create table m (time timestamptz not null, v int, pad text);
             select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')`)
 		upTo := func(until string) {
@@ -32,7 +33,8 @@ func TestPlainAgain(t *testing.T) {
 		}
 		p.copy(t)
 		// Neither range covers the other: how it is read would be known for one of them only.
-		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--from", "2024-01-03 06:00:00+00", "--until", "2024-01-04 12:00:00+00")
+		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target,
+			"--from", "2024-01-03 06:00:00+00", "--until", "2024-01-04 12:00:00+00")
 		if r.status != 1 || !strings.Contains(r.stderr, "neither within that nor around it") {
 			t.Errorf("an overlapping range: exit status %d\n%s", r.status, r.stderr)
 		}
@@ -45,7 +47,8 @@ func TestPlainAgain(t *testing.T) {
 		p.dst.Exec(t, "select set_chunk_time_interval('m', interval '3 days')")
 		p.stage(t, "--until", "2024-01-14 12:00:00+00")
 		p.ask(t, `select count(*) from __backfill.task a join __backfill.task b on a.priority < b.priority
-            and int8range((a.filter->>'from')::bigint, (a.filter->>'until')::bigint) && int8range((b.filter->>'from')::bigint, (b.filter->>'until')::bigint)`, "0")
+            and int8range((a.filter->>'from')::bigint, (a.filter->>'until')::bigint)
+                && int8range((b.filter->>'from')::bigint, (b.filter->>'until')::bigint)`, "0")
 		p.copy(t)
 		upTo("2024-01-14 12:00:00+00")
 		if r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`); r.status != 0 {
@@ -64,7 +67,8 @@ func TestPlainAgain(t *testing.T) {
 		}
 		want := sorted(t, p.src, "select * from m")
 		p.stage(t, "--until", "2024-01-16", "--snapshot", id)
-		p.src.Exec(t, `update m set v = -v where v % 100 = 7; insert into m select '2024-01-02 05:00', 5 from generate_series(1, 50);
+		p.src.Exec(t, `update m set v = -v where v % 100 = 7;
+            insert into m select '2024-01-02 05:00', 5 from generate_series(1, 50);
             delete from m where v % 100 = 9`)
 		p.copy(t)
 		diff(t, "snapshot", want, sorted(t, p.dst, "select * from m"))
@@ -82,13 +86,15 @@ func TestPlainAgain(t *testing.T) {
 func TestPlainBeside(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
 		p := newPair(t, in)
-		p.both(t, `create table h (time timestamptz not null, v int); select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')`)
+		p.both(t, `create table h (time timestamptz not null, v int);
+            select create_hypertable('h', 'time', chunk_time_interval => interval '1 day')`)
 		p.src.Exec(t, `create table events (time timestamptz not null, v int, pad text default repeat('x', 60))`)
 		p.dst.Exec(t, `create table events (time timestamptz not null, v int, pad text);
             select create_hypertable('events', 'time', chunk_time_interval => interval '1 day');
             insert into events select '2024-01-05', i, 'dual' from generate_series(1, 99) i`)
 		for _, name := range []string{"h", "events"} {
-			p.src.Exec(t, "insert into "+name+" select '2024-01-01'::timestamptz + i * interval '1 minute', i from generate_series(0, 28799) i")
+			p.src.Exec(t, "insert into "+name+" select '2024-01-01'::timestamptz + i * interval '1 minute', i "+
+				"from generate_series(0, 28799) i")
 		}
 		const T = "2024-01-21 00:00:00+00"
 		done := make(chan struct{})
@@ -102,7 +108,8 @@ func TestPlainBeside(t *testing.T) {
 				case <-time.After(5 * time.Millisecond):
 				}
 				for _, name := range []string{"h", "events"} {
-					p.both(t, fmt.Sprintf("insert into %s (time, v) values ('2024-01-21'::timestamptz + %d * interval '1 second', %d)", name, i, i))
+					p.both(t, fmt.Sprintf("insert into %s (time, v) "+
+						"values ('2024-01-21'::timestamptz + %d * interval '1 second', %d)", name, i, i))
 				}
 			}
 		}()
@@ -135,6 +142,7 @@ func TestPlainBeside(t *testing.T) {
 		}
 		p.same(t, "select time, v from h")
 		p.same(t, "select time, v from events")
-		p.ask(t, "select kind, count(*), count(verified), sum(rows) from __backfill.task group by kind", "chunk|20|20|28800", "slice|20|20|28800")
+		p.ask(t, "select kind, count(*), count(verified), sum(rows) from __backfill.task group by kind",
+			"chunk|20|20|28800", "slice|20|20|28800")
 	})
 }

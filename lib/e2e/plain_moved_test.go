@@ -21,7 +21,8 @@ func TestMovedRows(t *testing.T) {
 		for _, name := range names {
 			p.src.Exec(t, fmt.Sprintf(`create table %[1]s (time timestamptz not null, v int, pad text) partition by range (time);
                 create table %[1]s_1 partition of %[1]s for values from (minvalue) to ('2024-01-03');
-                insert into %[1]s select '2024-01-01'::timestamptz + i * interval '1 minute', i, repeat('x', 200) from generate_series(0, 2879) i`, name))
+                insert into %[1]s select '2024-01-01'::timestamptz + i * interval '1 minute', i, repeat('x', 200)
+                    from generate_series(0, 2879) i`, name))
 			p.dst.Exec(t, fmt.Sprintf(`create table %[1]s (time timestamptz not null, v int, pad text);
                 select create_hypertable('%[1]s', 'time', chunk_time_interval => interval '1 day');
                 insert into %[1]s values ('2024-01-01 10:00', -1, 'dual')`, name))
@@ -44,7 +45,8 @@ func TestMovedRows(t *testing.T) {
 			t.Errorf("exit status %d\n%s", r.status, r.stderr)
 		}
 		for name, says := range map[string]string{
-			"updated":   `source: task \d+ \(public.updated .*\): rows were changed since their blocks were mapped: 1439 rows in its blocks, 1440 when it was staged`,
+			"updated": `source: task \d+ \(public.updated .*\): rows were changed since their blocks were mapped: ` +
+				`1439 rows in its blocks, 1440 when it was staged`,
 			"rewritten": "public.rewritten_1 was rewritten since its blocks were mapped",
 			"emptied":   "public.emptied_1 was rewritten since its blocks were mapped",
 			"dropped":   "is not there any more",
@@ -52,7 +54,8 @@ func TestMovedRows(t *testing.T) {
 		} {
 			p.ask(t, fmt.Sprintf("select count(*) from %s where pad = 'dual'", name), "1")
 			p.ask(t, fmt.Sprintf(`select bool_and(worked is null and copy_message ~ '%s') from __backfill.task
-                where hypertable_name = '%s' and (filter->>'from' = '1704067200000000' or '%[2]s' <> 'updated')`, says, name), "t")
+                where hypertable_name = '%s' and (filter->>'from' = '1704067200000000'
+                    or '%[2]s' <> 'updated')`, says, name), "t")
 		}
 		p.same(t, "select time, v from grown")
 		p.ask(t, "select count(*), count(*) filter (where pad = 'dual') from late", "2679|0")
@@ -62,13 +65,16 @@ func TestMovedRows(t *testing.T) {
 		if r.status != 3 || !strings.Contains(r.stderr, "had 1440 when their blocks were mapped") {
 			t.Errorf("bf-verify with late rows: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
-		p.ask(t, "select count(*) filter (where verified is null and verify_message like 'the source has 1460 rows%'), count(verified) "+
+		p.ask(t, "select count(*) filter (where verified is null and verify_message like 'the source has 1460 rows%'), "+
+			"count(verified) "+
 			"from __backfill.task where hypertable_name = 'late'", "1|1")
 		for _, name := range []string{"updated", "late", "rewritten"} {
 			p.handMade(t, name, "", 2, task.ByBlocks, name+"_1")
 		}
-		r = p.sh(t, `bf-chunks --target "$TARGET" --done | grep late | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force
-            bf-chunks --target "$TARGET" --filter '^public\.(updated|rewritten)$' | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"
+		r = p.sh(t, `bf-chunks --target "$TARGET" --done | grep late | bf-dump --source "$SOURCE" |
+                bf-load --target "$TARGET" --force
+            bf-chunks --target "$TARGET" --filter '^public\.(updated|rewritten)$' | bf-dump --source "$SOURCE" |
+                bf-load --target "$TARGET"
             bf-chunks --target "$TARGET" --done | bf-verify --source "$SOURCE" --target "$TARGET" -`)
 		if r.status != 0 {
 			t.Errorf("staged again: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
@@ -79,11 +85,14 @@ func TestMovedRows(t *testing.T) {
 		p.ask(t, "select count(*) from __backfill.task where verified is not null", "8")
 
 		// A partition that came later and may hold rows of the range.
-		p.src.Exec(t, `drop table grown_2; alter table grown detach partition grown_1; delete from grown_1 where time >= '2024-01-02 12:00';
+		p.src.Exec(t, `drop table grown_2; alter table grown detach partition grown_1;
+            delete from grown_1 where time >= '2024-01-02 12:00';
             alter table grown attach partition grown_1 for values from (minvalue) to ('2024-01-02 12:00');
             create table grown_2 partition of grown for values from ('2024-01-02 12:00') to ('2024-01-04')`)
-		r = p.sh(t, `bf-chunks --target "$TARGET" --done --filter grown | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force`)
-		if r.status != 1 || strings.Count(r.stderr, "public.grown_2 is a partition or child of it since it was staged") == 0 ||
+		r = p.sh(t, `bf-chunks --target "$TARGET" --done --filter grown | bf-dump --source "$SOURCE" |
+            bf-load --target "$TARGET" --force`)
+		if r.status != 1 ||
+			strings.Count(r.stderr, "public.grown_2 is a partition or child of it since it was staged") == 0 ||
 			strings.Count(r.stdout, `"status":"loaded"`) != 1 {
 			t.Errorf("grown: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}

@@ -14,12 +14,15 @@ func TestPlainTarget(t *testing.T) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `
             create table comp (time timestamptz not null, dev int, v int);
-            insert into comp select '2024-01-01'::timestamptz + i * interval '1 minute', i % 3, i from generate_series(0, 4319) i;
+            insert into comp select '2024-01-01'::timestamptz + i * interval '1 minute', i % 3, i
+                from generate_series(0, 4319) i;
             create index on comp (time);
-            create table gen (v int, twice int generated always as (v * 2) stored, gone int, time timestamptz not null, more int,
+            create table gen (v int, twice int generated always as (v * 2) stored, gone int, time timestamptz not null,
+                more int,
                 id int generated always as identity);
             alter table gen drop column gone;
-            insert into gen (v, time, more) select i, '2024-01-01'::timestamptz + i * interval '1 hour', i from generate_series(0, 47) i;
+            insert into gen (v, time, more) select i, '2024-01-01'::timestamptz + i * interval '1 hour', i
+                from generate_series(0, 47) i;
             create index on gen (time);
             create table old (at timestamp, v int);
             insert into old select '2024-01-01'::timestamp + i * interval '1 hour', i from generate_series(0, 47) i;
@@ -27,8 +30,10 @@ func TestPlainTarget(t *testing.T) {
             create materialized view kept as select * from seen;
             create index on kept (time);
             create extension postgres_fdw;
-            do $$ begin execute format('create server far foreign data wrapper postgres_fdw options (host %L, port %L, dbname %L)',
-                split_part(current_setting('unix_socket_directories'), ',', 1), current_setting('port'), current_database()); end $$;
+            do $$ begin execute format('create server far foreign data wrapper postgres_fdw
+                options (host %L, port %L, dbname %L)',
+                split_part(current_setting('unix_socket_directories'), ',', 1),
+                    current_setting('port'), current_database()); end $$;
             create user mapping for current_user server far options (user 'postgres');
             create foreign table abroad (time timestamptz, v int) server far options (table_name 'kept')`)
 		p.dst.Exec(t, `
@@ -44,7 +49,8 @@ func TestPlainTarget(t *testing.T) {
 		full := in.Target.Full
 		if full {
 			p.dst.Exec(t, `alter table comp set (timescaledb.compress, timescaledb.compress_segmentby = 'dev');
-                insert into comp select '2024-01-01'::timestamptz + i * interval '1 minute', 9, -i from generate_series(0, 4319) i;
+                insert into comp select '2024-01-01'::timestamptz + i * interval '1 minute', 9, -i
+                    from generate_series(0, 4319) i;
                 select compress_chunk(show_chunks('comp'));
                 insert into comp values ('2024-01-02 03:00', 9, -1), ('2024-01-03 23:00', 9, -7)`)
 			p.dst.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
@@ -56,15 +62,18 @@ func TestPlainTarget(t *testing.T) {
 		}
 		const before = " where time < '2024-01-03 12:00:00+00'"
 		p.same(t, "select time, dev, v from comp"+before)
-		for _, q := range []string{"select v, twice, time, more, id from gen", "select * from seen", "select * from kept", "select * from abroad"} {
+		for _, q := range []string{"select v, twice, time, more, id from gen",
+			"select * from seen", "select * from kept", "select * from abroad"} {
 			p.same(t, q)
 		}
 		if full {
-			p.ask(t, "select count(*), count(*) filter (where dev = 9) from comp where time >= '2024-01-03 12:00:00+00'", "721|721")
+			p.ask(t, "select count(*), count(*) filter (where dev = 9) from comp "+
+				"where time >= '2024-01-03 12:00:00+00'", "721|721")
 			p.ask(t, "select bool_and(is_compressed) from timescaledb_information.chunks where hypertable_name = 'comp' "+
 				"and range_end <= '2024-01-03'", "t")
 			p.ok(t, "", "bf-caggs", "--target", p.target)
-			diff(t, "hourly", sorted(t, p.dst, "select time_bucket('1 hour', time), count(*), sum(v) from comp"+before+" group by 1"),
+			diff(t, "hourly", sorted(t, p.dst,
+				"select time_bucket('1 hour', time), count(*), sum(v) from comp"+before+" group by 1"),
 				sorted(t, p.dst, "select * from hourly"+before))
 		}
 		r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`)

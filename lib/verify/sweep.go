@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"bf/lib/pg"
 	"bf/lib/queue"
@@ -157,15 +156,17 @@ func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 	t := m.of
 	res := t.Result()
 	res.Status, res.Rows = task.Differs, m.now
+	rows := task.Difference{What: "rows", Source: task.FormatBound(m.now), Target: task.FormatBound(m.staged)}
+	res.Differences = []task.Difference{rows}
 	if m.entry == nil {
-		res.Task, res.Range = 0, &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from), Until: task.FormatBound(m.until)}
+		res.Task = 0
+		res.Range = &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from), Until: task.FormatBound(m.until)}
 		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) are of no task: run bf-stage again",
 			m.now, res.Range)
-		res.Differences = []task.Difference{{What: "rows", Source: strconv.FormatInt(m.now, 10), Target: "0"}}
 	} else {
-		res.Message = fmt.Sprintf("the source has %d rows of %s, and had %d when their blocks were mapped: rows were inserted, "+
-			"changed or deleted since; run bf-stage again, then copy this task again (bf-load --force)", m.now, &t.Range, m.staged)
-		res.Differences = []task.Difference{{What: "rows", Source: strconv.FormatInt(m.now, 10), Target: strconv.FormatInt(m.staged, 10)}}
+		res.Message = fmt.Sprintf("the source has %d rows in the range, and had %d when their blocks were mapped: "+
+			"rows were inserted, changed or deleted since; run bf-stage again, then copy this task again (bf-load --force)",
+			m.now, m.staged)
 		stored, err := queue.Verdict(ctx, p.Target.Conn, m.entry, res)
 		if err != nil || !stored { // copied again meanwhile: with a verdict to come
 			return err
