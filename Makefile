@@ -3,6 +3,7 @@
 # make chaos    the fault test for as long as you like: CHAOS_TIME=10m CHAOS_SEED=7
 # make demo     the main job on two throwaway servers
 # make bench    its speed against psql's, on two throwaway servers; see lib/bench
+#               BENCH_OLD=DIR: and against another build's, the commands in DIR
 # make install  commands and manual pages, below PREFIX
 #
 # None of them needs a C compiler, root or a running PostgreSQL. To test on one

@@ -217,11 +217,11 @@ func verified(s sample) float64 { return max(s.source, s.target).Seconds() }
 // oneChunk copies a chunk that is there, and one that is not.
 func (b *bench) oneChunk(name, indexes string) *contest {
 	return &contest{name: name, variants: []*variant{
-		{name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")),
+		{peer: true, name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")),
 			run: func(m *meter) error {
 				return b.psql(m, "wide", 1)
 			}},
-		{name: "analyze of that chunk", run: func(m *meter) error {
+		{peer: true, name: "analyze of that chunk", run: func(m *meter) error {
 			chunks, err := b.dst.chunks("wide")
 			if err != nil || len(chunks) != 1 {
 				return fmt.Errorf("%d chunks: %w", len(chunks), err)
@@ -287,7 +287,7 @@ func (b *bench) withoutIndex() *contest {
 
 func (b *bench) severalChunks() *contest {
 	return &contest{name: several, variants: []*variant{
-		{name: "psql | psql, ready chunks, one after the other",
+		{peer: true, name: "psql | psql, ready chunks, one after the other",
 			prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error {
 				return b.psql(m, "parts", 8)
 			}},
@@ -316,7 +316,7 @@ func (b *bench) tinyChunks() *contest {
 				}
 				return nil
 			}},
-		{name: "psql | psql for each, ready chunks", scale: 25,
+		{peer: true, name: "psql | psql for each, ready chunks", scale: 25,
 			prepare: b.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error {
 				return b.psql(m, "tiny", 40)
 			}},
@@ -331,7 +331,7 @@ func (b *bench) tinyChunks() *contest {
 
 func (b *bench) compressed() *contest {
 	return &contest{name: packed, variants: []*variant{
-		{name: "psql | psql decompressed, then compress",
+		{peer: true, name: "psql | psql decompressed, then compress",
 			prepare: b.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
 				if err := b.psql(m, "packed", 1); err != nil {
 					return err
@@ -339,7 +339,7 @@ func (b *bench) compressed() *contest {
 				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c",
 					"select compress_chunk(c) from show_chunks('packed') c"})
 			}},
-		{name: "count, min, max, sum of all columns", run: func(m *meter) error {
+		{peer: true, name: "count, min, max, sum of all columns", run: func(m *meter) error {
 			return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
 		}},
 		{name: "bf", prepare: b.prepare("packed", wideTable, threeIndexes, compress), run: b.single("packed")},
@@ -357,7 +357,7 @@ func (b *bench) compressed() *contest {
 
 func (b *bench) values() *contest {
 	return &contest{name: huge, variants: []*variant{
-		{name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "",
+		{peer: true, name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "",
 			"insert into huge values ('2024-01-01', '')"), run: func(m *meter) error {
 			return b.psql(m, "huge", 1)
 		}},

@@ -6,6 +6,11 @@
 // The variants of a contest take turns, round after round, until BENCH_TIME is
 // over; what counts are ratios of their medians. Times alone mean nothing on a
 // machine that others use as well; CPU times are the steadier ones.
+//
+//	make bench BENCH_OLD=DIR
+//
+// answers whether a change has made bf slower: DIR holds the commands of another
+// build, which take turns with this one's in every contest.
 package main
 
 import (
@@ -14,6 +19,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -43,6 +49,8 @@ type bench struct {
 	chunks   int // of the hypertable with many
 	time     time.Duration
 	only     *regexp.Regexp
+	path     string            // PATH as it was
+	old      string            // the directory of another build's commands; "" for none
 	wide     bool              // the source has it
 	records  map[string]string // task records by hypertable
 	attaches bool              // a table that is loaded and indexed first becomes the chunk
@@ -69,9 +77,28 @@ func (b *bench) configure() (err error) {
 	if b.src, err = connect(context.Background(), os.Getenv("BF_SOURCE")); err != nil {
 		return err
 	}
-	b.env = append(os.Environ(), "SOURCE="+os.Getenv("BF_SOURCE"), "TARGET="+os.Getenv("BF_TARGET"))
+	b.path = os.Getenv("PATH")
+	if b.old = os.Getenv("BENCH_OLD"); b.old != "" {
+		if b.old, err = filepath.Abs(b.old); err == nil {
+			_, err = os.Stat(filepath.Join(b.old, "bf-load"))
+		}
+		if err != nil {
+			return fmt.Errorf("BENCH_OLD: %w", err)
+		}
+	}
+	b.use("")
 	b.dst, err = connect(context.Background(), os.Getenv("BF_TARGET"))
 	return err
+}
+
+// use has all commands come from a directory; "" for this build.
+func (b *bench) use(dir string) {
+	path := b.path
+	if dir != "" {
+		path = dir + string(filepath.ListSeparator) + path
+	}
+	os.Setenv("PATH", path)
+	b.env = append(os.Environ(), "SOURCE="+os.Getenv("BF_SOURCE"), "TARGET="+os.Getenv("BF_TARGET"))
 }
 
 // contest is a comparison of variants that do the same; the first is the
@@ -80,10 +107,12 @@ type contest struct {
 	name     string
 	variants []*variant
 	judge    func(b *bench, c *contest)
+	old      *contest // the same by the other build, without its peers
 }
 
 type variant struct {
 	name    string
+	peer    bool         // not bf
 	prepare func() error // not measured
 	run     func(m *meter) error
 	scale   float64 // of a part to the whole; 0 for all of it
@@ -139,7 +168,13 @@ func (v *variant) peaks() string {
 
 func (b *bench) run() error {
 	fmt.Printf("bf against psql, %s\nload before: %s\n", b.describe(), load())
-	contests := slices.DeleteFunc(b.contests(), func(c *contest) bool { return !b.only.MatchString(c.name) })
+	contests := b.contests()
+	if b.old != "" {
+		for i, c := range b.contests() {
+			contests[i].old = c
+		}
+	}
+	contests = slices.DeleteFunc(contests, func(c *contest) bool { return !b.only.MatchString(c.name) })
 	contests = slices.DeleteFunc(contests, func(c *contest) bool {
 		fmt.Printf("preparing: %s\n", c.name)
 		err := b.data(c.name)
@@ -152,9 +187,7 @@ func (b *bench) run() error {
 	for {
 		begun := time.Now()
 		for _, c := range contests {
-			for _, v := range c.variants {
-				b.once(v)
-			}
+			b.round(c, rounds%2 == 1)
 		}
 		rounds++
 		fmt.Printf("round %d: %.0fs\n", rounds, time.Since(begun).Seconds())
@@ -166,11 +199,13 @@ func (b *bench) run() error {
 		c.judge(b, c)
 	}
 	medians(contests, rounds)
+	if b.old != "" {
+		compare(contests)
+	}
 	for _, c := range contests {
-		for _, v := range c.variants {
-			if v.failed != nil {
-				fmt.Printf("\n%s, %s: %v", c.name, v.name, v.failed)
-			}
+		c.failures("")
+		if c.old != nil {
+			c.old.failures(", old")
 		}
 	}
 	fmt.Println("\nBudget:")
@@ -183,7 +218,62 @@ func (b *bench) run() error {
 	return nil
 }
 
-// table prints the medians.
+// round measures each variant of a contest once more, with the other build before
+// or after this one.
+func (b *bench) round(c *contest, oldFirst bool) {
+	old := func(now bool) {
+		if c.old == nil || !now {
+			return
+		}
+		b.use(b.old)
+		attaches, resumed := b.attaches, b.resumed
+		for _, v := range c.old.variants {
+			if !v.peer {
+				b.once(v)
+			}
+		}
+		b.attaches, b.resumed = attaches, resumed
+		b.use("")
+	}
+	old(oldFirst)
+	for _, v := range c.variants {
+		b.once(v)
+	}
+	old(!oldFirst)
+}
+
+func (c *contest) failures(build string) {
+	for _, v := range c.variants {
+		if v.failed != nil {
+			fmt.Printf("\n%s, %s%s: %v", c.name, v.name, build, v.failed)
+		}
+	}
+}
+
+// compare prints the medians of this build beside those of the other. A ratio above
+// 1 is slower.
+func compare(contests []*contest) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Println("\nThis build against that of BENCH_OLD, medians, seconds.")
+	fmt.Fprintln(w, "\twall\told\tratio\tsource CPU\told\tratio\ttarget CPU\told\tratio\tclient CPU\told\tratio\t")
+	for _, c := range contests {
+		fmt.Fprintf(w, "%s%s\n", c.name, strings.Repeat("\t", 13))
+		for i, v := range c.variants {
+			if v.peer {
+				continue
+			}
+			fmt.Fprintf(w, "%s\t", v.name)
+			for _, f := range []func(sample) float64{wall, source, target, client} {
+				old := c.old.variants[i]
+				fmt.Fprintf(w, "%.3f\t%.3f\t%s\t", v.median(f), old.median(f), ratio(v, old, f))
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	w.Flush()
+}
+
+// medians prints those of this build.
 func medians(contests []*contest, rounds int) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Printf("\nMedians of %d rounds, seconds; ratio to the first of each contest.\n", rounds)
