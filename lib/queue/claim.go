@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +12,13 @@ import (
 	"bf/lib/task"
 
 	"github.com/jackc/pgx/v5"
+)
+
+var (
+	//go:embed complete.sql
+	completeSQL string
+	//go:embed verdict.sql
+	verdictSQL string
 )
 
 // ErrBusy is returned by Claim when another transaction holds the task.
@@ -68,10 +76,7 @@ func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool)
 // Complete marks the task as done in the transaction that copied its chunk. The
 // start of the transaction counts as the start of the copy.
 func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error {
-	_, err := tx.Exec(ctx, `update __backfill.task
-        set worked = tstzrange(now(), clock_timestamp(), '[]'), copy_message = $2, failed = null,
-            verified = null, verify_message = null, rows = $3, bytes = $4
-        where priority = $1`, r.Task, storable(message(r)), r.Rows, r.Bytes)
+	_, err := tx.Exec(ctx, completeSQL, r.Task, storable(message(r)), r.Rows, r.Bytes)
 	return c.Wrap(err, "complete task %d", r.Task)
 }
 
@@ -115,11 +120,7 @@ func FailRows(ctx context.Context, c *pg.Conn, number int64, message, why string
 // were equal. It stores nothing and returns false if the task was copied again
 // since e was read.
 func Verdict(ctx context.Context, c *pg.Conn, e *Entry, r *task.Result) (stored bool, err error) {
-	tag, err := c.Exec(ctx, `update __backfill.task
-        set verified = case when $2 then tstzrange(clock_timestamp() - $3::float8 * interval '1 second',
-        clock_timestamp(), '[]') end,
-            verify_message = $4
-        where priority = $1 and worked::text = $5`, r.Task, r.Status == task.Verified, r.Seconds,
+	tag, err := c.Exec(ctx, verdictSQL, r.Task, r.Status == task.Verified, r.Seconds,
 		storable(r.Message), e.Worked)
 	return tag.RowsAffected() == 1, c.Wrap(err, "task %d", r.Task)
 }

@@ -23,6 +23,10 @@ var (
 	checkSQL string
 )
 
+// Schema is the name of bf's schema on the target. Tables that exist while a chunk
+// is loaded are made there as well.
+const Schema = "__backfill"
+
 // Version of the __backfill schema that this package reads and writes.
 const Version = 2
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bf/lib/pg"
+	"bf/lib/queue"
 	"bf/lib/task"
 	"bf/lib/tsdb"
 )
@@ -23,10 +24,10 @@ const attachFrom = 1 << 20
 
 // attaches reports whether a table can become the task's chunk.
 func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
-	if yes, err := w.Attaches(ctx); !yes || err != nil {
+	if yes, err := w.Attaches(ctx, queue.Schema); !yes || err != nil {
 		return false, err
 	}
-	if why, err := w.Unattachable(ctx, w.ht); why != "" || err != nil {
+	if why, err := w.Unattachable(ctx, w.ht, queue.Schema); why != "" || err != nil {
 		return false, err
 	}
 	var err error
@@ -47,8 +48,8 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 
 // blueprint is that of a table of the task's own.
 func blueprint(ctx context.Context, ld *load, like task.Name) (*tsdb.Blueprint, error) {
-	name := fmt.Sprintf("load_%d", ld.task.Task)
-	return ld.Blueprint(ctx, ld.ht, like, pg.Ident("__backfill", name), name+"_")
+	table := task.Name{Schema: queue.Schema, Name: fmt.Sprintf("load_%d", ld.task.Task)}
+	return ld.Blueprint(ctx, ld.ht, like, table)
 }
 
 // buildIndexes builds the indexes of such a table.

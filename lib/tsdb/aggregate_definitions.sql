@@ -22,8 +22,8 @@ select jsonb_strip_nulls(jsonb_build_object(
                cross join lateral (
                    select substr(pg_get_indexdef(i.indexrelid),
                                  length(format('CREATE %sINDEX %I ON %I.%I ',
-                                     case when i.indisunique then 'UNIQUE '
-                                         else '' end, ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
+                                     case when i.indisunique then 'UNIQUE ' else '' end,
+                                     ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
                where i.indrelid = m.oid
                  -- The server makes this one of itself.
                  and not (starts_with(ic.relname, m.relname || '_')

@@ -66,15 +66,18 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	var view task.Name
 	var only, months, fixed bool
 	var mark int64
-	var fn, width, origin, offset, zone, definition string
-	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &fn, &width, &origin, &offset,
-		&zone, &months, &fixed, &definition}, func() error {
+	var b bucketFunction
+	var definition string
+	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &b.fn, &b.width, &b.origin, &b.offset,
+		&b.zone, &months, &fixed, &definition}, func() error {
 		if h := byID[id]; h != nil {
 			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition,
 				Whole: months && db.Functions == "_timescaledb_internal"}
-			typ := h.Dimensions[0].RangeType
-			a.bucket, a.width = db.bucketing(typ, fn, width, origin, offset, zone)
-			a.regular, _ = db.bucketing(typ, fn, width, "", "", zone)
+			b.typ = h.Dimensions[0].RangeType
+			a.bucket, a.width = db.bucketing(b)
+			regular := b
+			regular.origin, regular.offset = "", ""
+			a.regular, _ = db.bucketing(regular)
 			a.Shifted = fixed && a.regular != a.bucket
 			found[id] = a
 		}
@@ -92,34 +95,43 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	return as, nil
 }
 
+// bucketFunction is what the catalog says of an aggregate's buckets; "" for what
+// its query does not name.
+type bucketFunction struct {
+	typ                         string // of the primary dimension
+	fn                          string // the function, quoted
+	width, origin, offset, zone string // its arguments, as text
+}
+
 // bucketing builds the SQL for the bucket of an internal value v, and for the
-// bucket's width, from what the catalog says of the aggregate's bucket function.
-func (db *DB) bucketing(typ, fn, width, origin, offset, zone string) (bucket, size string) {
+// bucket's width.
+func (db *DB) bucketing(b bucketFunction) (bucket, size string) {
+	fn := b.fn
 	if fn == "" {
 		fn = pg.Ident(db.ExtensionSchema, "time_bucket")
 	}
 	lit := func(v, typ string) string { return pg.Literal(v) + "::" + typ }
-	if isInt(typ) {
-		args := lit(width, typ) + ", v::" + typ
-		if offset != "" {
-			args += ", " + lit(offset, typ)
+	if isInt(b.typ) {
+		args := lit(b.width, b.typ) + ", v::" + b.typ
+		if b.offset != "" {
+			args += ", " + lit(b.offset, b.typ)
 		}
-		return fn + "(" + args + ")::bigint", lit(width, "bigint")
+		return fn + "(" + args + ")::bigint", lit(b.width, "bigint")
 	}
-	value := db.internalToTime(typ)
-	wide := lit(width, "interval")
-	if strings.Trim(width, "0123456789") == "" { // a number of microseconds, up to 2.14
-		wide = lit(width+" microseconds", "interval")
+	value := db.internalToTime(b.typ)
+	wide := lit(b.width, "interval")
+	if strings.Trim(b.width, "0123456789") == "" { // a number of microseconds, up to 2.14
+		wide = lit(b.width+" microseconds", "interval")
 	}
 	args := "bucket_width => " + wide + ", ts => " + value
-	if zone != "" {
-		args += ", timezone => " + lit(zone, "text")
+	if b.zone != "" {
+		args += ", timezone => " + lit(b.zone, "text")
 	}
-	if origin != "" {
-		args += ", origin => " + lit(origin, typ)
+	if b.origin != "" {
+		args += ", origin => " + lit(b.origin, b.typ)
 	}
-	if offset != "" {
-		args += `, "offset" => ` + lit(offset, "interval")
+	if b.offset != "" {
+		args += `, "offset" => ` + lit(b.offset, "interval")
 	}
 	return db.Fn("time_to_internal") + "(" + fn + "(" + args + "))",
 		"(extract(epoch from " + wide + ") * 1000000)::bigint"

@@ -28,14 +28,14 @@ var (
 // chunk fails from then on. Up to 2.20 rows outside of the chunk's range are
 // attached without a word, and matching indexes are built twice.
 //
-// A scratch hypertable in __backfill tells, in a transaction that is rolled
-// back; once per connection.
-func (db *DB) Attaches(ctx context.Context) (bool, error) {
+// A scratch hypertable in that schema tells, in a transaction that is rolled back;
+// once per connection.
+func (db *DB) Attaches(ctx context.Context, schema string) (bool, error) {
 	if db.attaches == nil {
 		yes := false
 		if db.Full {
 			var err error
-			if yes, err = db.tryAttach(ctx); err != nil {
+			if yes, err = db.tryAttach(ctx, schema); err != nil {
 				return false, err
 			}
 		}
@@ -44,14 +44,14 @@ func (db *DB) Attaches(ctx context.Context) (bool, error) {
 	return *db.attaches, nil
 }
 
-func (db *DB) tryAttach(ctx context.Context) (bool, error) {
+func (db *DB) tryAttach(ctx context.Context, schema string) (bool, error) {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return false, db.Wrap(err, "probe")
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
 	name := func(suffix string) string {
-		return pg.Ident("__backfill", fmt.Sprint("probe_", db.PgConn().PID(), suffix))
+		return pg.Ident(schema, fmt.Sprint("probe_", db.PgConn().PID(), suffix))
 	}
 	sql := strings.NewReplacer("{scratch}", name(""), "{good}", name("_good"), "{bad}", name("_bad"),
 		"{public}", pg.Ident(db.ExtensionSchema), "{functions}", pg.Ident(db.Functions)).Replace(attachableSQL)
@@ -67,10 +67,10 @@ func (db *DB) tryAttach(ctx context.Context) (bool, error) {
 	return false, nil // whatever forbids it, there is another way
 }
 
-// Unattachable says why a plain table had better not become a chunk of h; "" if
-// it may.
-func (db *DB) Unattachable(ctx context.Context, h *Hypertable) (why string, err error) {
-	err = db.QueryRow(ctx, unattachableSQL, h.OID).Scan(&why)
+// Unattachable says why a plain table of that schema had better not become a chunk
+// of h; "" if it may.
+func (db *DB) Unattachable(ctx context.Context, h *Hypertable, schema string) (why string, err error) {
+	err = db.QueryRow(ctx, unattachableSQL, h.OID, schema).Scan(&why)
 	return why, db.Wrap(err, "look up what depends on %s", h.Name)
 }
 
@@ -80,18 +80,19 @@ type Blueprint struct {
 	Table []string // statements that make the empty table
 	Build []string // statements that build the indexes and their constraints
 
+	schema      string
 	prefix      string   // of the indexes' names, before their number
 	names       []string // of the indexes or constraints on the hypertable
 	constraints []bool
 }
 
-// Blueprint looks up what a table (quoted, in schema __backfill) must have to be
-// like h. Its indexes are called prefix and a number until then. Making it locks
-// like, which is h or a chunk of it, against changes of its columns.
-func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like task.Name, table, prefix string) (*Blueprint, error) {
-	b := &Blueprint{Name: table, prefix: prefix}
+// Blueprint looks up what a table must have to be like h. The names of its indexes
+// are its own and a number until it is attached. Making it locks like, which is h
+// or a chunk of it, against changes of its columns.
+func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like, table task.Name) (*Blueprint, error) {
+	b := &Blueprint{Name: pg.Ident(table.Schema, table.Name), schema: table.Schema, prefix: table.Name + "_"}
 	var names [][]byte
-	err := db.QueryRow(ctx, blueprintSQL, h.OID, table, prefix, pg.Ident(like.Schema, like.Name)).
+	err := db.QueryRow(ctx, blueprintSQL, h.OID, b.Name, b.prefix, pg.Ident(like.Schema, like.Name)).
 		Scan(&b.Table, &b.Build, &names, &b.constraints)
 	for _, n := range names {
 		b.names = append(b.names, string(n))
@@ -162,7 +163,7 @@ func (b *Blueprint) rename(id int32, chunk string) string {
 			}
 		}
 		taken[native] = true
-		fmt.Fprintf(&sql, "alter index %s rename to %s;", pg.Ident("__backfill", fmt.Sprint(b.prefix, i+1)),
+		fmt.Fprintf(&sql, "alter index %s rename to %s;", pg.Ident(b.schema, fmt.Sprint(b.prefix, i+1)),
 			pg.Ident(native))
 	}
 	return sql.String()

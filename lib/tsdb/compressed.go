@@ -233,8 +233,16 @@ func (db *DB) IndexRelation(ctx context.Context, b *Built) error {
 	return nil
 }
 
-//go:embed sizes.sql
-var sizesSQL string
+var (
+	//go:embed sizes.sql
+	sizesSQL string
+	//go:embed compressed_hypertable.sql
+	compressedHypertableSQL string
+	//go:embed keys_of_batches.sql
+	keysOfBatchesSQL string
+	//go:embed scratch.sql
+	scratchSQL string
+)
 
 // AttachRelation makes b the compressed relation of the chunk, which has none.
 // What it writes down for compression_chunk_size are the sizes before (the
@@ -246,10 +254,7 @@ func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Bu
 	}
 	if !db.SettingsPerChunk() {
 		var parent string
-		if err := db.QueryRow(ctx, `select format('%I.%I', p.schema_name, p.table_name)
-                from _timescaledb_catalog.hypertable h
-                join _timescaledb_catalog.hypertable p on p.id = h.compressed_hypertable_id
-                where h.id = $1`, h.ID).Scan(&parent); err != nil {
+		if err := db.QueryRow(ctx, compressedHypertableSQL, h.ID).Scan(&parent); err != nil {
 			return err
 		}
 		if _, err := db.Exec(ctx, "alter table "+b.Name+" inherit "+parent); err != nil {
@@ -261,9 +266,6 @@ func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Bu
 		c.OID, b.Name, b.Before[0], b.Before[1], b.Before[2], after[0], after[1], after[2], b.Rows, b.Batches)
 	return err
 }
-
-//go:embed keys_of_batches.sql
-var keysOfBatchesSQL string
 
 // MoveForeignKeys gives the compressed relation of a chunk the foreign keys of the
 // hypertable that 2.14 and 2.15 have there, and do not move when a relation is
@@ -298,12 +300,8 @@ func (db *DB) Scratch(ctx context.Context, h *Hypertable, b *Blueprint, s task.S
 	}
 	scratch := *h
 	scratch.Dimensions = h.Dimensions[:1]
-	if err := db.QueryRow(ctx, `select h.id, c.oid, n.nspname, c.relname
-            from pg_class c
-            join pg_namespace n on n.oid = c.relnamespace
-            join _timescaledb_catalog.hypertable h on h.schema_name = n.nspname and h.table_name = c.relname
-            where c.oid = $1::text::regclass`, b.Name).
-		Scan(&scratch.ID, &scratch.OID, &scratch.Name.Schema, &scratch.Name.Name); err != nil {
+	if err := db.QueryRow(ctx, scratchSQL, b.Name).Scan(&scratch.ID, &scratch.OID, &scratch.Name.Schema,
+		&scratch.Name.Name); err != nil {
 		return nil, nil, db.Wrap(err, "hypertable %s", b.Name)
 	}
 	if _, _, err := db.CreateChunk(ctx, &scratch, []task.Slice{s}); err != nil {

@@ -1,5 +1,6 @@
--- What forbids that a plain table like the hypertable $1 is turned into a chunk
--- like the server's own by create_chunk(..., chunk_table); '' for nothing.
+-- What forbids that a plain table like the hypertable $1, in schema $2, is turned
+-- into a chunk like the server's own by create_chunk(..., chunk_table); '' for
+-- nothing.
 --
 -- TimescaleDB adopts matching indexes and constraints, and makes triggers,
 -- dimension checks and replica identity itself. Left to the server are the
@@ -29,7 +30,7 @@ select case
                or h.relam <> (select oid from pg_am where amname = 'heap')
                or exists (select from pg_inherits where inhrelid = h.oid) then 'the hypertable is no plain heap table'
            when not h.mine then 'the role is not the owner of the hypertable'
-           when not has_schema_privilege('__backfill', 'create') then 'the role may not create tables in __backfill'
+           when not has_schema_privilege($2::text, 'create') then 'the role may not create tables in ' || $2::text
            when exists (select from _timescaledb_catalog.continuous_agg where raw_hypertable_id = h.hypertable)
                then 'continuous aggregates have to hear of the rows'
            when exists (select from pg_trigger t
