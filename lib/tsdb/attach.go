@@ -22,11 +22,12 @@ var (
 	attachableIsSQL string
 )
 
-// Attaches reports whether a plain table that is attached as a chunk becomes as
-// good as one that the server made. Up to 2.29.0 its columns stay its own: a
-// later DROP COLUMN on the hypertable misses them, and every insert into the
-// chunk fails from then on. Up to 2.20 rows outside of the chunk's range are
-// attached without a word, and matching indexes are built twice.
+// Attaches reports whether a plain table that is attached as a chunk becomes equal
+// to one that the server made.
+// ≤ 2.29.0: its columns are not marked as inherited: a later DROP COLUMN on the
+// hypertable does not drop them, and every later insert into the chunk fails.
+// ≤ 2.20: rows outside of the chunk's range are accepted, and matching indexes are
+// built twice.
 //
 // A scratch hypertable in that schema tells, in a transaction that is rolled back;
 // once per connection.
@@ -100,12 +101,12 @@ func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like, table task.Nam
 	return b, db.Wrap(err, "look up indexes of %s", h.Name)
 }
 
-// What can come between a table and its being a chunk.
+// Why Attach may fail although the table is fine.
 var (
 	// ErrCollision: the hypertable has a chunk there.
 	ErrCollision = errors.New("there is a chunk already")
-	// ErrOvertaken: somebody else made a chunk in the same moment; roll back
-	// and try again.
+	// ErrOvertaken: another session made a chunk at the same time; roll back and
+	// try again.
 	ErrOvertaken = errors.New("another chunk was made at the same time")
 )
 
@@ -116,7 +117,8 @@ var (
 // The indexes get the names that the server would have chosen: it finds the
 // constraint of a chunk by its name when the hypertable's is dropped or renamed.
 // The names contain the number of the chunk, and only a superuser may rename
-// what is in TimescaleDB's schema. So the number is guessed.
+// what is in TimescaleDB's schema. So the number is read from the sequence
+// beforehand, and ErrOvertaken says that the chunk got another one.
 func (db *DB) Attach(ctx context.Context, h *Hypertable, want []task.Slice, b *Blueprint) (chunk task.Name, err error) {
 	var id int32
 	var prefix string
@@ -171,8 +173,8 @@ func (b *Blueprint) rename(id int32, chunk string) string {
 
 const maxName = 63 // bytes of an identifier
 
-// objectName puts a name together as PostgreSQL does: the longer of the two
-// loses its end until all fits.
+// objectName builds a name as PostgreSQL's makeObjectName does: the longer part is
+// shortened until all fits.
 func objectName(a, b, label string) string {
 	la, lb := len(a), len(b)
 	for la+1+lb+len(label) > maxName {
@@ -185,7 +187,7 @@ func objectName(a, b, label string) string {
 	return clip(a, la) + "_" + clip(b, lb) + label
 }
 
-// clip cuts a string to at most n bytes between two characters.
+// clip shortens a string to at most n bytes, never within a character.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s

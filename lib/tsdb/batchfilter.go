@@ -12,7 +12,7 @@ import (
 // not keep them from that. The first is the primary dimension's.
 type BatchFilter []string
 
-// BatchFilter returns that of a chunk.
+// BatchFilter returns the filter for a chunk.
 func (db *DB) BatchFilter(ctx context.Context, h *Hypertable, c *Chunk) (BatchFilter, error) {
 	b := BatchFilter{h.Dimensions[0].Column}
 	settings, err := db.ChunkSettings(ctx, c)
@@ -22,7 +22,7 @@ func (db *DB) BatchFilter(ctx context.Context, h *Hypertable, c *Chunk) (BatchFi
 	return b, err
 }
 
-// Values is an expression for what Where takes.
+// Values is the SQL expression whose result Where takes.
 func (b BatchFilter) Values() string {
 	var show []string
 	for _, c := range b {

@@ -2,8 +2,8 @@
 -- it, $4 (LIKE brings columns, defaults, checks, storage; a native chunk also has
 -- options and statistics targets), those that build the indexes, and the names
 -- of these on the hypertable, as bytes: in a database of SQL_ASCII the server cuts
--- them within characters, and does not send that as text. Names of indexes are $3 and a number: the schema is
--- shared by all lanes.
+-- them within characters, and does not send that as text. Names of indexes are $3
+-- and a number: the schema is shared by all lanes.
 with h as (
     select c.*, n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1
 ), ix as (

@@ -237,7 +237,7 @@ func ChunkInTheWay(err error) bool {
 	return false
 }
 
-// slicesJSON is how create_chunk wants to hear of slices.
+// slicesJSON formats slices for create_chunk.
 func slicesJSON(slices []task.Slice) string {
 	var b strings.Builder
 	b.WriteByte('{')

@@ -8,7 +8,8 @@ import (
 //go:embed dependents.sql
 var dependentsSQL string
 
-// Dependents are who is concerned by the rows of a hypertable.
+// Dependents are what a change of a hypertable's rows affects: triggers, a
+// continuous aggregate, foreign keys.
 type Dependents struct {
 	OnInsert, OnDelete []string // the users' row triggers
 	Aggregated         bool     // a continuous aggregate is on it

@@ -1,4 +1,4 @@
--- Who is concerned by rows of the hypertable $1 (whose number is $2): the users' row
+-- What a change of rows of the hypertable $1 affects (whose number is $2): the users' row
 -- triggers on INSERT (they fire on a COPY into its chunks) and on DELETE, a
 -- continuous aggregate on it, and the columns of a key by which another table
 -- references it. The trigger that logs invalidations (up to 2.22) and the one that keeps

@@ -20,8 +20,8 @@ func (c *Chunk) Hides() bool {
 	return c.Status&(StatusCompressed|StatusPartial) == StatusCompressed && c.AM != "hypercore"
 }
 
-// HiddenRows counts the rows that Hides speaks of, and that satisfy a condition
-// unless that is empty. It costs a look at an empty heap where there are none.
+// HiddenRows counts the rows that queries leave out (Hides), of those that satisfy a
+// condition unless it is empty. Where there are none the heap is empty: it is cheap.
 func (db *DB) HiddenRows(ctx context.Context, c *Chunk, where string) (n int64, err error) {
 	if !c.Hides() {
 		return 0, nil
@@ -56,8 +56,8 @@ func (db *DB) Hiding(ctx context.Context, chunks []*Chunk) ([]*Chunk, error) {
 	}), db.Wrap(err, "sizes of chunks")
 }
 
-// Unhide is what helps against the hidden rows of a chunk on a server of that
-// version, for people.
+// Unhide says, for people, how to make the hidden rows of a chunk visible on a
+// server of that version.
 func Unhide(version string, hypertable, chunk task.Name, frozen bool) string {
 	table, only := pg.Ident(hypertable.Schema, hypertable.Name), pg.Ident(chunk.Schema, chunk.Name)
 	s := fmt.Sprintf("to have them shown, insert a row of the "+

@@ -192,8 +192,8 @@ func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
 	return err
 }
 
-// Stricter returns what the hypertable demands of its rows and has does not:
-// only its own server would find that a row does not comply. "" for nothing.
+// Stricter returns a constraint that the hypertable enforces and the other side's,
+// has, does not: only its own server would find a row that violates it. "" for none.
 func (h *Hypertable) Stricter(has []string) string {
 	for _, e := range h.Enforced {
 		if !slices.Contains(has, e) {

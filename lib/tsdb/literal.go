@@ -72,8 +72,8 @@ func instant(v int64, at time.Time, clock string) string {
 	return day + era
 }
 
-// finite is the condition that a value is in no range's way: a column of a table may
-// hold NULL and -infinity, which TimescaleDB takes neither.
+// finite is the condition that a value can be in a chunk: a column of a table may hold
+// NULL and -infinity, and TimescaleDB refuses both.
 func (d *Dimension) finite() string {
 	if isInt(d.RangeType) || d.RangeType == "uuid" {
 		return d.expr() + " is not null"

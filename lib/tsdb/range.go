@@ -144,7 +144,7 @@ func (h *Hypertable) Dimension(column string) *Dimension {
 
 // Internal converts a bound as a user writes it into the internal integer of
 // the hypertable's primary dimension. A uuid dimension takes a version 7 uuid
-// or a time. What a cast would drop without a word is refused, as rows would be
+// or a time. What a cast would drop silently is refused, as rows would be
 // missing: the zone of a time where the dimension has none (UTC may stand: it
 // changes no digit), the time of day of a date.
 func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, error) {

@@ -222,7 +222,7 @@ func Sent(column string) string {
 	return "_timescaledb_functions.compressed_data_send(" + pg.Ident(column) + ")"
 }
 
-// Valid reports what in a relation's description is out of order.
+// Valid reports what in a relation's description is malformed.
 func (r *Relation) Valid() error {
 	n := len(r.Settings.OrderBy)
 	if len(r.Settings.Desc) != n || len(r.Settings.NullsFirst) != n {

@@ -1,5 +1,6 @@
 -- Btree indexes of a compressed relation, column by column (the hypercore
--- access method has another kind on top, which is its own business). Names are bytes, as in relation.sql.
+-- access method adds one of another kind and maintains it itself). Names are bytes,
+-- as in relation.sql.
 select i.indexrelid, case when getdatabaseencoding() = 'SQL_ASCII' then convert_to(a.attname::text, 'SQL_ASCII')
     else textsend(a.attname::text) end, k.option & 1 = 1, k.option & 2 = 2
 from pg_index i
