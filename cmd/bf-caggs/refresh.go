@@ -78,7 +78,11 @@ func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := t.db.Choose(ctx, all, tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down})
+	choice, err := t.sources(ctx, all)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := t.db.Choose(ctx, choice, tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down})
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +107,22 @@ func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
 		}
 		return !ok
 	}), err
+}
+
+// sources adds the sources of hypertables that have another name there: --filter may
+// name them, as bf-stage's does.
+func (t *tool) sources(ctx context.Context, all []*tsdb.Hypertable) ([]*tsdb.Hypertable, error) {
+	if t.planless {
+		return all, nil
+	}
+	into, err := queue.Sources(ctx, t.db.Conn)
+	choice := slices.Clone(all)
+	for _, h := range all {
+		if source, ok := into[h.Name]; ok && h.View == nil {
+			choice = append(choice, &tsdb.Hypertable{ID: h.ID, Name: source})
+		}
+	}
+	return choice, err
 }
 
 // marks are the source's watermarks: the present ones, or without --source those

@@ -61,3 +61,117 @@ func TestPlainSource(t *testing.T) {
 		}
 	})
 }
+
+// TestPlainDimensions copies every type of dimension from plain tables, half of them
+// without an index, by the days of a target that has chunks already.
+func TestPlainDimensions(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+		p := newPlain(t, in)
+		for i, d := range dimensions {
+			if d.name == "custom" || !d.has(t, p.dst) {
+				continue
+			}
+			t.Run(d.name, func(t *testing.T) {
+				name := "h_" + d.name
+				p.src.Exec(t, "create table "+name+" (t "+d.column+", v int)")
+				p.dst.Exec(t, "create table "+name+" (v int, t "+d.column+" not null);"+
+					"select create_hypertable('"+name+"', 't', "+d.create+")")
+				for v, value := range d.values {
+					p.src.Exec(t, "insert into "+name+" values ($1::text::"+d.column+", $2)", value, v)
+				}
+				// By dual writes: what is in the range is replaced.
+				p.dst.Exec(t, "insert into "+name+" values (-1, $1::text::"+d.column+")", d.values[len(d.values)-3])
+				if i%2 == 0 {
+					p.src.Exec(t, "create index on "+name+" (t)")
+				}
+				p.stage(t, "--filter", "public."+name, "--from="+d.from, "--until="+d.until)
+				if r := p.lane(t); r.status != 0 {
+					t.Fatalf("exit status %d: %s", r.status, r.stderr)
+				}
+				where := " where t >= '" + d.from + "' and t < '" + d.until + "'"
+				if d.name == "uuid" {
+					where = " where t >= '018cc4e5-3a00-7000-8000-000000000000' and t < '018cca0b-c600-7000-8000-000000000000'"
+				}
+				diff(t, d.name, sorted(t, p.src, "select t, v from "+name+where), sorted(t, p.dst, "select t, v from "+name+where))
+			})
+		}
+		if r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`); r.status != 0 {
+			t.Errorf("bf-verify: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+	})
+}
+
+// TestPlainRelations backfills what is no simple table: partitions, children, views,
+// other names, other columns, beside a hypertable of the same source.
+func TestPlainRelations(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+		p := newPair(t, in)
+		long := strings.Repeat("n", 62) + `"`
+		rows := "'2024-01-01'::timestamptz + i * interval '20 minutes', i from generate_series(0, 5759) i"
+		p.src.Exec(t, `
+            create table hyper (time timestamptz not null, v int); select create_hypertable('hyper', 'time');
+            insert into hyper select `+rows+`;
+            create table parts (time timestamptz not null, v int) partition by range (time);
+            create table parts_01 partition of parts for values from ('2024-01-01') to ('2024-02-01') partition by hash (v);
+            create table parts_01_0 partition of parts_01 for values with (modulus 2, remainder 0);
+            create table parts_01_1 partition of parts_01 for values with (modulus 2, remainder 1);
+            create table parts_02 partition of parts for values from ('2024-02-01') to ('2024-03-01');
+            create table parts_default partition of parts default;
+            insert into parts select `+rows+`; insert into parts values ('2023-06-01', -1);
+            create table family (time timestamptz not null, v int, constraint family_v_check check (v > -10));
+            create table child (more text, v int, time timestamptz not null, check (time >= '2024-02-01'), constraint family_v_check check (v > -10));
+            alter table child inherit family;
+            insert into family select `+rows+` where i < 2000; insert into child select 'x', i, '2024-02-01'::timestamptz + i * interval '1 hour' from generate_series(0, 700) i;
+            create table behind (at timestamp, v varchar(5), gone int, made int generated always as (length(v)) stored);
+            alter table behind drop column gone;
+            insert into behind select '2024-01-01'::timestamp + i * interval '1 hour', i from generate_series(0, 999) i;
+            create view shown as select at at time zone 'Europe/Vienna' as time, v, made as n from behind;
+            create materialized view kept as select * from shown;
+            create schema "Old"; create table "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`" (time timestamptz not null, n numeric(9, 3), i int generated always as identity);
+            insert into "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`" select '2024-01-01'::timestamptz + i * interval '1 hour', i / 7.0 from generate_series(0, 99) i;
+            create table wide (time timestamptz not null, doc text);
+            alter table wide alter doc set storage external;
+            insert into wide select '2024-01-01'::timestamptz + i * interval '1 hour', repeat(md5(i::text), 200) from generate_series(0, 99) i`)
+		p.dst.Exec(t, `
+            create table hyper (time timestamptz not null, v int); select create_hypertable('hyper', 'time');
+            create table parts (v int, time timestamptz not null); select create_hypertable('parts', 'time', chunk_time_interval => interval '7 days');
+            create table parts_02 (v int, time timestamptz not null); select create_hypertable('parts_02', 'time');
+            create table family (v int, time timestamptz not null); select create_hypertable('family', 'time', chunk_time_interval => interval '7 days');
+            select add_dimension('family', 'v', number_partitions => 4);
+            insert into family select 1000000 + i, '2024-01-02'::timestamptz + i * interval '1 minute' from generate_series(0, 99) i;
+            create table shown (time timestamptz not null, v text, n int); select create_hypertable('shown', 'time');
+            create table kept (time timestamptz not null, v varchar(7), n int, m int generated always as (n + 1) stored); select create_hypertable('kept', 'time');
+            create schema "New"; create table "New"."Table" (i int, time timestamptz not null, n numeric); select create_hypertable('"New"."Table"', 'time');
+            create table wide (time timestamptz not null, doc text); select create_hypertable('wide', 'time', chunk_time_interval => interval '1 day')`)
+		wantOutput(t, p.script(t, "backfill", "--until", "2024-03-15", "--parallelism", "2",
+			"--map", `"Old"."`+strings.ReplaceAll(long, `"`, `""`)+`"="New"."Table"`), 0)
+		for _, name := range []string{"hyper", "parts", "family", "wide", "shown", "kept"} {
+			columns := map[string]string{"wide": "time, doc", "shown": "time, v, n", "kept": "time, v, n"}[name]
+			if columns == "" {
+				columns = "time, v"
+			}
+			p.same(t, "select "+columns+" from "+name+" where time < '2024-03-15'")
+		}
+		diff(t, "map", sorted(t, p.src, `select time, n, i from "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`"`),
+			sorted(t, p.dst, `select time, n, i from "New"."Table"`))
+		var n int
+		p.dst.Query1(t, &n, "select count(*) from parts_02")
+		if n != 0 {
+			t.Errorf("a partition was copied by itself: %d rows", n)
+		}
+		// Each slice became the chunk of its extent.
+		got := p.dst.Rows(t, `select t.priority, t.dimensions from __backfill.task t where t.kind = 'slice' and not exists (
+            select from _timescaledb_catalog.dimension_slice s join _timescaledb_catalog.dimension d on d.id = s.dimension_id
+            join _timescaledb_catalog.hypertable h on h.id = d.hypertable_id
+            where h.table_name = coalesce(t.into_name, t.hypertable_name) and s.range_start::text = t.dimensions->0->>'from'
+              and s.range_end::text = t.dimensions->0->>'until')`)
+		if len(got) > 0 {
+			t.Errorf("slices that are no chunks: %q", got)
+		}
+		var bytes int64
+		p.dst.Query1(t, &bytes, "select sum(est_bytes)::bigint from __backfill.task where hypertable_name = 'wide'")
+		if bytes < 600000 {
+			t.Errorf("wide: about %d bytes expected, TOAST is more", bytes)
+		}
+	})
+}

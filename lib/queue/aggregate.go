@@ -100,6 +100,23 @@ func SliceEnds(ctx context.Context, c *pg.Conn) (map[task.Name]int64, error) {
 	return m, c.Wrap(err, "list tasks")
 }
 
+// Sources maps hypertables of the target to what they are filled from, where that has
+// another name.
+func Sources(ctx context.Context, c *pg.Conn) (map[task.Name]task.Name, error) {
+	rows, err := c.Query(ctx, `select distinct into_schema, into_name, hypertable_schema, hypertable_name
+        from __backfill.task where into_name is not null`)
+	if err != nil {
+		return nil, c.Wrap(err, "list tasks")
+	}
+	m := map[task.Name]task.Name{}
+	var into, from task.Name
+	_, err = pgx.ForEachRow(rows, []any{&into.Schema, &into.Name, &from.Schema, &from.Name}, func() error {
+		m[into] = from
+		return nil
+	})
+	return m, c.Wrap(err, "list tasks")
+}
+
 // Aside returns the tables (quoted) for rows of a materialization hypertable that
 // bf-caggs puts aside during a refresh: kept for rows that the refresh would
 // delete, above for rows that would raise the watermark.
