@@ -101,9 +101,9 @@ func TestPlainDimensions(t *testing.T) {
 	})
 }
 
-// TestPlainRelations backfills what is no simple table: partitions, children, views,
+// TestPlainShapes backfills what is no simple table: partitions, children, views,
 // other names, other columns, beside a hypertable of the same source.
-func TestPlainRelations(t *testing.T) {
+func TestPlainShapes(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
 		p := newPair(t, in)
 		long := strings.Repeat("n", 62) + `"`
@@ -174,4 +174,90 @@ func TestPlainRelations(t *testing.T) {
 			t.Errorf("wide: about %d bytes expected, TOAST is more", bytes)
 		}
 	})
+}
+
+// TestPlainRefusals: what cannot be staged is said, with what helps, and nothing is
+// recorded.
+func TestPlainRefusals(t *testing.T) {
+	p := newPlain(t, newest(t))
+	p.src.Exec(t, `
+        create table nulls (time timestamptz, v int);
+        insert into nulls select '2024-01-01'::timestamptz + i * interval '1 hour', i from generate_series(0, 99) i;
+        insert into nulls values (null, 1), ('-infinity', 2), ('infinity', 3), (null, 4);
+        create table nulls_indexed (like nulls); insert into nulls_indexed table nulls;
+        create index on nulls_indexed (time);
+        create table mixed (time timestamptz not null, pad text);
+        select setseed(0.5);
+        insert into mixed select '2024-01-01'::timestamptz + i * interval '1 minute', repeat('x', 400)
+            from generate_series(0, 28799) i order by random();
+        create table policed (time timestamptz not null, v int); insert into policed values ('2024-01-01', 1), ('2024-01-02', 2);
+        create table types (time timestamp not null, v bigint, gone int);
+        create table closed (time timestamptz not null) partition by range (time);
+        create table closed_1 partition of closed default;
+        insert into closed values ('2024-01-01');
+        create table other (time timestamptz not null, v int)`)
+	for _, name := range []string{"nulls", "nulls_indexed", "policed", "other"} {
+		p.dst.Exec(t, "create table "+name+" (time timestamptz not null, v int); select create_hypertable('"+name+"', 'time', "+
+			"chunk_time_interval => interval '1 day')")
+	}
+	p.dst.Exec(t, `
+        create table mixed (time timestamptz not null, pad text); select create_hypertable('mixed', 'time', chunk_time_interval => interval '1 day');
+        create table closed (time timestamptz not null); select create_hypertable('closed', 'time');
+        create table types (time timestamptz not null, v int); select create_hypertable('types', 'time')`)
+	// A role that may read and nothing else.
+	p.source = p.src.Role(t, "bf_plain_reader")
+	p.src.Exec(t, `alter database `+p.src.Name+` owner to postgres;
+        grant select on nulls, nulls_indexed, mixed, policed, types, closed, other to bf_plain_reader;
+        alter table policed enable row level security;
+        create policy half on policed for select using (v = 1)`)
+	stage := func(args ...string) result {
+		return p.run(t, "", "bf-stage", append([]string{"--source", p.source, "--target", p.target, "--until", "2024-02-01"}, args...)...)
+	}
+	for _, c := range []struct {
+		status int
+		want   string
+		args   []string
+	}{
+		{1, "3 rows have no time", []string{"--filter", `^public\.nulls$`}},
+		{1, "3 rows have no time", []string{"--filter", `^public\.nulls_indexed$`}},
+		{1, "using brin", []string{"--filter", "mixed"}},
+		{1, "row-level security", []string{"--filter", "policed"}},
+		{1, "has type timestamp without time zone on the source", []string{"--filter", "types"}},
+		{1, "grant select on \"public\".\"closed_1\"", []string{"--filter", "closed"}},
+		{2, "two sources for public.other", []string{"--map", "nulls=other", "--map", "mixed=other"}},
+		{2, "public.nulls is given twice", []string{"--map", "nulls=other", "--map", "nulls=closed"}},
+		{2, "not SOURCE=TARGET", []string{"--map", "nulls"}},
+		{1, "public.nowhere is no hypertable", []string{"--map", "nulls=nowhere"}},
+		{1, "there is no such table", []string{"--map", "nowhere=other"}},
+		{2, "--scan is auto or any", []string{"--scan", "all"}},
+	} {
+		r := stage(c.args...)
+		if r.status != c.status || r.stdout != "" || !strings.Contains(r.stderr, c.want) {
+			t.Errorf("%q: exit status %d, want %d and %q\n%s", c.args, r.status, c.status, c.want, r.stderr)
+		}
+	}
+	var there bool
+	if p.dst.Query1(t, &there, "select to_regclass('__backfill.task') is not null"); there {
+		t.Error("something was recorded")
+	}
+	r := p.run(t, "", "bf-stage", "--source", p.source, "--until", "2024-02-01")
+	if r.status != 2 || !strings.Contains(r.stderr, "give --target as well") {
+		t.Errorf("without a target: exit status %d\n%s", r.status, r.stderr)
+	}
+	for _, name := range []string{"nulls", "nulls_indexed"} {
+		r := stage("--filter", `^public\.`+name+"$", "--skip-null-times")
+		if r.status != 0 || !strings.Contains(r.stderr, "3 rows have no time") {
+			t.Errorf("%s: exit status %d\n%s", name, r.status, r.stderr)
+		}
+	}
+	if r := stage("--filter", "mixed", "--scan", "any"); r.status != 0 || !strings.Contains(r.stderr, "all tasks together will read it") {
+		t.Errorf("--scan any: exit status %d\n%s", r.status, r.stderr)
+	}
+	if r := p.lane(t); r.status != 0 {
+		t.Errorf("exit status %d: %s", r.status, r.stderr)
+	}
+	p.same(t, "select * from mixed")
+	for _, name := range []string{"nulls", "nulls_indexed"} {
+		p.same(t, "select * from "+name+" where time between '2024-01-01' and '2025-01-01'")
+	}
 }
