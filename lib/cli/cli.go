@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
 
 	"bf/lib/pg"
+	"bf/lib/stream"
 
 	"github.com/mattn/go-isatty"
 )
@@ -43,18 +45,33 @@ func Version() string {
 	if version != "" {
 		return version
 	}
-	v := "devel"
-	if b, ok := debug.ReadBuildInfo(); ok {
-		if b.Main.Version != "" && b.Main.Version != "(devel)" {
-			v = b.Main.Version
-		}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" && b.Main.Version != "(devel)" {
+		return b.Main.Version
+	}
+	return "devel"
+}
+
+// commit is set as version is.
+var commit string
+
+// Build says what this build is: its version and commit, the Go that made it, and
+// the version of the stream that it reads and writes.
+func Build() string {
+	commit := commit
+	if b, ok := debug.ReadBuildInfo(); ok && commit == "" {
 		for _, s := range b.Settings {
-			if s.Key == "vcs.revision" {
-				v += " " + s.Value
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				commit += " and changes"
 			}
 		}
 	}
-	return v
+	if commit == "" {
+		commit = "unknown"
+	}
+	return fmt.Sprintf("%s (commit %s, %s, stream version %d)", Version(), commit, runtime.Version(), stream.Version)
 }
 
 // Log prints a tool's messages for people: the tool's name first, lower case,
@@ -64,7 +81,7 @@ type Log struct {
 	quiet, verbose bool
 	mu             sync.Mutex
 	w              io.Writer
-	live           string // the line shown below the messages, see Live
+	live           drawn // what is shown below the messages, see Live
 }
 
 // NewLog returns a Log that writes to w.
@@ -97,11 +114,11 @@ func (l *Log) print(format string, args ...any) {
 func (l *Log) write(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.live != "" {
-		s = erase + s
-	}
-	io.WriteString(l.w, s)
+	io.WriteString(l.w, l.above(s))
 }
+
+// Pass passes lines of other commands on as they are.
+func (l *Log) Pass(lines string) { l.write(lines) }
 
 // Error prints an error, and the hint that it carries.
 func (l *Log) Error(err error) {
@@ -123,7 +140,9 @@ func Hint(err error) string {
 
 // Clean keeps a message on one line and free of control characters: names and
 // values of a server end up in it.
-func Clean(s string) string {
+func Clean(s string) string { return printable(strings.TrimSpace(s)) }
+
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\r' || r == '\t':
@@ -132,7 +151,7 @@ func Clean(s string) string {
 			return -1
 		}
 		return r
-	}, strings.TrimSpace(s))
+	}, s)
 }
 
 // IsTerminal reports whether f is a file that shows on a terminal.

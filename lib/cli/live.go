@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Live is a line at the bottom of the terminal that is drawn again and again;
-// messages of the Log scroll by above it. Only one process per terminal may show
-// one.
+// Live is a line, or a block of lines, at the bottom of the terminal that is drawn
+// again and again; messages of the Log scroll by above it. Only one process per
+// terminal may show one. It uses no colours, so NO_COLOR has nothing to turn off.
 type Live struct {
-	log  *Log
-	text func() string
+	log   *Log
+	lines func(columns, rows int) []string
 
 	mu   sync.Mutex
 	end  chan struct{} // of the one that is shown, nil for none
@@ -28,10 +30,21 @@ type Live struct {
 // times a second. It returns nil, whose methods do nothing, with --quiet, or if
 // stderr is not a terminal that can redraw a line.
 func (l *Log) Live(text func() string) *Live {
-	if l.quiet || !IsTerminal(l.w) || os.Getenv("TERM") == "dumb" || os.Getenv("TERM") == "" {
+	return l.Block(func(int, int) []string { return []string{l.name + ": " + text()} })
+}
+
+// Block is Live for several lines: lines returns those for a terminal of that many
+// columns and rows. What is longer than a row is cut.
+func (l *Log) Block(lines func(columns, rows int) []string) *Live {
+	if l.quiet || !Redraws(l.w) {
 		return nil
 	}
-	return &Live{log: l, text: text}
+	return &Live{log: l, lines: lines}
+}
+
+// Redraws reports whether w is a terminal on which lines can be drawn again.
+func Redraws(w any) bool {
+	return IsTerminal(w) && os.Getenv("TERM") != "dumb" && os.Getenv("TERM") != ""
 }
 
 // Shown reports whether the line is shown.
@@ -57,41 +70,100 @@ func (v *Live) Show(on bool) {
 		v.end = nil
 		v.mu.Unlock()
 		v.over.Wait()
-		v.log.setLive("")
+		v.log.draw(nil)
 		return
 	}
 	end := make(chan struct{})
 	v.mu.Lock()
 	v.end = end
 	v.mu.Unlock()
-	v.over.Add(1)
-	go func() {
-		defer v.over.Done()
-		for {
-			v.log.setLive(v.log.name + ": " + v.text())
-			select {
-			case <-time.After(redraw):
-			case <-end:
-				return
-			}
-		}
-	}()
+	v.over.Go(func() { v.keep(end) })
 }
 
-// erase moves the cursor to the start of its line and clears the line.
-const erase = "\r\x1b[K"
+// keep draws until end is closed. A ^Z finds a clean line: nothing is left of what
+// was drawn for the shell's prompt to stand in, and it comes back with fg.
+func (v *Live) keep(end <-chan struct{}) {
+	suspended, continued := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	if !signal.Ignored(unix.SIGTSTP) {
+		signal.Notify(suspended, unix.SIGTSTP)
+		defer signal.Stop(suspended)
+	}
+	signal.Notify(continued, unix.SIGCONT)
+	defer signal.Stop(continued)
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, unix.SIGWINCH)
+	defer signal.Stop(resized)
+	for {
+		columns, rows := Size(v.log.w)
+		v.log.draw(v.lines(columns, rows))
+		select {
+		case <-time.After(redraw):
+		case <-resized:
+		case <-suspended:
+			v.log.draw(nil)
+			for len(continued) > 0 {
+				<-continued
+			}
+			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			<-continued // it stops a moment later only
+		case <-end:
+			return
+		}
+	}
+}
 
-func (l *Log) setLive(text string) {
+const eraseLine = "\r\x1b[K"
+
+// drawn is what stands at the bottom of the terminal. The cursor is at its end.
+type drawn struct {
+	lines   []string
+	columns int // of the terminal then
+}
+
+// erase moves the cursor to the start of what is drawn and clears all from there.
+// A terminal that has become narrower since has wrapped the lines.
+func (d *drawn) erase(columns int) string {
+	if len(d.lines) == 0 {
+		return ""
+	}
+	up := len(d.lines) - 1
+	if columns > 0 && columns < d.columns {
+		for _, l := range d.lines {
+			up += max(utf8.RuneCountInString(l)-1, 0) / columns
+		}
+	}
+	if up == 0 {
+		return eraseLine
+	}
+	return fmt.Sprintf("\r\x1b[%dA\x1b[J", up)
+}
+
+// draw replaces what is drawn; nil erases it.
+func (l *Log) draw(lines []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if text == l.live && text == "" {
+	columns, _ := Size(l.w)
+	for i, s := range lines {
+		if s = printable(s); columns > 0 {
+			s = Cut(s, columns-1) // leave room for the cursor
+		}
+		lines[i] = s
+	}
+	if len(lines)+len(l.live.lines) == 0 || columns == l.live.columns && slices.Equal(lines, l.live.lines) {
 		return
 	}
-	l.live = text
-	if width, _ := Size(l.w); width > 0 {
-		text = Cut(text, width-1) // leave room for the cursor
+	before := l.live.erase(columns)
+	if before == "" {
+		before = eraseLine // what a shell or a key has left there
 	}
-	io.WriteString(l.w, erase+Clean(text))
+	io.WriteString(l.w, before+strings.Join(lines, "\n"))
+	l.live = drawn{lines, columns}
+}
+
+// above puts a text above what is drawn.
+func (l *Log) above(s string) string {
+	columns, _ := Size(l.w)
+	return l.live.erase(columns) + s + strings.Join(l.live.lines, "\n")
 }
 
 // Beside returns a writer to w that first erases the live line if w is the
@@ -106,8 +178,10 @@ type beside struct {
 func (b beside) Write(p []byte) (int, error) {
 	b.l.mu.Lock()
 	defer b.l.mu.Unlock()
-	if b.l.live != "" && IsTerminal(b.w) {
-		io.WriteString(b.l.w, erase)
+	if IsTerminal(b.w) {
+		columns, _ := Size(b.l.w)
+		io.WriteString(b.l.w, b.l.live.erase(columns))
+		b.l.live = drawn{}
 	}
 	return b.w.Write(p)
 }
@@ -175,7 +249,7 @@ func (c Progress) Line(rate float64) string {
 	return s
 }
 
-// Meter measures a rate over the last half minute.
+// Meter measures a rate over the last minute.
 type Meter struct {
 	mu      sync.Mutex
 	samples []sample
@@ -186,7 +260,7 @@ type sample struct {
 	done float64
 }
 
-const meterSpan = 30 * time.Second
+const meterSpan = time.Minute
 
 // Rate records how much is done by now and returns the rate per second.
 func (m *Meter) Rate(done float64) float64 {

@@ -79,7 +79,7 @@ func parse(env *Env, flags Flags) (done bool, status int) {
 	}
 	switch err := p.Parse(args); {
 	case err == nil && flags.common().Version:
-		fmt.Fprintln(env.Stdout, env.Name, Version())
+		fmt.Fprintln(env.Stdout, env.Name, Build())
 		return true, OK
 	case err == nil:
 		return false, OK

@@ -24,4 +24,7 @@ const (
 	// LockQuiet: the server compresses a chunk, and is canceled as soon as anybody
 	// waits for it. The chunk's number.
 	LockQuiet
+	// LockInHand: a bf-load or bf-verify has a task in hand (shared: it keeps nobody
+	// off, it tells who watches). The task's number.
+	LockInHand
 )

@@ -53,7 +53,9 @@ func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool)
 }
 
 func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool) error {
-	rows, err := tx.Query(ctx, listSQL+" where priority = $1 for no key update skip locked", t.Task)
+	rows, err := tx.Query(ctx, listSQL+` where priority = $1
+        and pg_advisory_xact_lock_shared($2, $1::bigint::int) is not null
+        for no key update skip locked`, t.Task, pg.LockInHand)
 	if err != nil {
 		return c.Wrap(err, "task %d", t.Task)
 	}
@@ -76,7 +78,7 @@ func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool)
 // Complete marks the task as done in the transaction that copied its chunk. The
 // start of the transaction counts as the start of the copy.
 func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error {
-	_, err := tx.Exec(ctx, completeSQL, r.Task, storable(message(r)), r.Rows, r.Bytes)
+	_, err := tx.Exec(ctx, completeSQL, r.Task, storable(message(r)), r.Rows, r.Bytes, string(r.LeftUncompressed))
 	return c.Wrap(err, "complete task %d", r.Task)
 }
 

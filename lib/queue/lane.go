@@ -23,6 +23,17 @@ func PassOver(ctx context.Context, c *pg.Conn, number int64) error {
 	return c.Wrap(err, "pass over task %d", number)
 }
 
+// InHand tells who watches that the connection has a task in hand, and no longer
+// the one before; 0 for none.
+func InHand(ctx context.Context, c *pg.Conn, number, before int64) error {
+	sql, args := "select pg_advisory_lock_shared($1, $2::bigint::int)", []any{pg.LockInHand, number}
+	if before != 0 {
+		sql, args = sql+", pg_advisory_unlock_shared($1, $3::bigint::int)", append(args, before)
+	}
+	_, err := c.Exec(ctx, sql, args...)
+	return c.Wrap(err, "task %d", number)
+}
+
 var (
 	//go:embed hand_out.sql
 	handOutSQL string

@@ -193,6 +193,7 @@ type worker struct {
 	*runner
 	application string // name of its connections
 	pair        *Pair
+	inHand      int64 // the task that those who watch are told of
 }
 
 // open connects to the sides that are needed, unless that is done.
@@ -201,6 +202,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 		return nil
 	}
 	w.close()
+	w.inHand = 0
 	w.pair, err = Open(ctx, w.Source, w.Target, w.Method, pg.Options{Application: w.application, Log: w.log.Info})
 	return err
 }
@@ -240,6 +242,10 @@ func (w *worker) compare(ctx context.Context, j *job) (*task.Result, error) {
 		return nil, err
 	}
 	t := &e.Task
+	if err := queue.InHand(ctx, target, t.Task, w.inHand); err != nil {
+		return nil, err
+	}
+	w.inHand = t.Task
 	if e.Worked == "" {
 		res := t.Result()
 		res.Status, res.Message = task.Skipped, "not loaded yet"

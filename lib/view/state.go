@@ -1,0 +1,354 @@
+// Package view shows how far a backfill is, to people who watch it: what the
+// target's tasks and sessions tell, so it runs anywhere and is the same whoever
+// copies, on however many hosts.
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"bf/lib/cli"
+	"bf/lib/queue"
+)
+
+// Phase is what a backfill is at.
+type Phase string
+
+// The phases in their order; "" before anything is known.
+const (
+	Stage   Phase = "stage"
+	Copy    Phase = "copy"
+	Refresh Phase = "refresh"
+	Verify  Phase = "verify"
+)
+
+// State is what is shown: a snapshot of a backfill.
+type State struct {
+	Phase   Phase
+	Each    []*queue.Counts // per hypertable
+	Workers []*queue.Worker
+	// Rates in bytes per second: that of the last minute, and that of the whole.
+	Recent, Whole float64
+}
+
+// all counts the tasks of all hypertables.
+func (s *State) all() *queue.Counts {
+	var all queue.Counts
+	for _, c := range s.Each {
+		all.Add(c)
+	}
+	return &all
+}
+
+// inHand is how much of a task in hand has been copied. COPY data may be longer
+// than the table it came from: it stays below 100 % until the end.
+func inHand(w *queue.Worker) int64 { return min(w.Copied, w.Bytes*99/100) }
+
+// lanes are the workers of the phase.
+func (s *State) lanes() (of []*queue.Worker) {
+	for _, w := range s.Workers {
+		switch {
+		case w.Tool == "bf-load" && s.Phase == Copy,
+			strings.HasPrefix(w.Tool, "bf-verify") && s.Phase == Verify,
+			w.Tool == "bf-caggs" && s.Phase == Refresh:
+			of = append(of, w)
+		}
+	}
+	return of
+}
+
+// course is how far the phase is, of a phase that can tell.
+func (s *State) course() cli.Progress {
+	all := s.all()
+	if s.Phase == Verify {
+		return cli.Progress{Chunks: all.Done, ChunksDone: all.Verified + all.Unequal,
+			Bytes: all.BytesDone, BytesDone: all.BytesVerified}
+	}
+	p := cli.Progress{Chunks: all.Total, ChunksDone: all.Done, Bytes: all.Bytes, BytesDone: all.BytesDone}
+	for _, w := range s.Workers {
+		if w.Tool == "bf-load" {
+			p.BytesDone += inHand(w)
+		}
+	}
+	p.BytesDone = min(p.BytesDone, p.Bytes)
+	return p
+}
+
+// share is a fraction by bytes, or by chunks where no sizes are known.
+func share(p cli.Progress) float64 {
+	switch {
+	case p.Bytes > 0:
+		return float64(p.BytesDone) / float64(p.Bytes)
+	case p.Chunks > 0:
+		return float64(p.ChunksDone) / float64(p.Chunks)
+	}
+	return 0
+}
+
+// percent never says 100 before the end.
+func percent(p cli.Progress) int {
+	n := int(share(p) * 100)
+	if p.ChunksDone < p.Chunks {
+		n = min(n, 99)
+	}
+	return n
+}
+
+// left is the time left in words, "" if it is not known.
+func (s *State) left(p cli.Progress) string {
+	rate := s.Recent
+	if rate == 0 {
+		rate = s.Whole
+	}
+	if rest := p.Bytes - p.BytesDone; rest > 0 && rate > 0 {
+		return cli.Duration(float64(rest)/rate) + " left"
+	}
+	return ""
+}
+
+func rate(of float64) string { return cli.Bytes(int64(of)) + "/s" }
+
+// Line is the state in one line, for where nothing can be redrawn.
+func (s *State) Line() string {
+	p := s.course()
+	if s.Phase != Copy && s.Phase != Verify || p.Chunks == 0 {
+		return string(s.Phase)
+	}
+	line := fmt.Sprintf("%s %d%%, %d/%d chunks, %s",
+		s.Phase, percent(p), p.ChunksDone, p.Chunks, cli.Share(p.BytesDone, p.Bytes))
+	if s.Recent > 0 {
+		line += ", " + rate(s.Recent)
+	}
+	if left := s.left(p); left != "" {
+		line += ", " + left
+	}
+	all := s.all()
+	if all.Failed > 0 {
+		line += fmt.Sprintf("; %d failed", all.Failed)
+	}
+	if all.Unequal > 0 {
+		line += fmt.Sprintf("; %d unequal", all.Unequal)
+	}
+	return line
+}
+
+// How many lines the hypertables and the lanes may take, however high the terminal
+// is: what is in hand, or has failed, is shown first.
+const most = 12
+
+// Block is the state for a terminal of that many columns and rows.
+func (s *State) Block(columns, rows int) []string {
+	if columns <= 0 {
+		columns = 80
+	}
+	if rows <= 0 {
+		rows = 24
+	}
+	columns-- // room for the cursor
+	lines := []string{s.head(columns)}
+	room := rows - 2 // the head, and a line of what scrolled by
+	if room < 3 {
+		return lines
+	}
+	lanes := min(len(s.lanes()), most, room/2)
+	tables := s.hypertables(columns, min(most, room-lanes))
+	lines = append(lines, tables...)
+	return append(lines, s.laneLines(columns, min(most, room-len(tables)))...)
+}
+
+// head is the line of the whole. What does not fit is left out, the least wanted
+// first; a wide terminal has a wide bar.
+func (s *State) head(columns int) string {
+	p := s.course()
+	if s.Phase != Copy && s.Phase != Verify || p.Chunks == 0 {
+		return string(s.Phase)
+	}
+	parts := []string{fmt.Sprintf("%3d%%", percent(p)), cli.Share(p.BytesDone, p.Bytes)}
+	var recent, whole string
+	if s.Recent > 0 {
+		recent = rate(s.Recent)
+	}
+	if s.Whole > 0 && s.Phase == Copy {
+		whole = "(whole " + rate(s.Whole) + ")"
+	}
+	parts = append(parts, recent, whole, s.left(p))
+	const narrow = 10
+	for _, drop := range []int{3, 1, 2, 4} {
+		if width(s.Phase, parts)+narrow+4 <= columns {
+			break
+		}
+		parts[drop] = ""
+	}
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+	wide := min(columns-width(s.Phase, parts)-4, 40)
+	if wide < 3 {
+		return string(s.Phase) + " " + strings.Join(parts, "  ")
+	}
+	return string(s.Phase) + "  " + bar(share(p), wide) + " " + strings.Join(parts, "  ")
+}
+
+func width(phase Phase, parts []string) int {
+	n := len(phase) + 1
+	for _, p := range parts {
+		if p != "" {
+			n += utf8.RuneCountInString(p) + 2
+		}
+	}
+	return n
+}
+
+// bar is a fraction as a picture of that many characters between its brackets.
+func bar(fraction float64, wide int) string {
+	full := min(int(fraction*float64(wide)), wide)
+	return "[" + strings.Repeat("#", full) + strings.Repeat(".", wide-full) + "]"
+}
+
+// rank says which hypertables are shown first where there is no room for all.
+func (s *State) rank(c *queue.Counts) int {
+	switch {
+	case slices.ContainsFunc(s.lanes(), func(w *queue.Worker) bool { return w.Hypertable == c.Hypertable }):
+		return 0
+	case c.Failed > 0 || c.Unequal > 0:
+		return 1
+	case c.Pending() > 0 && c.Done > 0:
+		return 2
+	case c.Pending() > 0:
+		return 3
+	}
+	return 4
+}
+
+// hypertables are a line for each, or for those that matter most.
+func (s *State) hypertables(columns, lines int) []string {
+	shown := slices.Clone(s.Each)
+	if len(shown) > lines {
+		ranks := map[*queue.Counts]int{}
+		for _, c := range shown {
+			ranks[c] = s.rank(c)
+		}
+		slices.SortStableFunc(shown, func(a, b *queue.Counts) int { return ranks[a] - ranks[b] })
+		shown = shown[:max(lines-1, 0)]
+	}
+	var rest queue.Counts
+	var cells [][]string
+	for _, c := range s.Each {
+		if !slices.Contains(shown, c) {
+			rest.Add(c)
+			continue
+		}
+		cells = append(cells, append([]string{cli.Clean(c.Hypertable.String())}, s.cells(c)...))
+	}
+	if n := len(s.Each) - len(shown); n > 0 {
+		cells = append(cells, append([]string{fmt.Sprintf("… %d more", n)}, s.cells(&rest)...))
+	}
+	return table(cells, columns)
+}
+
+// cells are what is said of a hypertable.
+func (s *State) cells(c *queue.Counts) []string {
+	what, bytes := fmt.Sprintf("%d/%d chunks", c.Done, c.Total), cli.Share(c.BytesDone, c.Bytes)
+	if s.Phase == Verify {
+		what, bytes = fmt.Sprintf("%d/%d verified", c.Verified, c.Done), cli.Share(c.BytesVerified, c.BytesDone)
+	}
+	var trouble []string
+	if c.Failed > 0 {
+		trouble = append(trouble, fmt.Sprintf("%d failed", c.Failed))
+	}
+	if c.Unequal > 0 {
+		trouble = append(trouble, fmt.Sprintf("%d unequal", c.Unequal))
+	}
+	return []string{what, strings.Join(trouble, ", "), bytes}
+}
+
+// laneLines are a line for each process at work in the phase.
+func (s *State) laneLines(columns, lines int) []string {
+	lanes := s.lanes()
+	hosts := map[string]bool{}
+	for _, w := range lanes {
+		hosts[w.Host] = true
+	}
+	more := 0
+	if len(lanes) > lines {
+		more = len(lanes) - max(lines-1, 0)
+		lanes = lanes[:max(lines-1, 0)]
+	}
+	var cells [][]string
+	for _, w := range lanes {
+		name, at := "waiting for a chunk", ""
+		switch {
+		case w.Task != 0:
+			name = cli.Clean(w.Hypertable.String() + " " + w.Chunk)
+		case s.Phase == Refresh:
+			name = "refreshing"
+		}
+		if w.Copied > 0 && w.Bytes > 0 {
+			at = fmt.Sprintf("%d%% of %s", inHand(w)*100/w.Bytes, cli.Bytes(w.Bytes))
+		} else if w.Task != 0 {
+			at = cli.Bytes(w.Bytes)
+		}
+		row := []string{name, at, ""}
+		if w.Seconds > 0 && (w.Task != 0 || s.Phase == Refresh) {
+			row[2] = cli.Duration(w.Seconds)
+		}
+		if len(hosts) > 1 {
+			row = append(row, "from "+w.Host)
+		}
+		cells = append(cells, row)
+	}
+	out := table(cells, columns)
+	for i := range out {
+		out[i] = " >" + out[i][2:]
+	}
+	if more > 0 {
+		out = append(out, cli.Cut(fmt.Sprintf(" > … %d more lanes", more), columns))
+	}
+	return out
+}
+
+// table aligns cells, the first to the left and the others to the right; the
+// first column is shortened where there is no room.
+func table(rows [][]string, columns int) (lines []string) {
+	if len(rows) == 0 {
+		return nil
+	}
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	const indent = "   "
+	rest := len(indent)
+	for _, w := range widths[1:] {
+		if w > 0 {
+			rest += w + 2
+		}
+	}
+	widths[0] = min(widths[0], max(columns-rest, 12))
+	for _, r := range rows {
+		line := indent + pad(Shorten(r[0], widths[0]), widths[0])
+		for i, cell := range r[1:] {
+			if w := widths[i+1]; w > 0 {
+				line += "  " + strings.Repeat(" ", w-utf8.RuneCountInString(cell)) + cell
+			}
+		}
+		lines = append(lines, cli.Cut(strings.TrimRight(line, " "), columns))
+	}
+	return lines
+}
+
+func pad(s string, width int) string {
+	return s + strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
+}
+
+// Shorten takes the middle out of a name: both ends tell more.
+func Shorten(name string, most int) string {
+	r := []rune(name)
+	if len(r) <= most {
+		return name
+	}
+	head := most / 3
+	return string(r[:head]) + "…" + string(r[len(r)-(most-head-1):])
+}
