@@ -15,20 +15,22 @@ import (
 )
 
 type flags struct {
-	Target  string  `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
-	Pending bool    `arg:"--pending" help:"tasks still to do (the default)"`
-	Done    bool    `arg:"--done" help:"tasks that are done"`
-	Failed  bool    `arg:"--failed" help:"pending tasks whose last attempt failed"`
-	All     bool    `arg:"--all" help:"every task"`
-	Claim   bool    `arg:"--claim" help:"hand out pending tasks one by one that no other lane holds, until nothing is pending"`
-	Tasks   []int64 `arg:"--task,separate" help:"the task of that number, whatever its state (repeatable)" placeholder:"N"`
-	Filter  string  `arg:"-f,--filter" help:"only tasks whose hypertable (schema.table) or continuous aggregate (schema.view) matches" placeholder:"REGEX"`
-	Order   string  `arg:"--order" default:"newest" help:"newest, oldest or largest first" placeholder:"ORDER"`
-	Null    bool    `arg:"-0,--null" help:"end records with a NUL byte, for xargs -0"`
-	Summary bool    `arg:"--summary" help:"instead of the tasks, a table: how far each hypertable is, and how long the rest will take"`
-	Watch   bool    `arg:"--watch" help:"the summary again and again until all is done: redrawn on a terminal, else a line each time"`
-	Every   float64 `arg:"--every" default:"2" help:"seconds between two summaries of --watch" placeholder:"SECONDS"`
-	JSON    bool    `arg:"--json" help:"the summary as records: one per hypertable, then one of the whole"`
+	Target   string  `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
+	Pending  bool    `arg:"--pending" help:"tasks still to do (the default)"`
+	Done     bool    `arg:"--done" help:"tasks that are done"`
+	Failed   bool    `arg:"--failed" help:"pending tasks whose last attempt failed"`
+	All      bool    `arg:"--all" help:"every task"`
+	Claim    bool    `arg:"--claim" help:"hand out pending tasks one by one that no other lane holds, until nothing is pending"`
+	Tasks    []int64 `arg:"--task,separate" help:"the task of that number, whatever its state (repeatable)" placeholder:"N"`
+	Filter   string  `arg:"-f,--filter" help:"only tasks whose hypertable (schema.table) or continuous aggregate (schema.view) matches" placeholder:"REGEX"`
+	Order    string  `arg:"--order" default:"newest" help:"newest, oldest or largest first" placeholder:"ORDER"`
+	Null     bool    `arg:"-0,--null" help:"end records with a NUL byte, for xargs -0"`
+	Summary  bool    `arg:"--summary" help:"instead of the tasks, a table: how far each hypertable is, and how long the rest will take"`
+	Watch    bool    `arg:"--watch" help:"a view of the whole backfill, redrawn until all is done; a line each time if stdout is not a terminal"`
+	Report   bool    `arg:"--report" help:"what became of the backfill: copied how, when, how fast, compared how, what failed, what is left to do"`
+	Every    float64 `arg:"--every" default:"2" help:"seconds between two looks of --watch, at least" placeholder:"SECONDS"`
+	Messages bool    `arg:"--messages" help:"with --watch: pass on what is appended to the file that is stdin, above the view, until TERM (for bf-backfill)"`
+	JSON     bool    `arg:"--json" help:"the summary as records: one per hypertable, then one of the whole; the report as one record"`
 	cli.Common
 }
 
@@ -49,7 +51,7 @@ func (f *flags) states() (states []queue.State) {
 		state queue.State
 	}{
 		{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All},
-		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All},
+		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All}, {f.Report, queue.All},
 	} {
 		if s.set {
 			states = append(states, s.state)
@@ -66,9 +68,11 @@ func (f *flags) Check(e *cli.Env) error {
 	case f.Target == "":
 		return e.Usagef("--target is required (or BF_TARGET)")
 	case len(f.states()) > 1:
-		return e.Usagef("give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch)")
-	case f.JSON && !f.Summary && !f.Watch:
-		return e.Usagef("--json is for --summary and --watch: tasks are listed as records anyway")
+		return e.Usagef("give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch), --report")
+	case f.JSON && !f.Summary && !f.Watch && !f.Report:
+		return e.Usagef("--json is for --summary, --watch and --report: tasks are listed as records anyway")
+	case f.Messages && (!f.Watch || f.JSON):
+		return e.Usagef("--messages is for --watch")
 	case !(f.Every > 0 && f.Every <= 86400):
 		return e.Usagef("--every is a number of seconds, not %v", f.Every)
 	case !ok:
@@ -78,6 +82,9 @@ func (f *flags) Check(e *cli.Env) error {
 }
 
 func run(e *cli.Env, f *flags) error {
+	if f.Messages {
+		return look(e, f, e.Stdin) // connects by itself, as often as it takes
+	}
 	ctx, options := e.Stop.Context, e.Options()
 	options.Locks = f.Claim
 	c, err := pg.Connect(ctx, pg.Target, f.Target, options)
@@ -100,6 +107,8 @@ func run(e *cli.Env, f *flags) error {
 		return claim(e, c, f, out)
 	case f.Watch:
 		return watch(e, c, f)
+	case f.Report:
+		return report(e, c, f)
 	case f.Summary:
 		return summarize(e, c, f)
 	}

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -15,6 +13,7 @@ import (
 	"bf/lib/pg"
 	"bf/lib/queue"
 	"bf/lib/task"
+	"bf/lib/view"
 )
 
 // state is what a summary shows.
@@ -24,7 +23,7 @@ type state struct {
 	busy int // connections of bf-load and bf-verify
 }
 
-func look(ctx context.Context, c *pg.Conn, filter string) (s state, err error) {
+func read(ctx context.Context, c *pg.Conn, filter string) (s state, err error) {
 	if s.each, s.all, err = queue.Progresses(ctx, c, filter); err == nil {
 		s.busy, err = queue.AtWork(ctx, c, "bf-load", "bf-verify")
 	}
@@ -33,7 +32,7 @@ func look(ctx context.Context, c *pg.Conn, filter string) (s state, err error) {
 
 // summarize prints the summary once.
 func summarize(e *cli.Env, c *pg.Conn, f *flags) error {
-	s, err := look(e.Stop.Context, c, f.Filter)
+	s, err := read(e.Stop.Context, c, f.Filter)
 	if err != nil {
 		return err
 	}
@@ -41,96 +40,42 @@ func summarize(e *cli.Env, c *pg.Conn, f *flags) error {
 		return s.records(e.Stdout)
 	}
 	columns, _ := cli.Size(e.Stdout)
-	_, err = io.WriteString(e.Stdout, s.table(columns, 0))
+	_, err = io.WriteString(e.Stdout, s.table(columns))
 	return err
 }
 
-// Control sequences of a terminal: to the alternate screen, as pagers use it, and
-// back; and to the top left corner of a cleared screen.
-const (
-	enterScreen = "\x1b[?1049h"
-	leaveScreen = "\x1b[?1049l"
-	home        = "\x1b[H\x1b[2J"
-)
+// look shows the view of the backfill on the terminal, with the messages of those
+// who work on it; nil for none.
+func look(e *cli.Env, f *flags, messages io.Reader) error {
+	return view.Run(e, view.Options{Target: f.Target, Filter: f.Filter, Messages: messages,
+		Every: time.Duration(f.Every * float64(time.Second))})
+}
 
-// watch prints the summary again and again until nothing is pending and nobody
-// is at work. On a terminal it is redrawn, also when the terminal is resized;
-// the last one stays.
+// watch shows the view on a terminal, and leaves the summary behind. Elsewhere it
+// prints the summary again and again until nothing is pending and nobody is at work.
 func watch(e *cli.Env, c *pg.Conn, f *flags) error {
-	w := &watcher{Env: e, json: f.JSON, every: time.Duration(f.Every * float64(time.Second))}
-	w.screen = cli.IsTerminal(e.Stdout) && !f.JSON && os.Getenv("TERM") != "dumb"
-	resized := make(chan os.Signal, 1)
-	if w.screen {
-		signal.Notify(resized, syscall.SIGWINCH)
-		io.WriteString(e.Stdout, enterScreen)
-		defer w.leave()
+	if cli.Redraws(e.Stdout) && !f.JSON {
+		err := look(e, f, nil)
+		return errors.Join(err, summarize(e, c, f))
 	}
-	// A stop also cancels a query, so that the screen is restored at once.
-	ctx, cancel := context.WithCancel(e.Stop.Context)
-	defer cancel()
-	go func() { <-e.Stop.Requested(); cancel() }()
 	for {
-		now, err := look(ctx, c, f.Filter)
-		switch {
-		case e.Stop.Asked():
-			return cli.Exit(cli.Stopped)
-		case err != nil:
+		now, err := read(e.Stop.Context, c, f.Filter)
+		if err != nil {
 			return err
 		}
-		w.last = now
-		if err := w.draw(); err != nil || now.all.Pending == 0 && now.busy == 0 {
+		if f.JSON {
+			err = now.records(e.Stdout)
+		} else {
+			_, err = fmt.Fprintf(e.Stdout, "%s %s\n", time.Now().Format(time.TimeOnly), now.line())
+		}
+		if err != nil || now.all.Pending == 0 && now.busy == 0 {
 			return err
 		}
-		if err := w.wait(resized); err != nil {
-			return err
-		}
-	}
-}
-
-// watcher is what watch works with.
-type watcher struct {
-	*cli.Env
-	json   bool
-	every  time.Duration
-	screen bool  // a terminal that is redrawn
-	last   state // what was drawn
-}
-
-func (w *watcher) draw() (err error) {
-	switch columns, lines := cli.Size(w.Stdout); {
-	case w.json:
-		err = w.last.records(w.Stdout)
-	case w.screen:
-		_, err = io.WriteString(w.Stdout, home+strings.TrimSuffix(w.last.table(columns, lines), "\n"))
-	default:
-		_, err = fmt.Fprintf(w.Stdout, "%s %s\n", time.Now().Format(time.TimeOnly), w.last.line())
-	}
-	return err
-}
-
-// wait waits until the next summary is due, and redraws meanwhile when the
-// terminal is resized.
-func (w *watcher) wait(resized <-chan os.Signal) error {
-	for next := time.After(w.every); ; {
 		select {
-		case <-next:
-			return nil
-		case <-resized:
-			if err := w.draw(); err != nil {
-				return err
-			}
-		case <-w.Stop.Requested():
+		case <-time.After(time.Duration(f.Every * float64(time.Second))):
+		case <-e.Stop.Requested():
 			return cli.Exit(cli.Stopped)
 		}
-	}
-}
-
-// leave restores the user's screen and prints the last summary on it.
-func (w *watcher) leave() {
-	io.WriteString(w.Stdout, leaveScreen)
-	if w.last.all != nil {
-		columns, _ := cli.Size(w.Stdout)
-		io.WriteString(w.Stdout, w.last.table(columns, 0))
 	}
 }
 
@@ -152,10 +97,9 @@ func (s *state) line() string {
 		p.Unequal, s.busy)
 }
 
-// table is the summary as a table, at most so many columns wide and lines
-// high; 0 for any.
-func (s *state) table(columns, lines int) string {
-	rows := fold(s.rows(), lines)
+// table is the summary as a table, at most so many columns wide; 0 for any.
+func (s *state) table(columns int) string {
+	rows := s.rows()
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, cell := range r {
@@ -175,7 +119,7 @@ func (s *state) table(columns, lines int) string {
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := fmt.Sprintf("%-*s", widths[0], shorten(r[0], widths[0]))
+		line := fmt.Sprintf("%-*s", widths[0], view.Shorten(r[0], widths[0]))
 		for i, cell := range r[1:] {
 			line += fmt.Sprintf("%*s", gap+widths[i+1], cell)
 		}
@@ -208,28 +152,4 @@ func (s *state) rows() [][]string {
 			fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal), cli.Share(p.BytesDone, p.Bytes), rate, left})
 	}
 	return rows
-}
-
-// fold leaves out rows in the middle, so that the table and the line below it
-// take that many lines at most; 0 for any number.
-func fold(rows [][]string, lines int) [][]string {
-	const head, foot = 1, 2 // lines that are always shown
-	hidden := len(rows) + 1 - lines
-	if lines == 0 || hidden <= 0 || len(rows) <= head+foot {
-		return rows
-	}
-	keep := max(len(rows)-hidden-1, head+1)
-	more := make([]string, len(rows[0]))
-	more[0] = fmt.Sprintf("… %d more", len(rows)-1-keep)
-	return append(rows[:keep:keep], more, rows[len(rows)-1])
-}
-
-// shorten takes the middle out of a name: both ends tell more.
-func shorten(name string, most int) string {
-	r := []rune(name)
-	if len(r) <= most {
-		return name
-	}
-	head := most / 3
-	return string(r[:head]) + "…" + string(r[len(r)-(most-head-1):])
 }

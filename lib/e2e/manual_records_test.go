@@ -38,6 +38,7 @@ func TestManualRecords(t *testing.T) {
 		{records, "Ss", "Task", []any{task.Task{}, task.Slice{}, task.Range{}, task.Scan{}, task.Leaf{}}},
 		{records, "Ss", "Result", []any{task.Result{}, task.Difference{}}},
 		{records, "Ss", "Progress", []any{queue.Progress{}}},
+		{records, "Ss", "Report", []any{queue.Report{}, queue.Reported{}, queue.Rate{}, queue.Failure{}}},
 		{records, "Ss", "Summary", []any{verify.Summary{}, verify.Column{}, verify.Values{}, verify.End{}}},
 		{streams, "Ss", "Frames", []any{stream.End{}, stream.AbortError{}}},
 		{streams, "Ss", "Header", []any{stream.Header{}, stream.Source{}, stream.Part{}, stream.Column{}}},

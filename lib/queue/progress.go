@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"strings"
 	"time"
 
@@ -12,8 +13,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed progress.sql
-var progressSQL string
+var (
+	//go:embed progress.sql
+	progressSQL string
+	//go:embed counts.sql
+	countsSQL string
+	//go:embed at_work.sql
+	atWorkSQL string
+)
 
 // Progress counts the tasks of one hypertable, or all of them, by state.
 type Progress struct {
@@ -62,6 +69,109 @@ func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progres
 		}
 	}
 	return each, all, nil
+}
+
+// Counts is how far the tasks of one hypertable are. Unlike a Progress it is read
+// again and again.
+type Counts struct {
+	Hypertable task.Name // of an aggregate the view
+	// Tasks: Failed ones are pending, Unequal ones were compared and not found equal.
+	Total, Done, Failed, Verified, Unequal int64
+	// Bytes as they were expected when the tasks were staged.
+	Bytes, BytesDone, BytesVerified int64
+}
+
+// Add adds the counts of another hypertable.
+func (c *Counts) Add(o *Counts) {
+	c.Total, c.Done, c.Failed = c.Total+o.Total, c.Done+o.Done, c.Failed+o.Failed
+	c.Verified, c.Unequal = c.Verified+o.Verified, c.Unequal+o.Unequal
+	c.Bytes, c.BytesDone, c.BytesVerified = c.Bytes+o.Bytes, c.BytesDone+o.BytesDone, c.BytesVerified+o.BytesVerified
+}
+
+// Pending is how many tasks are to be copied.
+func (c *Counts) Pending() int64 { return c.Total - c.Done }
+
+// CountEach counts the tasks per hypertable. filter is that of a Selection.
+func CountEach(ctx context.Context, c *pg.Conn, filter string) ([]*Counts, error) {
+	which, args := Selection{State: All, Filter: filter}.where()
+	rows, err := c.Query(ctx, strings.Replace(countsSQL, "{which}", which, 1), args...)
+	if err != nil {
+		return nil, filterError(c, err, filter)
+	}
+	each, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Counts, error) {
+		n := &Counts{}
+		return n, r.Scan(&n.Hypertable.Schema, &n.Hypertable.Name, &n.Total, &n.Done, &n.Failed, &n.Verified, &n.Unequal,
+			&n.Bytes, &n.BytesDone, &n.BytesVerified)
+	})
+	return each, filterError(c, err, filter)
+}
+
+// CopiedBefore returns how much has been copied and for how many seconds at least
+// one task was being copied: pauses do not count.
+func CopiedBefore(ctx context.Context, c *pg.Conn) (bytes int64, seconds float64, err error) {
+	err = c.QueryRow(ctx, `select coalesce(sum(est_bytes), 0)::bigint,
+            coalesce((select extract(epoch from sum(upper(t) - lower(t))) from unnest(range_agg(worked)) t), 0)::float8
+        from __backfill.task where worked is not null`).Scan(&bytes, &seconds)
+	return bytes, seconds, c.Wrap(err, "look how fast it was")
+}
+
+// Worker is a process of bf that is connected to the target.
+type Worker struct {
+	PID  int32
+	Tool string // application_name
+	Host string // where it runs; "" for the target's own
+	// The task in hand, 0 for none that is known, and the bytes it is expected to be.
+	Task       int64
+	Hypertable task.Name
+	Chunk      string
+	Bytes      int64
+	// What the COPY that is running has brought, and the seconds since the
+	// transaction began.
+	Copied, Rows int64
+	Seconds      float64
+}
+
+// Workers returns the processes of bf that are at work on the target, from
+// whatever host.
+func Workers(ctx context.Context, c *pg.Conn) ([]*Worker, error) {
+	rows, err := c.Query(ctx, atWorkSQL, int64(pg.LockInHand))
+	if err != nil {
+		return nil, c.Wrap(err, "look who is at work")
+	}
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Worker, error) {
+		w := &Worker{}
+		return w, r.Scan(&w.PID, &w.Tool, &w.Host, &w.Task, &w.Hypertable.Schema, &w.Hypertable.Name, &w.Chunk, &w.Bytes,
+			&w.Copied, &w.Rows, &w.Seconds)
+	})
+	return all, c.Wrap(err, "look who is at work")
+}
+
+// Failure is the last failed attempt of a pending task.
+type Failure struct {
+	Task       int64     `json:"task"`
+	Hypertable task.Name `json:"hypertable"` // of an aggregate the view
+	Chunk      string    `json:"chunk"`
+	At         time.Time `json:"at"`
+	Attempts   int       `json:"attempts"`
+	Message    string    `json:"message"`
+}
+
+// Failures returns the pending tasks whose last attempt failed after a time, the
+// oldest failures first.
+func Failures(ctx context.Context, c *pg.Conn, filter string, after time.Time) ([]*Failure, error) {
+	which, args := Selection{State: Failed, Filter: filter}.where()
+	args = append(args, after)
+	rows, err := c.Query(ctx, fmt.Sprintf(`select priority, coalesce(view_schema, into_schema, hypertable_schema),
+            coalesce(view_name, into_name, hypertable_name), chunk_name, failed, attempts, coalesce(copy_message, '')
+        from __backfill.task where %s and failed > $%d order by failed, priority`, which, len(args)), args...)
+	if err != nil {
+		return nil, filterError(c, err, filter)
+	}
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Failure, error) {
+		f := &Failure{}
+		return f, r.Scan(&f.Task, &f.Hypertable.Schema, &f.Hypertable.Name, &f.Chunk, &f.At, &f.Attempts, &f.Message)
+	})
+	return all, filterError(c, err, filter)
 }
 
 // AtWork returns how many processes of these commands are connected to the

@@ -37,6 +37,7 @@ create table __backfill.task (
     est_rows          bigint not null default 0,
     rows              bigint,    -- of the committed copy
     bytes             bigint,
+    left_uncompressed text,      -- why it is so, if it is compressed on the source (task.Loose)
     -- what the source is: 'chunk', or another kind of bf-records(5); of those, where
     -- the rows go to if the target's hypertable has another name, and how they are read
     kind              text not null default 'chunk',

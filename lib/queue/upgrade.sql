@@ -1,6 +1,7 @@
 -- From version 1, which knew chunks only, to version 2.
 alter table __backfill.task
     drop constraint task_chunk_schema_chunk_name_key,
+    add left_uncompressed text,
     add kind text not null default 'chunk',
     add into_schema name,
     add into_name name,
