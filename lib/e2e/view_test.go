@@ -1,0 +1,299 @@
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"bf/lib/testdb"
+
+	"golang.org/x/sys/unix"
+)
+
+// within waits until something is so.
+func within(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// onScreen is what a terminal shows after that was written to it: it knows the
+// control sequences that bf uses, and fails on others by showing them.
+func onScreen(written string) string {
+	rows, y, x := [][]rune{nil}, 0, 0
+	up := regexp.MustCompile(`^\x1b\[(\d+)A`)
+	for written != "" {
+		r, n := utf8.DecodeRuneInString(written)
+		m := up.FindStringSubmatch(written)
+		switch {
+		case m != nil:
+			lines, _ := strconv.Atoi(m[1])
+			y, n = max(y-lines, 0), len(m[0])
+		case strings.HasPrefix(written, "\x1b[K"):
+			rows[y], n = rows[y][:min(x, len(rows[y]))], 3
+		case strings.HasPrefix(written, "\x1b[J"):
+			rows[y], n = rows[y][:min(x, len(rows[y]))], 3
+			rows = rows[:y+1]
+		case r == '\r':
+			x = 0
+		case r == '\n':
+			if y++; y == len(rows) {
+				rows = append(rows, nil)
+			}
+		default:
+			for len(rows[y]) <= x {
+				rows[y] = append(rows[y], ' ')
+			}
+			rows[y][x] = r
+			x++
+		}
+		written = written[n:]
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		b.WriteString(strings.TrimRight(string(r), " ") + "\n")
+	}
+	return b.String()
+}
+
+// screen is what the terminal shows now.
+func (term *terminal) screen() string {
+	term.mu.Lock()
+	defer term.mu.Unlock()
+	return onScreen(term.seen.String())
+}
+
+// left is what the terminal shows when all have ended.
+func (term *terminal) left(t *testing.T) string {
+	t.Helper()
+	return onScreen(term.text(t))
+}
+
+// shows waits until the screen matches, and returns it.
+func (term *terminal) shows(t *testing.T, expression string) string {
+	t.Helper()
+	re := regexp.MustCompile(expression)
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		s := term.screen()
+		if re.MatchString(s) {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not match the screen:\n%s", expression, s)
+		}
+	}
+}
+
+func (term *terminal) resize(t *testing.T, columns, rows uint16) {
+	t.Helper()
+	size := &unix.Winsize{Col: columns, Row: rows}
+	if err := unix.IoctlSetWinsize(int(term.master.Fd()), unix.TIOCSWINSZ, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onTerminal starts a command that has the terminal for itself.
+func (term *terminal) onTerminal(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = term.tty, term.tty, term.tty
+	cmd.Env = append(cmd.Env, "TERM=xterm")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestView: a backfill on a terminal shows one block, from its start to its end.
+func TestView(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	p.both(t, "create table weather (like metrics including all)")
+	p.both(t, "select create_hypertable('weather', 'time', chunk_time_interval => interval '1 day')")
+	p.both(t, "create table empty (like metrics including all); select create_hypertable('empty', 'time')")
+	p.src.Exec(t, "insert into weather select * from metrics; insert into empty select * from metrics limit 1")
+	p.dst.Exec(t, "alter table metrics add constraint late check (time < '2015-12-28Z' or time >= '2015-12-29Z')")
+	release := p.stall(t)
+	p.dst.Exec(t, "alter function hold set lock_timeout = 0") // wait for as long as it takes
+	term := newTerminal(t, 90, 20)
+	cmd := p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
+	term.onTerminal(t, cmd)
+
+	term.shows(t, `(?m)^copy  \[#*\.+\] +\d+%  .*
+   public.empty +[01]/1 chunks  .*
+   public.metrics +0/8 chunks  .*
+   public.weather +\d/8 chunks  .*
+ > public.metrics _hyper_1_\d+_chunk  .* \d+s
+ > public.metrics _hyper_1_\d+_chunk  .* \d+s
+$`)
+
+	// A narrower terminal, and a wide one again.
+	for _, columns := range []int{44, 30, 90} {
+		term.resize(t, uint16(columns), 20)
+		time.Sleep(time.Second)
+		s := term.shows(t, `(?m)^copy  \[`)
+		_, block, _ := strings.Cut(s, "\ncopy  [")
+		for _, l := range lines("copy  [" + block) {
+			if n := utf8.RuneCountInString(l); n >= columns {
+				t.Errorf("%d characters on a line of %d: %q", n, columns, l)
+			}
+		}
+		if n := strings.Count(s, "copy  ["); n != 1 {
+			t.Errorf("%d blocks on the screen after it was resized to %d:\n%s", n, columns, s)
+		}
+	}
+
+	// ^Z: a clean line for the shell. fg: the block is back.
+	term.master.WriteString("\x1a")
+	within(t, "the block is gone", func() bool { return !strings.Contains(term.screen(), "copy  [") })
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT)
+	term.shows(t, `(?m)^copy  \[`)
+
+	// One chunk fails, the others are copied, and all of it is told above.
+	release()
+	term.shows(t, `chunks not copied: 1; those that failed:`)
+	cmd.Wait()
+	s := term.left(t)
+	for _, want := range []string{`(?m)^bf-load: target: .*violates check constraint "late".*$`,
+		`(?m)^bf-backfill: public.weather: all 8 chunks copied, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `, `(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
+		if !regexp.MustCompile(want).MatchString(s) {
+			t.Errorf("%s does not match what is left:\n%s", want, s)
+		}
+	}
+	status := cmd.ProcessState.ExitCode()
+	if status != 1 || regexp.MustCompile(`copy  \[|/17 public|\x1b`).MatchString(s) {
+		t.Errorf("exit status %d, left:\n%s", status, s)
+	}
+
+	// ^C in the middle.
+	p.dst.Exec(t, "alter table metrics drop constraint late; select pg_advisory_lock(7)")
+	term = newTerminal(t, 90, 20)
+	cmd = p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
+	term.onTerminal(t, cmd)
+	term.shows(t, `(?m)^copy  \[#+\.*\]  \d\d%`)
+	eventually(t, p.dst, waiting, 1)
+	term.master.WriteString("\x03")
+	term.shows(t, `(?m)^backfill: stopping when the chunks in hand are done.*\ncopy  \[`)
+	release()
+	cmd.Wait()
+	s, status = term.left(t), cmd.ProcessState.ExitCode()
+	if status != 130 || !strings.HasSuffix(s, "backfill: stopped; run it again to go on\n\n") {
+		t.Errorf("exit status %d, left:\n%s", status, s)
+	}
+
+	// The rest: through all phases to the summary.
+	term = newTerminal(t, 90, 20)
+	cmd = p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
+	term.onTerminal(t, cmd)
+	cmd.Wait()
+	s = term.left(t)
+	for _, want := range []string{`(?m)^backfill: all 17 chunks are copied and verified$`,
+		`(?m)^bf-backfill: 17 chunks found equal, `, `(?m)^total +17/17 `} {
+		if !regexp.MustCompile(want).MatchString(s) {
+			t.Errorf("%s does not match what is left:\n%s", want, s)
+		}
+	}
+	if cmd.ProcessState.ExitCode() != 0 || strings.Contains(s, "verify  [") {
+		t.Errorf("exit status %d, left:\n%s", cmd.ProcessState.ExitCode(), s)
+	}
+}
+
+// TestViewPlain: where nothing can be redrawn there are lines; -v has one for each
+// chunk, also in bf-verify's part.
+func TestViewPlain(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	chunk := regexp.MustCompile(`(?m)^bf-\w+: \d/8 public.metrics _hyper_`)
+	for _, c := range []struct {
+		args []string
+		want int
+	}{{nil, 0}, {[]string{"-v"}, 16}} {
+		p.dst.Exec(t, "drop schema if exists __backfill cascade")
+		for _, dumb := range []bool{false, true} {
+			cmd := p.script(t, "backfill", append(c.args, "--until", "2016-01-02", "-p", "2")...)
+			var text string
+			if dumb {
+				term := newTerminal(t, 80, 20)
+				term.onTerminal(t, cmd)
+				cmd.Env = append(cmd.Env, "TERM=dumb")
+				cmd.Wait()
+				text = term.text(t)
+			} else {
+				text, _ = output(t, cmd)
+				if n := len(chunk.FindAllString(text, -1)); n != c.want {
+					t.Errorf("backfill %q: %d lines for chunks, want %d\n%s", c.args, n, c.want, text)
+				}
+			}
+			if cmd.ProcessState.ExitCode() != 0 || strings.Contains(text, "\x1b") && !dumb {
+				t.Errorf("exit status %d\n%q", cmd.ProcessState.ExitCode(), text)
+			}
+		}
+	}
+}
+
+// TestWatchMany: the view of a backfill of 200 hypertables that runs elsewhere fits
+// on a small terminal, and ends when it is told to.
+func TestWatchMany(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	p := newPair(t, testdb.Pair{Source: in, Target: in})
+	p.metrics(t)
+	p.stage(t, "--until", "2016-01-02")
+	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name, dimensions,
+			filter, est_bytes, worked)
+		select 'public', 'chunk_' || n, 'public', 'table_' || n % 200, '[]',
+			'{}', 1000000, case when n % 3 = 0 then tstzrange(now(), now(), '[]') end
+		from generate_series(1, 4000) n`)
+	term := newTerminal(t, 70, 16)
+	cmd := p.command(t, "bf-chunks", "--target", p.target, "--watch", "--every", "0.2")
+	term.onTerminal(t, cmd)
+	s := term.shows(t, `(?m)^copy  \[#+\.+\]  33%.*\n`+
+		`(   public.table_\d+ +\d+/20 chunks  .*\n)+   … 190 more +\d+/\d+ chunks `)
+	if n := len(lines(s)); n > 16 {
+		t.Errorf("%d lines on a terminal of 16:\n%s", n, s)
+	}
+	p.dst.Exec(t, "update __backfill.task set failed = now(), copy_message = 'no luck' where chunk_name = 'chunk_7'")
+	term.shows(t, `(?m)^bf-chunks: failed: public.table_7 chunk_7: no luck\ncopy  \[(.*\n)+   public.table_7 .* 1 failed `)
+	term.master.WriteString("\x03")
+	cmd.Wait()
+	s, status := term.left(t), cmd.ProcessState.ExitCode()
+	if status != 130 || strings.Contains(s, "copy  [") || !strings.Contains(s, " 1333/4008 ") {
+		t.Errorf("exit status %d, left:\n%s", status, fmt.Sprintf("%.2000s", s))
+	}
+}
+
+// TestTerminalGone: a backfill that was told to go on (nohup) does so when its
+// terminal goes away, to its end.
+func TestTerminalGone(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	release := p.stall(t)
+	p.dst.Exec(t, "alter function hold set lock_timeout = 0")
+	term := newTerminal(t, 80, 20)
+	cmd := p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
+	cmd.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`}, cmd.Args...)
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path = sh
+	term.onTerminal(t, cmd)
+	term.shows(t, `(?m)^copy  \[`)
+	eventually(t, p.dst, waiting, 2)
+	term.tty.Close()
+	term.master.Close()
+	time.Sleep(time.Second)
+	release()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
+	p.same(t, "select * from metrics")
+}
