@@ -24,6 +24,9 @@ type flags struct {
 	SkipNull bool     `arg:"--skip-null-times" help:"leave behind rows of a table whose time is NULL or -infinity"`
 	Snapshot string   `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
 	Pause    bool     `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
+	Yes      bool     `arg:"-y,--yes" help:"go on where the target holds rows before --until and the source holds none"`
+	Dry      bool     `arg:"--dry-run" help:"tell what it would mean and print the plan; write nothing to either side"`
+	Sample   int      `arg:"--sample" help:"with --dry-run: copy the first N MB to nowhere and estimate the time" placeholder:"N"`
 	cli.Common
 }
 
@@ -34,7 +37,7 @@ func (*flags) Description() string {
 }
 
 func (*flags) Epilogue() string {
-	return "With --source alone it prints the plan and records nothing (a dry run); " +
+	return "With --source alone it prints the plan and records nothing; " +
 		"with --target alone it records a plan read from stdin.\n\n" +
 		"  bf-stage --source \"$SOURCE\" --target \"$TARGET\" --until 2016-01-02T00:00:00"
 }
@@ -56,6 +59,12 @@ func (f *flags) Check(e *cli.Env) error {
 		return e.Usagef("--map names hypertables of the target: give --target")
 	case f.Target == "" && f.Pause:
 		return e.Usagef("--pause-jobs pauses jobs of the target: give --target")
+	case f.Dry && f.Source == "":
+		return e.Usagef("--dry-run makes the plan: give --source")
+	case f.Dry && f.Pause:
+		return e.Usagef("--dry-run changes nothing, and --pause-jobs does")
+	case f.Sample < 0 || f.Sample > 0 && !f.Dry:
+		return e.Usagef("--sample is a number of megabytes, for --dry-run")
 	case f.Source == "" && cli.IsTerminal(e.Stdin):
 		return e.Usagef("no --source, and stdin is a terminal: pipe a plan into it")
 	}

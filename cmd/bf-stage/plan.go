@@ -33,7 +33,9 @@ func plan(e *cli.Env, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
-	if f.Target == "" {
+	if f.Dry {
+		err = dryRun(e, f, p)
+	} else if f.Target == "" {
 		err = p.Write(e.Stdout)
 	} else {
 		err = record(e, f, dst, p)
@@ -84,6 +86,9 @@ func record(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
 	}
 	for _, l := range p.Loose {
 		log.Warn("target: %s", loose(l))
+	}
+	if err := checkExchanged(e, f, dst, p); err != nil {
+		return err
 	}
 	if err := queue.Create(ctx, dst.Conn); err != nil {
 		return err

@@ -57,6 +57,7 @@ var settingsSQL string
 const (
 	connectFor     = 15 * time.Second
 	connectTimeout = 10 * time.Second
+	firstWait      = 250 * time.Millisecond
 )
 
 // Connect opens a connection to side. The connection string is what libpq
@@ -97,7 +98,7 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		c.tap = newTap(r)
 		return pgproto3.NewFrontend(c.tap, w)
 	}
-	for wait, deadline := 250*time.Millisecond, time.Now().Add(connectFor); ; wait *= 2 {
+	for wait, deadline := firstWait, time.Now().Add(connectFor); ; wait *= 2 {
 		c.Conn, err = pgx.ConnectConfig(ctx, cfg)
 		if err == nil {
 			break
@@ -107,7 +108,11 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 			return nil, &Error{Side: side, Object: "connect to " + c.addr, Err: err, Hint: hint}
 		}
 		if o.Log != nil {
-			o.Log("%s: connect to %s: %v; trying again in %v", side, c.addr, connectError(err), wait)
+			hint := ""
+			if h := connectHint(err); h != "" && wait == firstWait {
+				hint = " (" + h + ")" // in the first second: it may be a matter of the address
+			}
+			o.Log("%s: connect to %s: %v%s; trying again in %v", side, c.addr, connectError(err), hint, wait)
 		}
 		select {
 		case <-time.After(wait):

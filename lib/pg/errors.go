@@ -218,5 +218,13 @@ func connectHint(err error) string {
 	if Code(err) == "" && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)) {
 		return "is the server running, and do host and port match?"
 	}
+	var dns *net.DNSError
+	var slow net.Error
+	switch {
+	case errors.As(err, &dns):
+		return "check the host name in the connection string"
+	case Code(err) == "" && errors.As(err, &slow) && slow.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return "check host and port, and what is between: a firewall drops packets without a word"
+	}
 	return ""
 }

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"bf/lib/cli"
+	"bf/lib/pg"
+	"bf/lib/source"
+	"bf/lib/stage"
+	"bf/lib/stream"
+	"bf/lib/tsdb"
+)
+
+// dryRun tells people what the plan means, and prints it. Nothing is written to
+// either side.
+func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
+	ctx := e.Stop.Context
+	var dst *tsdb.DB
+	var misfit *stage.Misfit
+	if f.Target != "" {
+		var err error
+		if dst, err = tsdb.Open(ctx, pg.Target, f.Target, e.Options()); err != nil {
+			return err
+		}
+		defer dst.Close()
+		notes, err := stage.Fit(ctx, dst, p)
+		if err != nil && !errors.As(err, &misfit) {
+			return err
+		}
+		for _, n := range notes {
+			e.Log.Info("in the way: %s", n)
+		}
+		for _, l := range p.Loose {
+			e.Log.Warn("target: %s", loose(l))
+		}
+		if is, err := stage.Exchanged(ctx, dst, p, f.Until); err != nil {
+			return err
+		} else if is {
+			e.Log.Warn("in the way: the target holds rows before --until, and the source holds none: are the two exchanged?")
+		}
+		if err := targetJobs(ctx, dst, p, false, e.Log); err != nil {
+			return err
+		}
+	}
+	forecasts, err := p.Forecasts(ctx, dst)
+	if err != nil {
+		return err
+	}
+	columns, _ := cli.Size(e.Stderr)
+	io.WriteString(e.Stderr, forecastTable(forecasts, columns))
+	for _, fc := range forecasts {
+		obstacles(e.Log, fc)
+	}
+	e.Log.Info("locks: source: ACCESS SHARE on a chunk while it is read; the application reads and writes, " +
+		"but drop_chunks, compression and ALTER TABLE wait. target: none on a hypertable while rows are copied; " +
+		"at the end of a chunk those that readers and writers of it wait for, for milliseconds, one lane at a time")
+	if f.Sample > 0 {
+		if err := estimate(ctx, e, f, p, dst); err != nil {
+			return err
+		}
+	}
+	if err := p.Write(e.Stdout); err != nil {
+		return err
+	}
+	if misfit != nil {
+		return misfit
+	}
+	return nil
+}
+
+// forecastTable has a line per hypertable, and one of all.
+func forecastTable(forecasts []*stage.Forecast, columns int) string {
+	rows := [][]string{{"hypertable", "chunks", "compressed", "rows", "to travel", "on the target", "as"}}
+	var all stage.Forecast
+	cells := func(name string, f *stage.Forecast, how string) {
+		rows = append(rows, []string{name, fmt.Sprint(f.Chunks), fmt.Sprint(f.Compressed), count(f.Rows, f.Bytes),
+			cli.Bytes(f.Bytes), "~" + cli.Bytes(f.Space), how})
+	}
+	for _, f := range forecasts {
+		cells(cli.Clean(f.Of.String()), f, f.How())
+		all.Chunks, all.Compressed, all.Rows = all.Chunks+f.Chunks, all.Compressed+f.Compressed, all.Rows+f.Rows
+		all.Bytes, all.Space = all.Bytes+f.Bytes, all.Space+f.Space
+	}
+	cells("total", &all, "")
+	widths := make([]int, len(rows[0]))
+	for _, r := range rows {
+		for i, c := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c))
+		}
+	}
+	var b strings.Builder
+	for _, r := range rows {
+		line := r[0] + strings.Repeat(" ", widths[0]-utf8.RuneCountInString(r[0]))
+		for i, c := range r[1 : len(r)-1] {
+			line += fmt.Sprintf("  %*s", widths[i+1], c)
+		}
+		line = strings.TrimRight(line+"  "+r[len(r)-1], " ")
+		if columns > 0 {
+			line = cli.Cut(line, columns)
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
+// count is about how many rows there are, for people: ~999, ~12 k, ~3.4 M; ? where
+// the planner does not know of any.
+func count(n, bytes int64) string {
+	if n == 0 && bytes > 0 {
+		return "?"
+	}
+	return "~" + strings.TrimSpace(strings.TrimSuffix(cli.Bytes(n), "B"))
+}
+
+// obstacles tells what is in the way of one hypertable.
+func obstacles(log *cli.Log, f *stage.Forecast) {
+	for _, why := range slices.Sorted(maps.Keys(f.NotRaw)) {
+		log.Info("%s: compressed chunks that travel as rows: %d: %s", f.Of, f.NotRaw[why], why)
+	}
+	if f.Present > 0 {
+		log.Info("%s: chunks of the target with rows in the range: %d, rows: %s; they are replaced chunk by chunk",
+			f.Of, f.Present, count(f.PresentRows, 1))
+	}
+	if f.Lacks != "" {
+		log.Warn("%s: target: %s", f.Of, f.Lacks)
+	}
+}
+
+// estimate measures a sample and says how long the copy may take.
+func estimate(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan, dst *tsdb.DB) error {
+	var all int64
+	for _, t := range p.Tasks {
+		all += t.Bytes
+	}
+	bytes, took, err := sample(ctx, e, f, p)
+	if err != nil {
+		return err
+	}
+	if bytes == 0 || took <= 0 {
+		e.Log.Info("sample: there is nothing to measure")
+		return nil
+	}
+	gives := float64(bytes) / took.Seconds()
+	e.Log.Info("sample: the source gives one lane %s/s (%s in %s)",
+		cli.Bytes(int64(gives)), cli.Bytes(bytes), cli.Duration(took.Seconds()))
+	if dst != nil {
+		takes, err := network(ctx, dst)
+		if err != nil {
+			return err
+		}
+		e.Log.Info("sample: the network to the target takes %s/s", cli.Bytes(int64(takes)))
+		gives = min(gives, takes)
+	}
+	seconds := float64(all) / gives
+	e.Log.Info("estimate: %s for %s in one lane; in eight %s at best; what the target's disks take was not measured",
+		cli.Duration(seconds), cli.Bytes(all), cli.Duration(seconds/8))
+	return nil
+}
+
+// errEnough ends a sample.
+var errEnough = errors.New("enough")
+
+// nowhere counts what is written to it, up to a limit.
+type nowhere struct{ bytes, limit int64 }
+
+func (n *nowhere) Write(p []byte) (int, error) {
+	if n.bytes += int64(len(p)); n.bytes >= n.limit {
+		return 0, errEnough
+	}
+	return len(p), nil
+}
+
+// sample dumps the first so many megabytes of the plan to nowhere.
+func sample(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan) (bytes int64, took time.Duration, err error) {
+	src, err := tsdb.Open(ctx, pg.Source, f.Source, e.Options())
+	if err != nil {
+		return 0, 0, err
+	}
+	defer src.Close()
+	to := &nowhere{limit: int64(f.Sample) << 20}
+	dumper := source.New(src, stream.NewWriter(to, stream.Compression{}), cli.Version())
+	began := time.Now()
+	for _, t := range p.Tasks {
+		if _, err := dumper.Dump(ctx, t); errors.Is(err, errEnough) {
+			break
+		} else if err != nil {
+			return 0, 0, err
+		}
+	}
+	return to.bytes, time.Since(began), nil
+}
+
+// network measures how fast data travels to the target, in bytes per second. The
+// server counts the bytes and writes nothing.
+func network(ctx context.Context, dst *tsdb.DB) (float64, error) {
+	data := make([]byte, 8<<20)
+	var bytes int64
+	began := time.Now()
+	for range 4 {
+		var n int64
+		if err := dst.QueryRow(ctx, "select octet_length($1::bytea)", data).Scan(&n); err != nil {
+			return 0, dst.Wrap(err, "measure the network")
+		}
+		bytes += n
+	}
+	return float64(bytes) / time.Since(began).Seconds(), nil
+}

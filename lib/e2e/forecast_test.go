@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"bf/lib/testdb"
+)
+
+// TestDryRun: what bf-stage tells beforehand, without a trace on either side.
+func TestDryRun(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	p.src.Exec(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
+	p.src.Exec(t, "select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2015-12-30Z') c")
+	p.src.Exec(t, "analyze metrics")
+	p.dst.Exec(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
+	p.dst.Exec(t, "select add_retention_policy('metrics', interval '100 years'); analyze metrics")
+	dry := func(args ...string) result {
+		t.Helper()
+		return p.run(t, "", "bf-stage", append(args, "--source", p.source, "--until", "2016-01-02", "--dry-run")...)
+	}
+	r := dry("--target", p.target, "--sample", "1")
+	for _, want := range []string{`(?m)^hypertable +chunks +compressed +rows +to travel +on the target +as$`,
+		`(?m)^public.metrics +8 +5 +\S+( k)? +\S+ .B +~\S+ .B  batches as they are, rows$`, `(?m)^total +8 +5 `,
+		`target: job \d+ \(retention of public.metrics\) is scheduled; to pause it: `,
+		`public.metrics: chunks of the target with rows in the range: 1, rows: `, `locks: source: ACCESS SHARE`,
+		`sample: the source gives one lane \S+ .B/s`, `sample: the network to the target takes \S+ .B/s`,
+		`estimate: \S+ for `} {
+		if !regexp.MustCompile(want).MatchString(r.stderr) {
+			t.Errorf("%s does not match\n%s", want, r.stderr)
+		}
+	}
+	alone := dry()
+	n := strings.Count(r.stdout, `"range"`)
+	if r.status != 0 || alone.status != 0 || n != 8 || strings.Count(alone.stdout, `"range"`) != n {
+		t.Errorf("exit status %d and %d, plan %s", r.status, alone.status, r.stdout)
+	}
+	// Another target: no role of ours, and a column less.
+	p.dst.Exec(t, "alter table metrics drop column value")
+	if r := dry("--target", p.target); r.status != 1 || !strings.Contains(r.stderr, "total") ||
+		!strings.Contains(r.stderr, `column "value" does not exist there`) {
+		t.Errorf("exit status %d\n%s", r.status, r.stderr)
+	}
+	var traces bool
+	p.dst.Query1(t, &traces, "select to_regnamespace('__backfill') is not null")
+	if traces {
+		t.Error("it wrote to the target")
+	}
+	for _, args := range [][]string{{"--sample", "1"}, {"--dry-run", "--pause-jobs", "--target", p.target}} {
+		if r := p.run(t, "", "bf-stage", append(args, "--source", p.source, "--until", "2016-01-02")...); r.status != 2 {
+			t.Errorf("bf-stage %q: exit status %d, %s", args, r.status, r.stderr)
+		}
+	}
+}
+
+// TestExchanged: source and target given the wrong way round are noticed before
+// anything is paused or recorded.
+func TestExchanged(t *testing.T) {
+	in := testdb.Installs(t)[0]
+	p := newPair(t, testdb.Pair{Source: in, Target: in})
+	p.metrics(t)
+	p.dst.Exec(t, "delete from metrics where time < '2016-01-02Z'")
+	p.dst.Exec(t, "vacuum full metrics")
+	wrong := []string{"--source", p.target, "--target", p.source, "--until", "2016-01-02", "--pause-jobs"}
+	r := p.run(t, "", "bf-stage", wrong...)
+	if r.status != 2 || !strings.Contains(r.stderr,
+		"target: holds rows before --until, and the source holds none: are the two exchanged?") ||
+		!strings.Contains(r.stderr, "hint: check --source and --target; if it is meant, give --yes") {
+		t.Errorf("exit status %d\n%s", r.status, r.stderr)
+	}
+	var traces bool
+	p.src.Query1(t, &traces, "select to_regnamespace('__backfill') is not null")
+	if traces {
+		t.Error("it wrote to what was given as the target")
+	}
+	if r := p.run(t, "", "bf-stage", append(wrong, "--yes")...); r.status != 0 {
+		t.Errorf("--yes: exit status %d\n%s", r.status, r.stderr)
+	}
+	p.stage(t, "--until", "2016-01-02")
+}
+
+// TestReport: what bf-chunks tells of a backfill afterwards.
+func TestReport(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	p.both(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
+	p.src.Exec(t, "select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2015-12-30Z') c")
+	p.stage(t, "--until", "2016-01-02")
+	p.dst.Exec(t, "alter table metrics add constraint late check (time < '2015-12-31Z' or time >= '2016-01-01Z')")
+	p.sh(t, `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
+	wants := func(expressions ...string) {
+		t.Helper()
+		r := p.chunks(t, "--report")
+		for _, want := range expressions {
+			if !regexp.MustCompile(want).MatchString(r) {
+				t.Errorf("%s does not match\n%s", want, r)
+			}
+		}
+	}
+	wants(`(?m)^public.metrics\n  copied: \d of 8 chunks, \d+ rows, \S+ .B\n`+
+		`  when: \S+ \S+ to \S+ \S+, at work for \d+s, \S+ .B/s\n  how: \d`,
+		`(?m)^  failed attempts: \d; of \d chunks the last one failed$`, `(?m)^rate over time\n  \S+ \S+  #* +\S+ k?B/s$`,
+		`(?m)^failed\n  task \d+, public.metrics _hyper_1_\d+_chunk: \S+ \S+, attempt 1: .*late`,
+		`(?m)^left to do before the switch\n  \d chunks are to be copied: bf-backfill\n`+
+			`  \d chunks are to be compared: bf-verify\n`)
+	p.dst.Exec(t, "alter table metrics drop constraint late")
+	p.copy(t)
+	p.verify(t, 0)
+	wants(`(?m)^  copied: 8 of 8 chunks, `, `(?m)^  compared: 8 equal by --method rows$`,
+		`(?m)^left to do before the switch\n  schedule the jobs`)
+	r := p.chunks(t, "--report", "--json")
+	if !strings.Contains(r, `"verified_by":{"rows":8}`) || strings.Count(r, "\n") != 1 {
+		t.Errorf("as a record: %s", r)
+	}
+}
