@@ -4,7 +4,8 @@
 # make demo     the main job on two throwaway servers
 # make bench    its speed against psql's, on two throwaway servers; see lib/bench
 #               BENCH_OLD=DIR: and against another build's, the commands in DIR
-# make install  commands and manual pages, below PREFIX
+# make install  commands, manual pages and completions, below PREFIX
+# make dist     archives for Linux and macOS, .deb and .rpm, in dist/
 #
 # None of them needs a C compiler, root or a running PostgreSQL. To test on one
 # version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2
@@ -14,19 +15,23 @@ MANDIR  = $(PREFIX)/share/man
 DESTDIR =
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION)'
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION) -X bf/lib/cli.commit=$(COMMIT)'
 TOOLS    = backfill
 SHELLS   = $(filter-out %.1,$(wildcard scripts/*)) .ci/run
 # The manual: a page stands beside what it describes.
+# Version of a package: it begins with a digit and has no hyphen.
+PACKAGED := $(shell case "$(VERSION)" in (v[0-9]*) echo "$(VERSION:v%=%)" ;; (*) echo "0~git.$(VERSION)" ;; esac | tr - .)
 MAN      = $(wildcard cmd/*/*.1 scripts/*.1 lib/*/*.5 cmd/*.7)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
+NFPM        = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 
 export CGO_ENABLED = 0
 export BF_TEST_VERSIONS
 
-.PHONY: build test chaos short race demo bench lint install dist clean
+.PHONY: build test chaos short race demo bench lint completions install files dist archives packages clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -71,15 +76,44 @@ lint:
 	*"fetching vulnerabilities"*) echo "lint: vulnerability database unreachable, not checked" ;; \
 	*) echo "$$out"; exit 1 ;; esac
 
-install: build
+# The commands are run for their --help.
+completions: build
+	mkdir -p bin/completions
+	for s in $(TOOLS); do cp scripts/$$s bin/completions/bf-$$s || exit; done
+	PATH="$(CURDIR)/bin:$$PATH" scripts/completions bin/completions bin/bf-* bin/completions/bf-*
+
+install: completions files
+
+# What is installed: the commands in BIN, and the rest.
+BIN = bin
+files:
 	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 bin/bf-* "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 $(BIN)/bf-* "$(DESTDIR)$(PREFIX)/bin"
+	install -d "$(DESTDIR)$(PREFIX)/share/bash-completion/completions" "$(DESTDIR)$(PREFIX)/share/zsh/site-functions"
+	install -m 644 bin/completions/bash/* "$(DESTDIR)$(PREFIX)/share/bash-completion/completions"
+	install -m 644 bin/completions/zsh/* "$(DESTDIR)$(PREFIX)/share/zsh/site-functions"
 	for s in $(TOOLS); do install -m 755 scripts/$$s "$(DESTDIR)$(PREFIX)/bin/bf-$$s" || exit; done
 	for m in $(MAN); do install -d "$(DESTDIR)$(MANDIR)/man$${m##*.}" && \
 	  install -m 644 $$m "$(DESTDIR)$(MANDIR)/man$${m##*.}" || exit; done
 
-dist:
-	rm -rf dist
+dist: clean archives packages
+	cd dist && { sha256sum *.tar.gz *.deb *.rpm || shasum -a 256 *.tar.gz *.deb *.rpm; } 2>/dev/null >SHA256SUMS
+
+ARCHITECTURES = amd64 arm64
+PACKAGES      = deb rpm
+packages: completions
+	set -e; for arch in $(ARCHITECTURES); do \
+	  GOOS=linux GOARCH=$$arch $(GOBUILD) -o dist/$$arch/ ./cmd/...; \
+	  $(MAKE) -s files BIN=dist/$$arch DESTDIR=dist/root-$$arch PREFIX=/usr MANDIR=/usr/share/man; \
+	  install -D -m 644 LICENSE dist/root-$$arch/usr/share/doc/bf/copyright; \
+	  mv dist/root-$$arch/usr/share/zsh dist/zsh-$$arch; \
+	  for p in $(PACKAGES); do \
+	    ARCH=$$arch VERSION="$(PACKAGED)" go run $(NFPM) package --config .nfpm.yaml --packager $$p --target dist/; \
+	  done; \
+	  rm -r dist/$$arch dist/root-$$arch dist/zsh-$$arch; \
+	done
+
+archives:
 	set -e; for platform in linux-amd64 linux-arm64 darwin-amd64 darwin-arm64; do \
 	  name=bf-$(VERSION)-$$platform; mkdir -p dist/$$name; \
 	  GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GOBUILD) -o dist/$$name/ ./cmd/...; \
@@ -88,7 +122,6 @@ dist:
 	  for m in $(MAN); do mkdir -p dist/$$name/man/man$${m##*.}; cp $$m dist/$$name/man/man$${m##*.}; done; \
 	  tar -C dist -czf dist/$$name.tar.gz $$name; rm -r dist/$$name; \
 	done
-	cd dist && { sha256sum *.tar.gz || shasum -a 256 *.tar.gz; } 2>/dev/null >SHA256SUMS
 
 clean:
 	rm -rf bin dist
