@@ -16,16 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// within waits until something is so.
-func within(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !is(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-	}
-}
-
 // onScreen is what a terminal shows after that was written to it: it knows the
 // control sequences that bf uses, and fails on others by showing them.
 func onScreen(written string) string {
@@ -153,7 +143,11 @@ $`)
 
 	// ^Z: a clean line for the shell. fg: the block is back.
 	term.master.WriteString("\x1a")
-	within(t, "the block is gone", func() bool { return !strings.Contains(term.screen(), "copy  [") })
+	for deadline := time.Now().Add(20 * time.Second); strings.Contains(term.screen(), "copy  ["); {
+		if time.Sleep(50 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatalf("the block is not gone:\n%s\n%q", term.screen(), term.seen.String())
+		}
+	}
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT)
 	term.shows(t, `(?m)^copy  \[`)
 
@@ -163,7 +157,7 @@ $`)
 	cmd.Wait()
 	s := term.left(t)
 	for _, want := range []string{`(?m)^bf-load: target: .*violates check constraint "late".*$`,
-		`(?m)^bf-backfill: public.weather: all 8 chunks copied, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `, `(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
+		`(?m)^bf-backfill: public.weather: all of it copied, 8 chunks, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `, `(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
 		if !regexp.MustCompile(want).MatchString(s) {
 			t.Errorf("%s does not match what is left:\n%s", want, s)
 		}

@@ -190,6 +190,14 @@ func (w *watcher) nothing() {
 	w.begin(Verify, queue.Counts{})
 }
 
+// chunks is a number of chunks in words.
+func chunks(n int64) string {
+	if n == 1 {
+		return "1 chunk"
+	}
+	return fmt.Sprintf("%d chunks", n)
+}
+
 func (w *watcher) begin(p Phase, c queue.Counts) {
 	if w.began[p] == nil {
 		w.began[p] = &span{time.Now(), c}
@@ -217,7 +225,7 @@ func (w *watcher) tellDone(before []*queue.Counts) {
 	}
 	for _, c := range w.state.Each {
 		if before, known := pending[c.Hypertable.String()]; c.Pending() == 0 && (before || !known) {
-			w.log.Info("%s: all %d chunks copied, %s", c.Hypertable, c.Total, cli.Bytes(c.Bytes))
+			w.log.Info("%s: all of it copied, %s, %s", c.Hypertable, chunks(c.Total), cli.Bytes(c.Bytes))
 		}
 	}
 }
@@ -231,15 +239,15 @@ func (w *watcher) ended(now Phase) {
 		if s == nil || p == now {
 			continue
 		}
-		chunks, bytes, what := all.Done-s.counts.Done, all.BytesDone-s.counts.BytesDone, "copied"
+		n, bytes, what := all.Done-s.counts.Done, all.BytesDone-s.counts.BytesDone, "copied"
 		if p == Verify {
-			chunks, bytes, what = all.Verified-s.counts.Verified, all.BytesVerified-s.counts.BytesVerified, "found equal"
+			n, bytes, what = all.Verified-s.counts.Verified, all.BytesVerified-s.counts.BytesVerified, "found equal"
 		}
-		if chunks <= 0 {
+		if n <= 0 {
 			continue
 		}
 		took := time.Since(s.at).Seconds()
-		w.log.Info("%d chunks %s, %s in %s, %s", chunks, what, cli.Bytes(bytes), cli.Duration(took),
+		w.log.Info("%s %s, %s in %s, %s", chunks(n), what, cli.Bytes(bytes), cli.Duration(took),
 			rate(float64(bytes)/max(took, 0.1)))
 		s.at, s.counts = time.Now(), *all
 	}
