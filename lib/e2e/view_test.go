@@ -280,7 +280,7 @@ func TestTerminalGone(t *testing.T) {
 	cmd.Path = sh
 	term.onTerminal(t, cmd)
 	term.shows(t, `(?m)^copy  \[`)
-	eventually(t, p.dst, waiting, 2)
+	eventually(t, p.dst, "select least(1, n) from ("+waiting+") w (n)", 1)
 	term.tty.Close()
 	term.master.Close()
 	time.Sleep(time.Second)
