@@ -25,7 +25,7 @@ select jsonb_strip_nulls(jsonb_build_object(
                                      case when i.indisunique then 'UNIQUE ' else '' end,
                                      ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
                where i.indrelid = m.oid
-                 -- The server makes this one of itself.
+                 -- The server creates this one without being asked.
                  and not (starts_with(ic.relname, m.relname || '_')
                      and def.rest = format('USING btree (%I DESC)', dim.column_name)))))
 from _timescaledb_catalog.continuous_agg ca
