@@ -4,8 +4,6 @@ package main
 
 import (
 	"errors"
-	"regexp"
-	"slices"
 
 	"bf/lib/cli"
 	"bf/lib/stage"
@@ -74,18 +72,5 @@ func run(e *cli.Env, f *flags) error {
 	return err
 }
 
-var bound = regexp.MustCompile("^-([0-9]|infinity$)")
-
-// Rewrite joins a negative bound to its flag ("--until -5"): the parser would take
-// it for another flag.
-func (*flags) Rewrite(args []string) (out []string) {
-	for _, a := range args {
-		if n := len(out); n > 0 && bound.MatchString(a) &&
-			slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
-			out[n-1] += "=" + a
-		} else {
-			out = append(out, a)
-		}
-	}
-	return out
-}
+// Rewrite joins a negative bound to its flag.
+func (*flags) Rewrite(args []string) []string { return cli.JoinBounds(args) }

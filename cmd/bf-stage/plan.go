@@ -33,6 +33,10 @@ func plan(e *cli.Env, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
+	if p.Again && len(p.Tasks) == 0 {
+		e.Log.Info("nothing to do: nothing that could be copied again differs")
+		return nil
+	}
 	if f.Target == "" {
 		err = p.Write(e.Stdout)
 	} else {
@@ -99,7 +103,7 @@ func record(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
 	if err := cagg.Prime(ctx, dst, aggregates(p), log.Info); err != nil {
 		return err
 	}
-	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks)
+	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks, p.Again)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type Options struct {
 	Until    string // exclusive
 	Choice   tsdb.Choice
 	Snapshot string // exported snapshot to read in
+	Raw      bool   // without continuous aggregates
 
 	// Target is where the rows go; nil if only the source is at hand. Relations that
 	// are no hypertables are staged by its chunks.
@@ -56,6 +57,7 @@ type Plan struct {
 	Aggregates []Aggregate
 	Tasks      []*task.Task             // hypertables before aggregates, newest chunks first
 	Compressed map[task.Name]Compressed // those of the tasks' chunks that are compressed
+	Again      bool                     // what is done already is to be copied again: the sides differ
 	// Into are the target's, of relations that are no hypertables
 	Into  map[task.Name]*tsdb.Hypertable
 	Loose []*Loose // what Fit finds will be left uncompressed
@@ -113,6 +115,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if o.Raw {
+		chosen = slices.DeleteFunc(chosen, func(h *tsdb.Hypertable) bool { return h.View != nil })
 	}
 	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
 		return nil, err
