@@ -84,12 +84,11 @@ func (ts *things) add(of thing, part, value, help string) {
 // mirror is one side of a comparison.
 type mirror struct {
 	*pg.Conn
-	db         *tsdb.DB // the same; nil without TimescaleDB
-	internals  []uint32 // chunks
-	catalogs   plan
-	things     *things
-	major      int
-	hypertable map[task.Name]bool
+	db        *tsdb.DB // the same; nil without TimescaleDB
+	internals []uint32 // chunks
+	catalogs  plan
+	things    *things
+	major     int
 }
 
 // Comparison is what comparing the schemas of two sides has found.
@@ -154,7 +153,7 @@ func Compare(ctx context.Context, source, target string, o pg.Options) (*Compari
 
 // reflect reads what a side is, in one snapshot.
 func reflect(ctx context.Context, conn *pg.Conn) (m *mirror, err error) {
-	m = &mirror{Conn: conn, things: newThings(), hypertable: map[task.Name]bool{}, internals: []uint32{}}
+	m = &mirror{Conn: conn, things: newThings(), internals: []uint32{}}
 	if _, err := conn.Exec(ctx, "begin isolation level repeatable read read only"); err != nil {
 		return nil, conn.Wrap(err, "begin")
 	}
@@ -189,9 +188,6 @@ func (m *mirror) readCatalogs(ctx context.Context) error {
 	internals, err := m.db.Internals(ctx)
 	for _, i := range internals {
 		m.internals = append(m.internals, i.OID)
-	}
-	for _, d := range p.hypertables {
-		m.hypertable[d.Name] = true
 	}
 	return err
 }
@@ -231,20 +227,28 @@ func (m *mirror) learn(l dialect) {
 }
 
 // plainAs leaves out, of a source without TimescaleDB, what hypertables of the
-// target stand for: their partitions.
+// target stand for: their partitions and children.
 func (m *mirror) plainAs(dst *mirror) {
+	gone := map[string]bool{}
 	for _, d := range dst.catalogs.hypertables {
+		gone[quote(d.Name)] = true
 		delete(m.things.traits[thing{"table", quote(d.Name)}], "partitioned by")
 	}
-	for t, traits := range m.things.traits {
-		_, there := dst.things.traits[t]
-		if _, partition := traits["partition"]; partition && !there {
-			delete(m.things.traits, t)
-			for o, of := range m.things.of {
-				if of == t.name {
-					delete(m.things.traits, o)
-				}
+	for n := 0; n < len(gone); {
+		n = len(gone)
+		for t, traits := range m.things.traits {
+			if gone[traits["child of"].value] {
+				gone[t.name] = true
+				delete(m.things.traits, t)
 			}
+		}
+	}
+	for _, d := range dst.catalogs.hypertables {
+		delete(gone, quote(d.Name))
+	}
+	for t, of := range m.things.of {
+		if gone[of] {
+			delete(m.things.traits, t)
 		}
 	}
 	dst.catalogs = plan{} // nothing to compare them with

@@ -23,6 +23,10 @@ with ours as (
          case when r.relkind = 'v' then format('create or replace view %s as %s', r.name, pg_get_viewdef(r.oid))
               else '' end),
         ('partitioned by', case when r.relkind = 'p' then pg_get_partkeydef(r.oid) end, ''),
+        ('child of', (select string_agg(format('%I.%I', pn.nspname, p.relname), ', ' order by i.inhseqno)
+                      from pg_inherits i join pg_class p on p.oid = i.inhparent
+                                    join pg_namespace pn on pn.oid = p.relnamespace
+                      where i.inhrelid = r.oid), ''),
         ('partition', case when r.relispartition then pg_get_expr(r.relpartbound, r.oid) end, ''),
         ('row security', case when r.relrowsecurity then 'on' when r.relkind in ('r', 'p') then 'off' end,
          format('alter table %s %s row level security', r.name,

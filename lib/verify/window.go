@@ -121,6 +121,10 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 		return nil, err
 	}
 	defer p.Close()
+	if p.Source.Plain() {
+		return nil, &pg.Error{Side: pg.Source, Err: tsdb.ErrNoExtension,
+			Hint: "--from compares hypertables of both sides; rows of other tables are compared by their tasks, without it"}
+	}
 	until := r.win.Until
 	if until == "" {
 		if until, err = ago(ctx, p.Source, r.win.Window); err != nil {
@@ -313,8 +317,12 @@ func (r *runner) looked(s *piece, res *task.Result, err error) {
 // tell says for people what was found.
 func (r *runner) tell(s *piece, res *task.Result) {
 	if len(res.Differences) == 0 {
-		r.equal++
-		r.log.Detail("%s%s: %s", r.place(), s, res.Message)
+		say := r.log.Info // gone on the source
+		if res.Status == task.Verified {
+			r.equal++
+			say = r.log.Detail
+		}
+		say("%s%s: %s", r.place(), s, res.Message)
 		return
 	}
 	r.differ++
