@@ -157,7 +157,8 @@ func (s *survey) outside() error {
 		return nil
 	}
 	return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
-		Err:  fmt.Errorf("%d rows have no time (%q is NULL or -infinity), and a hypertable takes no such row", s.out, column),
+		Err: fmt.Errorf("%d rows have no time (%q is NULL or -infinity), and a hypertable takes no such row",
+			s.out, column),
 		Hint: "give them a time or delete them; --skip-null-times leaves them behind"}
 }
 
@@ -271,7 +272,8 @@ func (s *survey) helps() string {
 	if s.by == task.ByRange && len(s.leaves) > 0 {
 		l := s.leaves[0].Name
 		on = pg.Ident(l.Schema, l.Name)
-		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, if its rows are in the order "+
+		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, "+
+			"if its rows are in the order "+
 			"of time, else using btree; or larger chunks on the target%s", on, column, any)
 	}
 	return fmt.Sprintf("create index concurrently on %s (%s) on the source; or larger chunks on the target%s",

@@ -295,7 +295,8 @@ func spell(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, tasks []*task.T
 
 // nothingThere says why a source without TimescaleDB has nothing to stage.
 func nothingThere(src *tsdb.DB, o Options) error {
-	err := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database), Err: tsdb.ErrNoExtension,
+	err := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database),
+		Err: tsdb.ErrNoExtension,
 		Hint: "check the database name; of a source without it the tables are staged that a hypertable of the target " +
 			"has the name of, and those of --map: there are none"}
 	if o.Target == nil {
