@@ -79,7 +79,8 @@ func (s *survey) task(sl *slice) *task.Task {
 			Until: task.FormatBound(sl.extent.Until)}},
 		Range: task.Range{Column: column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until),
 			Partial: sl.span != sl.extent},
-		Scan:   &task.Scan{By: s.by},
+		Scan: &task.Scan{By: s.by,
+			Columnstore: s.o.Columnstore && s.into.CompressionEnabled && sl.span == sl.extent},
 		Origin: s.src.Origin, LSN: s.src.LSN, Snapshot: s.o.Snapshot, Bytes: sl.bytes, Rows: sl.rows}
 	if s.into.Name != s.Name {
 		t.Into = &s.into.Name

@@ -31,6 +31,9 @@ type Options struct {
 	Any      bool                             // of relations: however often they have to be read
 	SkipNull bool                             // of relations: leave out rows without a time
 	Progress func(format string, args ...any) // told of long work; may be nil
+	// Columnstore has the rows of relations compressed as they arrive, where the
+	// hypertable can.
+	Columnstore bool
 }
 
 // BadArgument is an option that the source does not accept.
