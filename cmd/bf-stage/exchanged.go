@@ -21,7 +21,7 @@ func (exchanged) Suggest() string { return "check --source and --target; if it i
 // checkExchanged returns an error if source and target seem to be exchanged, unless
 // the user says that it is meant.
 func checkExchanged(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
-	if f.Yes {
+	if f.Yes || p.Again { // a plan of what differs may delete
 		return nil
 	}
 	is, err := stage.Exchanged(e.Stop.Context, dst, p, f.Until)

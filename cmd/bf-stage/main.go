@@ -4,8 +4,6 @@ package main
 
 import (
 	"errors"
-	"regexp"
-	"slices"
 
 	"bf/lib/cli"
 	"bf/lib/stage"
@@ -22,6 +20,7 @@ type flags struct {
 	Maps     []string `arg:"--map,separate" help:"fill a hypertable of the target from a table or view of another name; repeatable" placeholder:"SOURCE=TARGET"`
 	Scan     string   `arg:"--scan" help:"how often a table without a useful index may be read: auto or any" default:"auto" placeholder:"HOW"`
 	SkipNull bool     `arg:"--skip-null-times" help:"leave behind rows of a table whose time is NULL or -infinity"`
+	Columns  bool     `arg:"--columnstore" help:"compress the rows of a table as they arrive, where compression is enabled"`
 	Snapshot string   `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
 	Pause    bool     `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
 	Yes      bool     `arg:"-y,--yes" help:"go on where the target holds rows before --until and the source holds none"`
@@ -51,7 +50,7 @@ func (f *flags) Check(e *cli.Env) error {
 	case f.Source != "" && f.Until == "":
 		return e.Usagef("--until is required")
 	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != "" ||
-		f.Maps != nil || f.SkipNull):
+		f.Maps != nil || f.SkipNull || f.Columns):
 		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot choose on the source: give --source")
 	case f.Scan != "auto" && f.Scan != "any":
 		return e.Usagef("--scan is auto or any, not %q", f.Scan)
@@ -83,18 +82,5 @@ func run(e *cli.Env, f *flags) error {
 	return err
 }
 
-var bound = regexp.MustCompile("^-([0-9]|infinity$)")
-
-// Rewrite joins a negative bound to its flag ("--until -5"): the parser would take
-// it for another flag.
-func (*flags) Rewrite(args []string) (out []string) {
-	for _, a := range args {
-		if n := len(out); n > 0 && bound.MatchString(a) &&
-			slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
-			out[n-1] += "=" + a
-		} else {
-			out = append(out, a)
-		}
-	}
-	return out
-}
+// Rewrite joins a negative bound to its flag.
+func (*flags) Rewrite(args []string) []string { return cli.JoinBounds(args) }

@@ -33,6 +33,10 @@ func plan(e *cli.Env, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
+	if p.Again && len(p.Tasks) == 0 {
+		e.Log.Info("nothing to do: nothing that could be copied again differs")
+		return nil
+	}
 	if f.Dry {
 		err = dryRun(e, f, p)
 	} else if f.Target == "" {
@@ -56,7 +60,7 @@ func fromSource(e *cli.Env, f *flags, dst *tsdb.DB) (*stage.Plan, error) {
 	defer src.Close()
 	p, err := stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Snapshot: f.Snapshot,
 		Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down},
-		Target: dst, Maps: f.Maps, Any: f.Scan == "any", SkipNull: f.SkipNull, Progress: log.Info})
+		Target: dst, Maps: f.Maps, Any: f.Scan == "any", SkipNull: f.SkipNull, Columnstore: f.Columns, Progress: log.Info})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +108,7 @@ func record(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
 	if err := cagg.Prime(ctx, dst, aggregates(p), log.Info); err != nil {
 		return err
 	}
-	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks)
+	recorded, err := queue.Record(ctx, dst.Conn, p.Tasks, p.Again)
 	if err != nil {
 		return err
 	}

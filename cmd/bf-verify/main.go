@@ -3,8 +3,10 @@ package main
 
 import (
 	"cmp"
+	"time"
 
 	"bf/lib/cli"
+	"bf/lib/schema"
 	"bf/lib/task"
 	"bf/lib/verify"
 )
@@ -15,6 +17,11 @@ type flags struct {
 	All         bool          `arg:"--all" help:"verify every loaded task, also those that are verified"`
 	Parallelism int           `arg:"-p,--parallelism" default:"8" help:"chunks compared at the same time, one connection per side each" placeholder:"N"`
 	Method      verify.Method `arg:"--method" help:"rows (the default): hash every row; values: the same, but what = calls equal counts as equal (1.0 and 1.00); or summary: count, min, max and sum of every column" placeholder:"METHOD"`
+	From        string        `arg:"-F,--from" help:"compare all rows from here on, without tasks: did the application write them to both sides?" placeholder:"T"`
+	Until       string        `arg:"-u,--until" help:"of --from: the rows before this time, exclusive; --lag ago, if it is not given" placeholder:"T"`
+	Lag         time.Duration `arg:"--lag" default:"1m" help:"of --from: how long it may take until a row is on both sides; what differs is looked at again after it" placeholder:"DURATION"`
+	Filter      string        `arg:"-f,--filter" help:"of --from: only hypertables (schema.table) that match, case-insensitive" placeholder:"REGEX"`
+	Schema      bool          `arg:"--schema" help:"compare the schemas of both sides instead"`
 	Records     []string      `arg:"positional" help:"task records, or - to read them from stdin; every loaded, unverified task when there are none" placeholder:"RECORD"`
 	cli.Common
 }
@@ -22,6 +29,8 @@ type flags struct {
 func (*flags) Description() string {
 	return "Compares what source and target hold in the staged range of each task, marks equal ones as verified " +
 		"and prints a result record per task.\n" +
+		"With --from it compares a range of all hypertables, without tasks, and prints the plan that has bf-stage copy " +
+		"again what differs; with --schema the schemas.\n" +
 		"Ends with status 3 when something differs, also if other tasks could not be compared (1)."
 }
 
@@ -29,6 +38,8 @@ func (*flags) Epilogue() string {
 	return "With --source alone it prints a summary record per task; " +
 		"with --target alone it reads summaries and judges.\n\n" +
 		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\"\n" +
+		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\" --from T | bf-stage --target \"$TARGET\"\n" +
+		"  bf-verify --source \"$SOURCE\" --target \"$TARGET\" --schema\n" +
 		"  bf-chunks --target \"$TARGET\" --done | ssh source-host bf-verify - | bf-verify --target \"$TARGET\" -"
 }
 
@@ -38,6 +49,8 @@ func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "" && f.Target == "":
 		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
+	case f.From != "" || f.Schema || f.Until != "" || f.Filter != "":
+		return f.checkWhole(e)
 	case f.Method != "" && !f.Method.Known():
 		return e.Usagef("--method is rows, values or summary, not %q", f.Method)
 	case f.Method != "" && f.mode() == verify.Judge:
@@ -55,16 +68,68 @@ func (f *flags) Check(e *cli.Env) error {
 	return nil
 }
 
+// checkWhole checks the flags of the comparisons that know no tasks.
+func (f *flags) checkWhole(e *cli.Env) error {
+	switch {
+	case f.mode() != verify.Both:
+		return e.Usagef("--from and --schema compare both sides: give --source and --target")
+	case f.All || len(f.Records) > 0:
+		return e.Usagef("--from and --schema know no tasks: neither --all nor records go with them")
+	case f.Schema && (f.From != "" || f.Until != "" || f.Filter != "" || f.Method != ""):
+		return e.Usagef("--schema compares all of both schemas: it takes no range, no --filter and no --method")
+	case f.From == "" && !f.Schema:
+		return e.Usagef("--until and --filter belong to --from: without it, tasks are compared")
+	case f.Method != "" && f.Method != verify.ByRows && f.Method != verify.ByValue:
+		return e.Usagef("--method of --from is rows or values, not %q", f.Method)
+	case f.Lag < 0:
+		return e.Usagef("--lag is a duration, not %s", f.Lag)
+	case f.Parallelism < 1 || f.Parallelism > 1000:
+		return e.Usagef("--parallelism is a number from 1 to 1000, not %d", f.Parallelism)
+	}
+	return nil
+}
+
+// Rewrite joins a negative bound to its flag.
+func (*flags) Rewrite(args []string) []string { return cli.JoinBounds(args) }
+
 func run(e *cli.Env, f *flags) error {
 	o := verify.Options{Mode: f.mode(), Method: cmp.Or(f.Method, verify.ByRows),
 		Source: f.Source, Target: f.Target, Parallelism: f.Parallelism, All: f.All}
 	switch {
+	case f.Schema:
+		return compareSchemas(e, f)
+	case f.From != "":
+		return verify.RunWindow(o, verify.Window{From: f.From, Until: f.Until, Filter: f.Filter, Lag: f.Lag},
+			e.Log.Beside(e.Stdout), e.Log, e.Stop)
 	case f.piped():
 		o.Records = task.NewReader(e.Stdin)
 	case len(f.Records) > 0:
 		o.Records, o.Given = task.Arguments(f.Records), len(f.Records)
 	}
 	return cli.Exit(verify.Run(o, e.Log.Beside(e.Stdout), e.Log, e.Stop))
+}
+
+// compareSchemas prints what the schemas differ in.
+func compareSchemas(e *cli.Env, f *flags) error {
+	e.Stop.Immediately()
+	c, err := schema.Compare(e.Stop.Context, f.Source, f.Target, e.Options())
+	if err != nil {
+		return err
+	}
+	for _, d := range c.Differences {
+		e.Log.Warn("%s", d)
+		if err := task.Write(e.Stdout, d); err != nil {
+			return err
+		}
+	}
+	e.Log.Info("%d objects of the source compared: %d differences", c.Objects, len(c.Differences))
+	if c.Resume != "" {
+		e.Log.Info("jobs that are scheduled on the source are paused on the target; after the switch: %s", c.Resume)
+	}
+	if len(c.Differences) > 0 {
+		return cli.Exit(cli.Differs)
+	}
+	return nil
 }
 
 // piped reports whether records come from stdin.

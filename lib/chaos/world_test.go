@@ -72,7 +72,8 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 			"to_regproc('_timescaledb_internal.get_partition_hash'))::text")
 		d.Exec(t, strings.NewReplacer("{coarse}", coarse, "{hash}", hash).Replace(schemaSQL))
 		if d == w.target {
-			d.Exec(t, "alter table tight add check (dev >= 0)")
+			d.Exec(t, "alter table tight add check (dev >= 0); "+
+				"select create_hypertable('heaped', 'time', chunk_time_interval => interval '1 day')")
 		}
 		if w.full {
 			for _, h := range []string{"packed", "tight", "watched"} {
@@ -101,7 +102,7 @@ var hypertables = []string{"plain", "linked", "coarse", "hashed", "packed", "tig
 func (w *world) reset() {
 	w.t.Helper()
 	for _, d := range []*testdb.DB{w.source, w.target} {
-		d.Exec(w.t, "drop schema if exists __backfill cascade; truncate seen")
+		d.Exec(w.t, "drop schema if exists __backfill cascade; truncate seen; truncate heaped")
 		for _, h := range hypertables {
 			d.Rows(w.t, "select drop_chunks('"+h+"', newer_than => '-infinity'::timestamptz)")
 		}
@@ -129,7 +130,9 @@ func (w *world) reset() {
 			"from show_chunks('watched', older_than => '2024-01-22'::timestamptz) c")
 		w.segmentBy("") // by now: chunks have to have the settings that they were compressed with
 	}
-	w.target.Exec(w.t, `insert into plain select d + interval '1 hour', 99, 1, 'stale'
+	w.target.Exec(w.t, `insert into heaped select d + interval '1 hour', 99, 1, 'stale'
+        from generate_series('2024-01-17'::timestamptz, '2024-01-24', '2 days') d;
+		insert into plain select d + interval '1 hour', 99, 1, 'stale'
         from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
 		insert into coarse select d + interval '1 hour', 1, 1
 		from generate_series('2024-01-20'::timestamptz, '2024-01-24', '2 days') d;

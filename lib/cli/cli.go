@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 
@@ -152,6 +154,21 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+var negative = regexp.MustCompile("^-([0-9]|infinity$)")
+
+// JoinBounds joins a negative bound to its flag ("--until -5"): the parser would
+// take it for another flag.
+func JoinBounds(args []string) (out []string) {
+	for _, a := range args {
+		if n := len(out); n > 0 && negative.MatchString(a) && slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
+			out[n-1] += "=" + a
+		} else {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // IsTerminal reports whether f is a file that shows on a terminal.

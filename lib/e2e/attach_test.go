@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -175,33 +176,28 @@ func TestNotAttached(t *testing.T) {
 			t.Skip("attached chunks are defective here")
 		}
 		p := newPair(t, v)
-		for name, sql := range map[string]string{
-			"small":    "",
-			"nullable": "", // 2.29 crashes when it attaches rows with a null in a hash dimension
-			"cagg": "create materialized view cagg_day with (timescaledb.continuous) as " +
-				"select time_bucket('1 day', time), count(*) from cagg group by 1 with no data",
-			"trigger": "create function nop() returns trigger language plpgsql as 'begin return new; end'; " +
-				"create trigger nop before insert on trigger for each row execute function nop()",
-			"key": "create table devices (dev int primary key); insert into devices " +
-				"select generate_series(0, 20000); alter table key add foreign key (dev) references devices",
-			"exclusion": "alter table exclusion add exclude (time with =)",
-			"unchecked": "alter table unchecked add check (dev >= 0) not valid",
+		for name, c := range map[string]struct {
+			sql, both string // on the target and on both sides
+			rows, dev string // their number and a column's values; "" for many of i
+		}{
+			"small": {rows: "100"},
+			// 2.29 crashes when it attaches rows with a null in a hash dimension.
+			"nullable": {both: "select add_dimension('nullable', 'dev', 2)", dev: "nullif(i, 5)"},
+			"cagg": {sql: "create materialized view cagg_day with (timescaledb.continuous) as " +
+				"select time_bucket('1 day', time), count(*) from cagg group by 1 with no data"},
+			"trigger": {sql: "create function nop() returns trigger language plpgsql as 'begin return new; end'; " +
+				"create trigger nop before insert on trigger for each row execute function nop()"},
+			"key": {sql: "create table devices (dev int primary key); insert into devices " +
+				"select generate_series(0, 20000); alter table key add foreign key (dev) references devices"},
+			"exclusion": {sql: "alter table exclusion add exclude (time with =)"},
+			"unchecked": {sql: "alter table unchecked add check (dev >= 0) not valid"},
 		} {
 			p.both(t, "create table "+name+" (time timestamptz not null, dev int, w text); select create_hypertable('"+
 				name+"', 'time', chunk_time_interval => interval '1 day')")
-			p.dst.Exec(t, sql+";")
-			if name == "nullable" {
-				p.both(t, "select add_dimension('nullable', 'dev', 2)")
-			}
-			n, dev := "14399", "i"
-			if name == "nullable" {
-				dev = "nullif(i, 5)"
-			}
-			if name == "small" {
-				n = "100"
-			}
-			p.src.Exec(t, "insert into "+name+" select timestamptz '2024-01-01' + i * interval '6 s', "+dev+
-				", repeat('text ', 30) from generate_series(0, "+n+") i")
+			p.dst.Exec(t, c.sql+";")
+			p.both(t, c.both+";")
+			p.src.Exec(t, "insert into "+name+" select timestamptz '2024-01-01' + i * interval '6 s', "+
+				cmp.Or(c.dev, "i")+", repeat('text ', 30) from generate_series(0, "+cmp.Or(c.rows, "14399")+") i")
 		}
 		p.stage(t, "--until", "2025-01-01")
 		if w := ways(t, p.copy(t)); strings.Join(w, ", ") != "rows into the chunk" {

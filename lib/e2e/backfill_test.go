@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,9 +89,23 @@ func TestBackfill(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
 		p := newPair(t, v)
 		p.metrics(t)
-		wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "3"), 0, "chunks to copy: 8, lanes: 3",
-			"all 8 chunks are copied and verified")
+		stderr, status := output(t, p.script(t, "backfill", "--until", "2016-01-02", "-p", "3", "-f", `metrics|it's`))
+		for _, want := range []string{"chunks to copy: 8, lanes: 3", "all 8 chunks are copied and verified"} {
+			if status != 0 || !strings.Contains(stderr, want) {
+				t.Fatalf("%d, no %q in %s", status, want, stderr)
+			}
+		}
 		p.same(t, "select * from metrics")
+		// What is left to do, as it is printed.
+		left := regexp.MustCompile(`(?m)bf-(?:verify|clean) --.*$`).FindAllString(stderr, -1)
+		if len(left) != 3 {
+			t.Fatalf("left to do: %q", left)
+		}
+		for _, command := range left[:2] {
+			if r := p.sh(t, command); r.status != 0 {
+				t.Errorf("%s: %d %s", command, r.status, r.stderr)
+			}
+		}
 
 		const worked = "select array_agg((priority, worked) order by priority)::text from __backfill.task"
 		var before, after string

@@ -11,6 +11,7 @@ import (
 
 	"bf/lib/pg"
 	"bf/lib/queue"
+	"bf/lib/schema"
 	"bf/lib/stream"
 	"bf/lib/task"
 	"bf/lib/tsdb"
@@ -39,6 +40,7 @@ func TestManualRecords(t *testing.T) {
 		{records, "Ss", "Result", []any{task.Result{}, task.Difference{}}},
 		{records, "Ss", "Progress", []any{queue.Progress{}}},
 		{records, "Ss", "Report", []any{queue.Report{}, queue.Reported{}, queue.Rate{}, queue.Failure{}}},
+		{records, "Ss", "Difference", []any{schema.Difference{}}},
 		{records, "Ss", "Summary", []any{verify.Summary{}, verify.Column{}, verify.Values{}, verify.End{}}},
 		{streams, "Ss", "Frames", []any{stream.End{}, stream.AbortError{}}},
 		{streams, "Ss", "Header", []any{stream.Header{}, stream.Source{}, stream.Part{}, stream.Column{}}},

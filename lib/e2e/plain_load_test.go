@@ -78,7 +78,7 @@ func (p *pair) handMade(t testing.TB, relation, into string, days int, by string
 	if err := queue.Create(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	r, err := queue.Record(t.Context(), c, plan)
+	r, err := queue.Record(t.Context(), c, plan, false)
 	if err != nil {
 		t.Fatal(err)
 	}

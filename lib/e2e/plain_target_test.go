@@ -93,3 +93,38 @@ func TestPlainTarget(t *testing.T) {
 		p.ok(t, "", "bf-clean", "--target", p.target)
 	})
 }
+
+// TestColumnstore: rows of a plain table arrive compressed if that is asked for, in whole
+// chunks; and staging again without it does not undo what is done.
+func TestColumnstore(t *testing.T) {
+	testdb.EachFull(t, func(t *testing.T, in testdb.Pair) {
+		p := newPlain(t, in)
+		p.src.Exec(t, `create table m (time timestamptz not null, dev int, v int);
+            insert into m select '2024-01-01'::timestamptz + i * interval '10 seconds', i % 7, i from generate_series(0, 25919) i;
+            create index on m (time); create table rows as select * from m; create index on rows (time)`)
+		for _, name := range []string{"m", "rows"} {
+			p.dst.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int);"+
+				" select create_hypertable('"+name+"', 'time', chunk_time_interval => interval '1 day')")
+		}
+		p.dst.Exec(t, "alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev')")
+		p.stage(t, "--until", "2024-01-03 12:00:00+00", "--columnstore")
+		if r := p.lane(t); r.status != 0 {
+			t.Fatalf("exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		p.ask(t, "select hypertable_name, range_start::date, is_compressed from timescaledb_information.chunks",
+			"m|2024-01-01|t", "m|2024-01-02|t", "m|2024-01-03|f",
+			"rows|2024-01-01|f", "rows|2024-01-02|f", "rows|2024-01-03|f")
+		for _, name := range []string{"m", "rows"} {
+			p.same(t, "select * from "+name+" where time < '2024-01-03 12:00:00+00'")
+		}
+		p.stage(t, "--until", "2024-01-03 18:00:00+00")
+		if r := p.lane(t); r.status != 0 {
+			t.Fatalf("exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		p.same(t, "select * from m where time < '2024-01-03 18:00:00+00'")
+		r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`)
+		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) != 6 {
+			t.Errorf("bf-verify: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+	})
+}

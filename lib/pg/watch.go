@@ -14,15 +14,15 @@ import (
 var ErrAwaited = errors.New("another session waited for it")
 
 // Unattended runs f, statements of this session that keep others out for long, and
-// cancels them as soon as any session waits for this one, or when nobody can watch. It
-// belongs into a savepoint: what is canceled aborts the transaction.
+// cancels them as soon as another session waits for this one, or when that cannot be
+// watched. Run it in a savepoint: the cancellation aborts the transaction.
 func (c *Conn) Unattended(ctx context.Context, f func() error) error {
 	cfg := c.Config()
 	cfg.RuntimeParams["application_name"] = "bf watch"
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend { return pgproto3.NewFrontend(r, w) }
 	watch, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return ErrAwaited // as if: nobody would see it
+		return ErrAwaited // it might be, and would not be seen
 	}
 	defer watch.Close(context.WithoutCancel(ctx))
 	done, over := make(chan struct{}), make(chan bool)

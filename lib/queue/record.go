@@ -120,8 +120,9 @@ type Recorded struct {
 }
 
 // Record adds a plan to the tasks, in the plan's order. Tasks that exist already
-// are not changed, unless their range grew or their chunk was replaced.
-func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) (out *Recorded, err error) {
+// are not changed, unless their range grew or their chunk was replaced, or all
+// are to be copied again.
+func Record(ctx context.Context, c *pg.Conn, plan []*task.Task, again bool) (out *Recorded, err error) {
 	err = pgx.BeginFunc(ctx, c.Conn, func(tx pgx.Tx) error {
 		// A second bf-stage waits here and then finds the tasks. The lock is not
 		// on the table of tasks, which would deadlock with a bf-load that has
@@ -137,7 +138,7 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task) (out *Recorded, 
 		if err := copyPlan(ctx, tx, plan); err != nil {
 			return err
 		}
-		out, err = merge(ctx, tx)
+		out, err = merge(ctx, tx, again)
 		return err
 	})
 	if err != nil {
@@ -191,8 +192,8 @@ func null(s string) *string {
 }
 
 // merge merges table staged into the tasks.
-func merge(ctx context.Context, tx pgx.Tx) (*Recorded, error) {
-	rows, err := tx.Query(ctx, recordSQL)
+func merge(ctx context.Context, tx pgx.Tx, again bool) (*Recorded, error) {
+	rows, err := tx.Query(ctx, recordSQL, again)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,8 @@
 -- Merge a plan (temporary table staged) into the tasks. A chunk that has a task
 -- keeps its number. Staging again never takes rows away: a task with another range
 -- (an earlier --until) gets the union of both ranges, which has no gap (see
--- Conflicts). If it was done, it is pending again and copies all of the union.
+-- Conflicts). If it was done, it is pending again and copies all of the union; so
+-- it is with the same range if the plan is of what differs ($1).
 -- A chunk that was merged or split since, or whose hypertable or dimension was
 -- renamed, is planned anew; of its old range stays what is inside the new extent.
 -- Slices likewise; the plan knows best where their rows are, even if they are copied.
@@ -19,7 +20,7 @@ with known as (
     from __backfill.task t
     join pg_temp.staged s on s.key = t.key
 ), union_of as (
-    select k.*, k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
+    select k.*, $1::boolean or k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
            k.filter || jsonb_strip_nulls(jsonb_build_object(
                'from',       case when k.lower then k.old_from::text end,
                'from_text',  case when k.lower
@@ -42,6 +43,7 @@ with known as (
         est_rows = u.est_rows,
         worked = null, verified = null, verify_message = null, rows = null, bytes = null,
         copy_message = case when u.changed then 'staged again: the chunk is another than it was'
+                            when $1 then 'staged again: the sides differed'
                             when t.worked is not null then 'staged again with a wider range' else t.copy_message end,
         failed = case when not u.changed then t.failed end
     from union_of u

@@ -196,6 +196,11 @@ func (l dialect) aggregate(a *tsdb.AggregateDefinition, owner bool) []string {
 	sql = append(sql, "select "+l.call("set_chunk_time_interval", "", behind, "", width)+
 		"\nfrom timescaledb_information.continuous_aggregates where view_schema = "+pg.Literal(a.View.Schema)+
 		" and view_name = "+pg.Literal(a.View.Name)+";")
+	if a.NoBucketIndex {
+		sql = append(sql, "do "+pg.Literal("begin execute (select 'drop index ' || indexrelid::regclass from pg_index i, "+
+			"timescaledb_information.continuous_aggregates where indrelid = "+behind+" and view_schema = "+
+			pg.Literal(a.View.Schema)+" and view_name = "+pg.Literal(a.View.Name)+"); end")+";")
+	}
 	for _, i := range a.Indexes {
 		make := "create index "
 		if i.Unique {

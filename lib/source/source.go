@@ -111,7 +111,8 @@ func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool
 // open says in what state the rows of a task are, and how they are copied.
 func (d *Dumper) open(ctx context.Context, in *Opened, t *task.Task) (img *tsdb.Image, copies []copyOut, err error) {
 	if in.Chunk == nil {
-		return &tsdb.Image{}, []copyOut{copySlice(in, t)}, nil
+		// A target compresses rows that are compressed here: see package target.
+		return &tsdb.Image{Compressed: t.Scan.Columnstore}, []copyOut{copySlice(in, t)}, nil
 	}
 	if img, err = d.image(ctx, in.Chunk, in.Hypertable, t); err == nil {
 		copies, err = d.copies(ctx, in.Chunk, in.Hypertable, t, img.Relation)

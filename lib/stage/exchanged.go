@@ -12,7 +12,7 @@ import (
 // them. until is "" where it is not known; then all rows of the target count.
 func Exchanged(ctx context.Context, dst *tsdb.DB, p *Plan, until string) (bool, error) {
 	for _, t := range p.Tasks {
-		if t.Bytes > 0 {
+		if t.Bytes > 0 || t.Kind != task.KindChunk { // a slice may not know its size
 			return false, nil
 		}
 	}

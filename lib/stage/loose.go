@@ -11,8 +11,8 @@ import (
 	"bf/lib/tsdb"
 )
 
-// Loose is what of a hypertable will be left uncompressed on the target, though it is
-// compressed on the source, for one reason.
+// Loose are the chunks of a hypertable that are compressed on the source and will be
+// left uncompressed on the target, for one reason.
 type Loose struct {
 	Of         task.Name // as users know it
 	Why        task.Loose
@@ -109,8 +109,8 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 	return o, err
 }
 
-// certain reports whether a role that may not create relations is sure to leave
-// chunks uncompressed: where it cannot use those that the server makes either.
+// certain reports whether a role that may not create relations will leave chunks
+// uncompressed for certain: it cannot use the relations that the server makes either.
 func (o *outlook) certain(ctx context.Context) (bool, error) {
 	if skips, err := o.db.Skips(ctx, o.t); skips || err != nil {
 		return skips, err
@@ -139,8 +139,8 @@ func (o *outlook) of(ctx context.Context, t *task.Task, c Compressed) (why task.
 	}
 	own, other := o.there(t)
 	found[task.LooseExtents] = own == nil && other
-	// What the copy leaves is compressed where nobody is at the chunk and no policy
-	// would do it.
+	// The load compresses what it has left uncompressed, unless a policy will or
+	// another session uses the chunk.
 	settled := o.settled(t.Slices[0]) && o.db.SettingsPerChunk()
 	if why := found.First(); why != "" {
 		return why, why == task.LooseRange && settled, nil
@@ -218,7 +218,7 @@ func (o *outlook) helps(why task.Loose) string {
 	return later
 }
 
-// loose tells what of s will be left uncompressed.
+// loose returns what of s will be left uncompressed.
 func (p *Plan) loose(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows string) error {
 	var o *outlook
 	var all []*Loose

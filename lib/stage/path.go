@@ -79,7 +79,8 @@ func (s *survey) task(sl *slice) *task.Task {
 			Until: task.FormatBound(sl.extent.Until)}},
 		Range: task.Range{Column: column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until),
 			Partial: sl.span != sl.extent},
-		Scan:   &task.Scan{By: s.by},
+		Scan: &task.Scan{By: s.by,
+			Columnstore: s.o.Columnstore && s.into.CompressionEnabled && sl.span == sl.extent},
 		Origin: s.src.Origin, LSN: s.src.LSN, Snapshot: s.o.Snapshot, Bytes: sl.bytes, Rows: sl.rows}
 	if s.into.Name != s.Name {
 		t.Into = &s.into.Name
@@ -157,7 +158,8 @@ func (s *survey) outside() error {
 		return nil
 	}
 	return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
-		Err:  fmt.Errorf("%d rows have no time (%q is NULL or -infinity), and a hypertable takes no such row", s.out, column),
+		Err: fmt.Errorf("%d rows have no time (%q is NULL or -infinity), and a hypertable takes no such row",
+			s.out, column),
 		Hint: "give them a time or delete them; --skip-null-times leaves them behind"}
 }
 
@@ -271,7 +273,8 @@ func (s *survey) helps() string {
 	if s.by == task.ByRange && len(s.leaves) > 0 {
 		l := s.leaves[0].Name
 		on = pg.Ident(l.Schema, l.Name)
-		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, if its rows are in the order "+
+		return fmt.Sprintf("create index concurrently on %s using brin (%s) on the source, "+
+			"if its rows are in the order "+
 			"of time, else using btree; or larger chunks on the target%s", on, column, any)
 	}
 	return fmt.Sprintf("create index concurrently on %s (%s) on the source; or larger chunks on the target%s",

@@ -193,7 +193,8 @@ func (r *plain) differences() []string {
 		return []string{fmt.Sprintf("%s: %q is partitioned by a function (%s): only a hypertable can be its source",
 			r.into.Name, d.Column, d.Func)}
 	case len(r.Dimensions) == 0:
-		return []string{fmt.Sprintf("%s: has no column %q, by which %s is cut into chunks", r.Name, d.Column, r.into.Name)}
+		return []string{fmt.Sprintf("%s: has no column %q, by which %s is cut into chunks", r.Name, d.Column,
+			r.into.Name)}
 	}
 	return columnDifferences(r.Hypertable, r.into)
 }

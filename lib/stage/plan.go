@@ -11,7 +11,7 @@ import (
 
 // Write writes the plan, see wire.go.
 func (p *Plan) Write(w io.Writer) error {
-	if err := task.Write(w, planLine{task.Version, kindPlan, p.Source}); err != nil {
+	if err := task.Write(w, planLine{task.Version, kindPlan, p.Source, p.Again}); err != nil {
 		return err
 	}
 	for _, h := range p.Hypertables {
@@ -81,6 +81,9 @@ func (r *planReader) line(b []byte) error {
 	read := map[string]func([]byte) error{
 		kindPlan: r.source, kindHypertable: r.hypertable, kindAggregate: r.aggregate, kindCompressed: r.compressed,
 	}[head.Kind]
+	if head.Kind == kindResult {
+		return nil
+	}
 	if read == nil {
 		return r.task(b)
 	}
@@ -97,10 +100,13 @@ func (r *planReader) source(b []byte) error {
 	if err := json.Unmarshal(b, &l); err != nil {
 		return fmt.Errorf("not a plan: %w", err)
 	}
+	if r.begun && l.Again != r.plan.Again {
+		return errors.New("a plan of bf-verify and one of bf-stage: record one after the other")
+	}
 	if r.begun && l.Source.Origin != r.plan.Source.Origin {
 		return errTwoSources
 	}
-	r.begun, r.plan.Source = true, l.Source
+	r.begun, r.plan.Source, r.plan.Again = true, l.Source, l.Again
 	return nil
 }
 

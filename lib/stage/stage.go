@@ -22,6 +22,7 @@ type Options struct {
 	Until    string // exclusive
 	Choice   tsdb.Choice
 	Snapshot string // exported snapshot to read in
+	Raw      bool   // without continuous aggregates
 
 	// Target is where the rows go; nil if only the source is at hand. Relations that
 	// are no hypertables are staged by its chunks.
@@ -30,6 +31,9 @@ type Options struct {
 	Any      bool                             // of relations: however often they have to be read
 	SkipNull bool                             // of relations: leave out rows without a time
 	Progress func(format string, args ...any) // told of long work; may be nil
+	// Columnstore has the rows of relations compressed as they arrive, where the
+	// hypertable can.
+	Columnstore bool
 }
 
 // BadArgument is an option that the source does not accept.
@@ -56,6 +60,7 @@ type Plan struct {
 	Aggregates []Aggregate
 	Tasks      []*task.Task             // hypertables before aggregates, newest chunks first
 	Compressed map[task.Name]Compressed // those of the tasks' chunks that are compressed
+	Again      bool                     // what is done already is to be copied again: the sides differ
 	// Into are the target's, of relations that are no hypertables
 	Into  map[task.Name]*tsdb.Hypertable
 	Loose []*Loose // what Fit finds will be left uncompressed
@@ -113,6 +118,9 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if o.Raw {
+		chosen = slices.DeleteFunc(chosen, func(h *tsdb.Hypertable) bool { return h.View != nil })
 	}
 	if err := checkSnapshot(ctx, src, o.Snapshot); err != nil {
 		return nil, err
@@ -290,7 +298,8 @@ func spell(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, tasks []*task.T
 
 // nothingThere says why a source without TimescaleDB has nothing to stage.
 func nothingThere(src *tsdb.DB, o Options) error {
-	err := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database), Err: tsdb.ErrNoExtension,
+	err := &pg.Error{Side: src.Side, Object: "database " + strconv.Quote(src.Config().Database),
+		Err: tsdb.ErrNoExtension,
 		Hint: "check the database name; of a source without it the tables are staged that a hypertable of the target " +
 			"has the name of, and those of --map: there are none"}
 	if o.Target == nil {

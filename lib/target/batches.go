@@ -20,10 +20,10 @@ type batchesInto struct {
 	rows   int64
 }
 
-// copy fills a relation first, under locks that nobody else meets, unless the chunk's
-// own is filled. Rows beside the batches are parked where what empties the chunk
-// keeps the application out (it is compressed, has many rows or is aggregated): they
-// had better have come by then, and be few.
+// copy fills a relation that no other session sees, unless the chunk's own is filled.
+// Where the chunk has to be locked against the application to empty it (it is
+// compressed, has many rows or is aggregated), the few rows beside the batches go to
+// a temporary table before.
 func (w *batchesInto) copy(ctx context.Context) (err error) {
 	r := w.relation
 	if w.existing {

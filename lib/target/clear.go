@@ -12,10 +12,10 @@ import (
 // clear removes the target's rows of the task's range. Rows outside of the range
 // are not touched.
 //
-// DELETE, not TRUNCATE: it locks nobody out, and where continuous aggregates
-// exist it logs the invalidation that makes later refreshes right. No lock
-// stronger than a writer's is held during the COPY, so that the application
-// goes on writing to the chunk.
+// DELETE, not TRUNCATE: it blocks neither readers nor writers, and where continuous
+// aggregates exist it logs the invalidation that later refreshes need. No lock
+// stronger than ROW EXCLUSIVE is held during the COPY: the application goes on writing
+// to the chunk.
 func (w *rowsInto) clear(ctx context.Context) error {
 	if w.root {
 		cond, err := w.TaskCondition(w.ht, w.task)

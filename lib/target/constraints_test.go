@@ -19,6 +19,8 @@ func TestCompressedConstraints(t *testing.T) {
 	for _, c := range []struct {
 		name, both, source, target string // before compression, on both sides and on one
 		way, why                   string
+		fires                      bool // a trigger, for each row
+		recent                     bool // 2.11 does not compress such a column
 	}{
 		{name: "the same on both sides", both: "alter table m add check (i >= 0); create unique index on m (dev, ts);",
 			way: wayRaw},
@@ -33,14 +35,14 @@ func TestCompressedConstraints(t *testing.T) {
 			"create function saw() returns trigger language plpgsql as $$ begin insert into public.seen values (1); " +
 			"return new; end $$;" +
 			"create trigger saw before insert on m for each row execute function saw();", way: wayCompress,
-			why: "row triggers of the target have to fire"},
+			why: "row triggers of the target have to fire", fires: true},
 		{name: "a foreign key", both: devices + "alter table m add foreign key (dev) references d;", way: wayRaw},
 		{name: "a foreign key on the target only",
 			target: devices + "alter table m add foreign key (dev) references d;", way: wayRaw},
 		{name: "a foreign key on a compressed column",
 			target: "create table d(id bigint primary key); insert into d select generate_series(0, 2000); " +
 				"alter table m add foreign key (i) references d;",
-			way: wayFresh, why: `cannot be checked: column "i" is compressed`},
+			way: wayFresh, why: `cannot be checked: column "i" is compressed`, recent: true},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
@@ -49,7 +51,7 @@ func TestCompressedConstraints(t *testing.T) {
 				}
 				s := both(t, p)
 				s.exec(t, table+c.both)
-				if legacy(p) && strings.Contains(c.name, "on a compressed column") {
+				if legacy(p) && c.recent {
 					t.Skip("2.11 does not compress such a column")
 				}
 				s.src.Exec(t, c.source+enable+fill(0, 1000)+compress+fill(1200, 20))
@@ -60,7 +62,7 @@ func TestCompressedConstraints(t *testing.T) {
 				r := one(t, s.copy(t))
 				wantWay(t, r, c.way, c.why)
 				s.same(t, "after the copy")
-				if c.name == "a row trigger" {
+				if c.fires {
 					var n int64
 					if s.dst.Query1(t, &n, "select count(*) from seen"); n != r.Rows {
 						t.Errorf("the trigger fired for %d of %d rows", n, r.Rows)

@@ -33,7 +33,7 @@ func (o obstacle) String() string {
 	return s
 }
 
-// reasons is what a decision says of itself.
+// reasons are why a method was chosen.
 type reasons []string
 
 // because says each obstacle once: the record of a task may bring what is found here

@@ -220,7 +220,7 @@ func (ld *load) complete(ctx context.Context, s task.Status, f func() error) err
 
 // writer is a method at work.
 type writer interface {
-	// copy takes the data of the stream in, under locks that hold nobody up.
+	// copy takes the data of the stream in, under locks that do not block the application.
 	copy(ctx context.Context) error
 	// finish puts it in its place, where copy has not: all of it has come.
 	finish(ctx context.Context) error

@@ -34,11 +34,12 @@ import (
 // 2 to 5 are taken by briefly, in a transaction of their own, or by atLast, at the
 // end of a copy, and by nothing else but quietly: that compresses a chunk for as long
 // as it takes, with pg.LockQuiet in the place of the turn, waits for each lock once,
-// and gives everything back as soon as anybody waits for it. The two wait for moments only, and when one of
-// the locks is not to be had, give back all of them from 2 on before they try
-// again: to wait with the chunk locked for the hypertable would be a deadlock with
-// a reader who has the hypertable and waits for the chunk, and one that the server
-// does not see, because nobody waits until it looks.
+// and releases everything as soon as another session waits for it. The two wait for
+// moments only. When one of the locks is not granted in time, they release all of
+// them from 2 on before they try again: to hold the chunk while waiting for the
+// hypertable would be a deadlock with a reader who holds the hypertable and waits
+// for the chunk. The server would not detect it, because no wait lasts for
+// deadlock_timeout.
 
 // How long the first lock that could hold up the application is waited for at a
 // time, and each further one, while what we hold holds up the application; and how
@@ -75,8 +76,8 @@ func (s *session) briefly(ctx context.Context, f func() error) error {
 }
 
 // withTurn makes lanes wait for each other until the transaction or subtransaction
-// ends: in the queue of a lock of the application there is one of them at most, or
-// whoever comes last would wait for them all.
+// ends. So at most one of them is in the queue of a lock that the application wants,
+// too; else the application would wait for all of them.
 func (s *session) withTurn(ctx context.Context, f func() error) error {
 	_, err := s.Exec(ctx, fmt.Sprintf("%s; select pg_advisory_xact_lock(%d, 0); %s",
 		lockTimeout(0), pg.LockTurn, lockTimeout(lockWait)))
@@ -100,9 +101,9 @@ func (s *session) rehearse(ctx context.Context, f func() error) error {
 	return err
 }
 
-// patiently runs f inside of the transaction, with locks that are waited for
-// only briefly, again and again: what was copied so far is not lost over a
-// lock, and nobody queues behind us for long.
+// patiently runs f in a savepoint of the transaction, with a short lock timeout, again
+// and again: a lock timeout does not undo what was copied so far, and no session
+// queues behind ours for long.
 func (s *session) patiently(ctx context.Context, f func() error) error {
 	if s.brief {
 		return f()

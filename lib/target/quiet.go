@@ -11,11 +11,11 @@ import (
 // errAsItWas undoes a compression that has not taken all rows.
 var errAsItWas = errors.New("the server does not compress the chunk again")
 
-// compressQuietly has the server compress a chunk whose rows have come uncompressed
-// though they are compressed on the source, where nobody else would do that: its range
-// has long passed, and no policy is there (tsdb.Settled). compress_chunk keeps the
-// application out of the chunk: it is given up as soon as anybody waits for it. It is
-// the last but for the completion of the task. The note says why it was given up.
+// compressQuietly has the server compress a chunk whose rows arrived uncompressed
+// though they are compressed on the source, if no policy will compress it and its range
+// has long passed (tsdb.Settled). compress_chunk blocks the application on the chunk: it
+// is canceled as soon as another session waits for it. Only the completion of the task
+// comes after it. The note says why it was canceled.
 func (w *rowsInto) compressQuietly(ctx context.Context) (done bool, note string, err error) {
 	if settled, err := w.Settled(ctx, w.ht); err != nil || !settled(w.task.Slices[0]) {
 		return false, "", err

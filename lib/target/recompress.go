@@ -12,8 +12,8 @@ import (
 )
 
 // scratch is a hypertable like the task's with one chunk of the same extent, in
-// which the server compresses rows. It lives and dies within a transaction: nobody
-// else sees it, or waits for what happens to it.
+// which the server compresses rows. It is made and dropped in one transaction: no
+// other session sees it or waits for its locks.
 type scratch struct {
 	*load
 	table *tsdb.Blueprint // of own
@@ -35,9 +35,9 @@ func newScratch(ctx context.Context, ld *load) (s *scratch, err error) {
 }
 
 // compress has the server compress the chunk, with the settings of the hypertable,
-// and returns what it makes. The indexes see to it that rows are unique where they
-// have to be, and tell the server which sparse indexes to make; they come first,
-// because 2.11 makes no unique one once compression is enabled.
+// and returns what it makes. The indexes enforce the unique keys and tell the server
+// which sparse indexes to make. They are built first: 2.11 builds no unique index once
+// compression is enabled.
 func (s *scratch) compress(ctx context.Context) (*relation, error) {
 	if err := s.buildIndexes(ctx, s.ht, s.table); err != nil {
 		return nil, err

@@ -16,8 +16,10 @@ import (
 func TestCompressedRows(t *testing.T) {
 	for _, c := range []struct {
 		name, source, target string // both run after the tables were made, the source's compresses
-		later                string // on the target, after staging
-		way, why             string
+		later, undo          string // on the target, after staging and after the copy
+		way, why             string // without why: way or what the version allows
+		everywhere           bool   // on all versions
+		incomparable         bool   // their rows sort differently
 	}{
 		{name: "unordered", source: fill(0, 1000) + compress +
 			"update _timescaledb_catalog.chunk set status = status | 2 where status = 1;", target: enable,
@@ -25,30 +27,31 @@ func TestCompressedRows(t *testing.T) {
 		{name: "default added later", source: fill(0, 1000) + compress +
 			"alter table m add d text not null default 'old';" + fill(500, 10),
 			target: "alter table m add d text not null default 'old';" + enable, way: wayFresh,
-			why: `column "d" was added with a default`},
+			why: `column "d" was added with a default`, everywhere: true},
 		{name: "default added later to the target's chunk",
 			source: "alter table m add d text;" + fill(0, 1000) + compress,
-			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, way: wayFresh, why: ""},
+			target: fill(0, 1) + "alter table m add d text default 'new';" + enable, everywhere: true},
 		{name: "compression not enabled", source: fill(0, 1000) + compress, way: wayRows,
 			why: "compression is not enabled on the target"},
 		{name: "column on the target only", source: fill(0, 1000) + compress,
-			target: "alter table m add extra int default 7;" + enable, way: wayFresh,
-			why: `column "extra" exists only on the target`},
+			target: "alter table m add extra int default 7;" + enable, undo: "alter table m drop extra",
+			way: wayFresh, why: `column "extra" exists only on the target`},
 		{name: "column on the target only, after staging", source: fill(0, 1000) + compress, target: enable,
-			later: "alter table m add extra int;", way: wayFresh, why: `column "extra" exists only on the target`},
+			later: "alter table m add extra int;", undo: "alter table m drop extra", way: wayFresh,
+			why: `column "extra" exists only on the target`},
 		{name: "no binary form", source: "alter table m add x aclitem[];" + fill(0, 1000) +
 			"update m set x = array['=r/postgres'::aclitem] where i % 3 = 0;" + compress,
 			target: "alter table m add x aclitem[];" + enable, way: wayFresh, why: "has no binary form"},
 		{name: "other collation", source: fill(0, 1000) + compress,
 			target: `alter table m alter t type text collate "POSIX";` + enable, way: wayFresh,
-			why: `column "t" has another collation`},
+			why: `column "t" has another collation`, incomparable: true},
 		{name: "no chunk of that extent", source: fill(0, 1000) + compress,
 			target: "select set_chunk_time_interval('m', interval '3 days');" + fill(0, 1) + enable, way: wayRoot,
 			why: "chunk"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-				if !thorough(t, p) && !strings.HasPrefix(c.name, "default") {
+				if !thorough(t, p) && !c.everywhere {
 					t.Skip("thorough on the newest and the oldest version only")
 				}
 				s := both(t, p)
@@ -71,10 +74,10 @@ func TestCompressedRows(t *testing.T) {
 				default:
 					t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
 				}
-				if strings.Contains(c.name, "only") {
-					s.dst.Exec(t, "alter table m drop extra")
+				if c.undo != "" {
+					s.dst.Exec(t, c.undo)
 				}
-				if !strings.Contains(c.name, "collation") {
+				if !c.incomparable {
 					s.same(t, "after the copy")
 				}
 				if r.Way == wayFresh && strings.Trim(state(t, s.dst), "19") != "" {
@@ -89,22 +92,29 @@ func TestCompressedRows(t *testing.T) {
 // TestCompressedRoles loads as a role that owns the tables and is no superuser.
 func TestCompressedRoles(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		for _, c := range []struct{ name, target, grant, way, why string }{
-			{"may create", enable, "grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
-			{"may not create", enable, "", wayExisting, ""},
-			{"may not create over rows", enable + fill(30, 100), "", wayExisting, ""},
-			{"may not create over compressed", enable + fill(30, 100) + compress + fill(10, 5), "", wayExisting, ""},
-			{"may not create, by rows", "alter table m add check (v < 1e9);" + enable, "", wayRowsExisting,
-				"only the target demands"},
-			{"may not create, by rows, over compressed", "alter table m add check (v < 1e9);" + enable + fill(30, 100) +
-				compress + fill(10, 5), "", wayRowsExisting, "only the target demands"},
-			{"may create, other settings", `alter table m
-                set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`,
-				"grant create on schema _timescaledb_internal to bf_owner", wayRaw, ""},
-			{"may not create, other settings",
-				`alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, "", wayExisting, ""},
+		const other = "alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');"
+		const check = "alter table m add check (v < 1e9);"
+		const create = "grant create on schema _timescaledb_internal to bf_owner"
+		for _, c := range []struct {
+			name, target, grant, way, why string
+			everywhere                    bool // on all versions
+			others                        bool // settings than the source's: ≤ 2.13 compresses the rows
+			live                          bool // the chunk is worked with afterwards
+		}{
+			{name: "may create", target: enable, grant: create, way: wayRaw, live: true},
+			{name: "may not create", target: enable, way: wayExisting, everywhere: true, live: true},
+			{name: "may not create over rows", target: enable + fill(30, 100), way: wayExisting},
+			{name: "may not create over compressed", target: enable + fill(30, 100) + compress + fill(10, 5),
+				way: wayExisting},
+			{name: "may not create, by rows", target: check + enable, way: wayRowsExisting,
+				why: "only the target demands", live: true},
+			{name: "may not create, by rows, over compressed",
+				target: check + enable + fill(30, 100) + compress + fill(10, 5), way: wayRowsExisting,
+				why: "only the target demands"},
+			{name: "may create, other settings", target: other, grant: create, way: wayRaw, others: true},
+			{name: "may not create, other settings", target: other, way: wayExisting, everywhere: true, others: true},
 		} {
-			if !thorough(t, p) && c.name != "may not create" && c.name != "may not create, other settings" {
+			if !thorough(t, p) && !c.everywhere {
 				continue
 			}
 			t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -120,7 +130,7 @@ func TestCompressedRoles(t *testing.T) {
 				before := settings(t, s.dst)
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				r := one(t, s.copy(t))
-				if legacy(p) && strings.Contains(c.name, "settings") {
+				if legacy(p) && c.others {
 					if r.Way != wayFresh && r.Way != wayRowsExisting {
 						t.Errorf("way %q because %q", r.Way, r.WhyNotRaw)
 					}
@@ -144,7 +154,7 @@ func TestCompressedRoles(t *testing.T) {
 						t.Error("owner or privileges of the compressed relation are not the hypertable's")
 					}
 				}
-				if c.name == "may create" || c.name == "may not create" || c.name == "may not create, by rows" {
+				if c.live {
 					s.dst.Exec(t, "set role bf_owner")
 					s.live(t)
 					s.dst.Exec(t, "reset role")

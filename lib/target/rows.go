@@ -80,7 +80,7 @@ func (w *rowsInto) copy(ctx context.Context) error {
 	return hintAtHidden(w.replace(ctx, m), hidden)
 }
 
-// replace puts the rows of the stream in the place of what is there.
+// replace deletes the rows of the range and inserts those of the stream.
 func (w *rowsInto) replace(ctx context.Context, m *merger) error {
 	if m.rows {
 		if w.root {

@@ -16,20 +16,24 @@ import (
 // the hypertables do not have, or no longer.
 func TestCompressedSettings(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
-		for _, c := range []struct{ name, source, target string }{
-			{"other segments and order", enable,
-				`alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 't',
+		const byTime = "alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');"
+		for _, c := range []struct {
+			name, source, target string
+			everywhere           bool // on all versions
+			same                 bool // settings: also one set per hypertable will do
+			live                 bool // the chunk is worked with afterwards
+		}{
+			{name: "other segments and order", source: enable, everywhere: true, live: true,
+				target: `alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 't',
                     timescaledb.compress_orderby = 'i asc nulls first, ts');`},
-			{"no segments on the source", `alter table m
-                set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`, enable},
-			{"no segments on the target", enable,
-				`alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'ts');`},
-			{"defaults on the target", enable, `alter table m set (timescaledb.compress);`},
-			{"defaults on the source", `alter table m set (timescaledb.compress);`, enable},
-			{"indexes on one side only", enable,
-				enable + `drop index m_u_idx; drop index m_t_u_idx; drop index m_i_idx;`},
+			{name: "no segments on the source", source: byTime, target: enable},
+			{name: "no segments on the target", source: enable, target: byTime, everywhere: true},
+			{name: "defaults on the target", source: enable, target: "alter table m set (timescaledb.compress);"},
+			{name: "defaults on the source", source: "alter table m set (timescaledb.compress);", target: enable},
+			{name: "indexes on one side only", source: enable, same: true,
+				target: enable + `drop index m_u_idx; drop index m_t_u_idx; drop index m_i_idx;`},
 		} {
-			if !thorough(t, p) && c.name != "other segments and order" && c.name != "no segments on the target" {
+			if !thorough(t, p) && !c.everywhere {
 				continue
 			}
 			t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
@@ -40,7 +44,7 @@ func TestCompressedSettings(t *testing.T) {
 				before := settings(t, s.dst)
 				s.stage(t, stage.Options{Until: "2025-01-01"})
 				r := one(t, s.copy(t))
-				if legacy(p) && c.name != "indexes on one side only" {
+				if legacy(p) && !c.same {
 					if r.Way != wayFresh {
 						t.Errorf("way %q", r.Way)
 					}
@@ -57,7 +61,7 @@ func TestCompressedSettings(t *testing.T) {
 				if after := settings(t, s.dst); !reflect.DeepEqual(before, after) {
 					t.Errorf("settings of the hypertable were %v, are %v", before, after)
 				}
-				if c.name == "other segments and order" {
+				if c.live {
 					s.live(t)
 				}
 			})

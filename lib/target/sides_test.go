@@ -93,7 +93,7 @@ func (s *sides) stage(t *testing.T, o stage.Options) *stage.Plan {
 	if err := queue.Create(ctx, dst.Conn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := queue.Record(ctx, dst.Conn, plan.Tasks); err != nil {
+	if _, err := queue.Record(ctx, dst.Conn, plan.Tasks, false); err != nil {
 		t.Fatal(err)
 	}
 	return plan

@@ -123,8 +123,8 @@ func (u unbinder) vacant(ctx context.Context, c *tsdb.Chunk) (bool, error) {
 }
 
 // remake drops an empty chunk and makes it again: a new chunk has ranges without
-// bounds. Whoever has found the chunk and waits for its lock would fail when it is
-// gone; so the hypertable is locked first, and then nobody has.
+// bounds. A session that had planned to use the chunk and waits for its lock would fail
+// when it is gone. So the hypertable is locked first: then no session waits.
 func (u unbinder) remake(ctx context.Context, c *tsdb.Chunk) error {
 	return u.briefly(ctx, func() error {
 		for _, relation := range []string{u.hypertable(), c.Quoted()} {

@@ -18,22 +18,26 @@ import (
 // TestCompressedStates copies a chunk in every state of the source over one in
 // every state of the target.
 func TestCompressedStates(t *testing.T) {
-	sources := []struct{ name, sql string }{
-		{"uncompressed", fill(0, 1000)},
-		{"compressed", fill(0, 1000) + compress},
-		{"partial", fill(0, 1000) + compress + fill(200, 20)},
-		{"frozen", fill(0, 1000) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
-		{"unordered", direct},
+	const freeze = "select FN.freeze_chunk(c) from show_chunks('m') c;"
+	sources := []struct{ name, sql, way, why string }{
+		{"uncompressed", fill(0, 1000), wayRows, ""}, // over batches: wayFresh
+		{"compressed", fill(0, 1000) + compress, wayRaw, ""},
+		{"partial", fill(0, 1000) + compress + fill(200, 20), wayRaw, ""},
+		{"frozen", fill(0, 1000) + compress + freeze, wayRaw, ""},
+		{"unordered", direct, wayFresh, "its batches are unordered"},
 	}
-	targets := []struct{ name, sql string }{
-		{"absent", ""},
-		{"empty", fill(0, 1) + "delete from m;"},
-		{"dual-written", fill(50, 10)},
-		{"compressed empty", fill(0, 1) + "delete from m;" + compress},
-		{"compressed", fill(30, 400) + compress},
-		{"partial", fill(30, 400) + compress + fill(10, 20)},
-		{"frozen", fill(30, 400) + compress + "select FN.freeze_chunk(c) from show_chunks('m') c;"},
-		{"unordered", direct},
+	targets := []struct {
+		name, sql string
+		batches   bool
+	}{
+		{"absent", "", false},
+		{"empty", fill(0, 1) + "delete from m;", false},
+		{"dual-written", fill(50, 10), false},
+		{"compressed empty", fill(0, 1) + "delete from m;" + compress, false},
+		{"compressed", fill(30, 400) + compress, true},
+		{"partial", fill(30, 400) + compress + fill(10, 20), true},
+		{"frozen", fill(30, 400) + compress + freeze, true},
+		{"unordered", direct, true},
 	}
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
 		for _, from := range sources {
@@ -49,7 +53,7 @@ func TestCompressedStates(t *testing.T) {
 				t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 					s := both(t, p)
 					s.exec(t, table+enable)
-					if strings.Contains(name, "unordered") && !directly(t, s.src) {
+					if (from.sql == direct || to.sql == direct) && !directly(t, s.src) {
 						t.Skip("this version does not compress rows as they are inserted")
 					}
 					fn := func(sql string, db *testdb.DB) string {
@@ -63,20 +67,13 @@ func TestCompressedStates(t *testing.T) {
 						s.dst.Exec(t, fn(to.sql, s.dst))
 					}
 					before := settings(t, s.dst)
-					squeezed := slices.Contains([]string{"compressed", "partial", "frozen", "unordered"}, to.name)
 					s.stage(t, stage.Options{Until: "2025-01-01"})
 					r := one(t, s.copy(t))
-					switch from.name {
-					case "uncompressed":
-						if squeezed {
-							wantWay(t, r, wayFresh, "the target's chunk is compressed")
-						} else {
-							wantWay(t, r, wayRows, "")
-						}
-					case "unordered":
-						wantWay(t, r, wayFresh, "its batches are unordered")
-					default:
-						wantWay(t, r, wayRaw, "")
+					compressed := from.way == wayRows && to.batches // again, as the target had it
+					if compressed {
+						wantWay(t, r, wayFresh, "the target's chunk is compressed")
+					} else {
+						wantWay(t, r, from.way, from.why)
 					}
 					s.same(t, "after the copy")
 					var rows int64
@@ -85,14 +82,14 @@ func TestCompressedStates(t *testing.T) {
 						t.Errorf("result says %d rows of %d", r.Rows, rows)
 					}
 					a, b := state(t, s.src), state(t, s.dst)
-					if from.name == "unordered" {
+					if from.sql == direct {
 						if a != "3" {
 							t.Fatalf("status of the source's chunk %s, want 3", a)
 						}
 						a = "1" // compressed again, it is ordered
 					}
-					if from.name == "uncompressed" && squeezed {
-						a = "1" // as the target had it
+					if compressed {
+						a = "1"
 					}
 					if a != b {
 						t.Errorf("status %s on the source, %s on the target", a, b)

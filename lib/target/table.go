@@ -34,8 +34,8 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 	if w.table, err = blueprint(ctx, w.load, w.ht.Name); err != nil {
 		return false, err
 	}
-	// A chunk of another extent that is in the way had better be found before
-	// the COPY than after it.
+	// A chunk of another extent that is in the way is found before the COPY, not
+	// after it.
 	err = w.rehearse(ctx, func() error {
 		_, _, err := w.CreateChunk(ctx, w.ht, w.task.Slices)
 		return err

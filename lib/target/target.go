@@ -19,7 +19,7 @@
 //	    again. So they are when the chunk turns out to be in another state once it is
 //	    locked.
 //	  - write (load.go) is the same for all methods. A method is a writer: copy takes
-//	    the data in under locks that hold nobody up; finish, after the trailer has
+//	    the data in under locks that do not block the application; finish, after the trailer has
 //	    proven that all of it came, takes those that do, for milliseconds.
 //
 // The methods:

@@ -28,6 +28,8 @@ type Scan struct {
 	// Rows is how many rows were counted in the blocks when the task was staged. A
 	// dump that finds another number fails: the map is not true any more.
 	Rows int64 `json:"rows,omitempty,string"`
+	// Columnstore is set where the rows are to be compressed as they arrive.
+	Columnstore bool `json:"columnstore,omitempty"`
 	// Relations are those that may hold rows of the range: the relation itself, its
 	// partitions or the children that inherit from it. Each is read alone (ONLY).
 	Relations []Leaf `json:"relations,omitempty"`
@@ -82,6 +84,8 @@ func sameScan(a, b *Scan) string {
 		return fmt.Sprintf("read by %s, staged to be read by %s", a.By, b.By)
 	case a.Rows != b.Rows:
 		return fmt.Sprintf("%d rows in its blocks, staged with %d", a.Rows, b.Rows)
+	case a.Columnstore != b.Columnstore:
+		return "only one of them says that its rows are compressed as they arrive"
 	case !slices.EqualFunc(a.Relations, b.Relations, func(x, y Leaf) bool {
 		return x.Name == y.Name && x.Filenode == y.Filenode && slices.Equal(x.Blocks, y.Blocks)
 	}):

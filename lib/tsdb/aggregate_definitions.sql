@@ -12,6 +12,12 @@ select jsonb_strip_nulls(jsonb_build_object(
            'granular', nullif((to_jsonb(ca)->>'granular_refresh_enabled')::boolean, false),
            'nested', nullif(ca.parent_mat_hypertable_id is not null, false),
            'query', pg_get_viewdef(d.oid),
+           'no_bucket_index', nullif(not exists (
+               select from pg_index i
+               join pg_class ic on ic.oid = i.indexrelid
+               where i.indrelid = m.oid and starts_with(ic.relname, m.relname || '_')
+                 and pg_get_indexdef(i.indexrelid)
+                     = format('CREATE INDEX %I ON %I.%I USING btree (%I DESC)', ic.relname, mn.nspname, m.relname, dim.column_name)), false),
            'indexes', (
                select jsonb_agg(jsonb_build_object(
                           'name', case when not starts_with(ic.relname, m.relname || '_') then ic.relname end,
@@ -25,7 +31,7 @@ select jsonb_strip_nulls(jsonb_build_object(
                                      case when i.indisunique then 'UNIQUE ' else '' end,
                                      ic.relname, mn.nspname, m.relname)) + 1)) def(rest)
                where i.indrelid = m.oid
-                 -- The server makes this one of itself.
+                 -- The server creates this one without being asked.
                  and not (starts_with(ic.relname, m.relname || '_')
                      and def.rest = format('USING btree (%I DESC)', dim.column_name)))))
 from _timescaledb_catalog.continuous_agg ca

@@ -68,7 +68,8 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 	var mark int64
 	var b bucketFunction
 	var definition string
-	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &b.fn, &b.width, &b.origin, &b.offset,
+	_, err = pgx.ForEachRow(rows, []any{&id, &view.Schema, &view.Name, &only, &mark, &b.fn, &b.width,
+		&b.origin, &b.offset,
 		&b.zone, &months, &fixed, &definition}, func() error {
 		if h := byID[id]; h != nil {
 			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition,

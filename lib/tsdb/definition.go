@@ -132,6 +132,9 @@ type AggregateDefinition struct {
 	Nested           bool              `json:"nested"` // it aggregates another one
 	Query            string            `json:"query"`  // with qualified names, and a semicolon
 	Indexes          []IndexDefinition `json:"indexes"`
+	// NoBucketIndex is set where the index that the server makes by itself, of
+	// the bucket, is not there: it was dropped.
+	NoBucketIndex bool `json:"no_bucket_index"`
 	// Hypertable is the materialization hypertable.
 	Hypertable *Definition `json:"-"`
 }

@@ -135,7 +135,8 @@ func (p Part) From() (from, where string) {
 // primary dimension: n[i] are those at or after bounds[i] and before the next one, the
 // last ones those at or after the last. Those that are in no range (NULL, -infinity)
 // are out.
-func (db *DB) CountBetween(ctx context.Context, h *Hypertable, p Part, bounds []int64) (n []int64, out int64, err error) {
+func (db *DB) CountBetween(ctx context.Context, h *Hypertable, p Part,
+	bounds []int64) (n []int64, out int64, err error) {
 	from, where := p.From()
 	rows, err := db.Query(ctx, "select "+h.bucket(bounds)+", count(*) from "+from+" where "+where+" group by 1")
 	if err != nil {
@@ -264,7 +265,8 @@ func internal(value any, v int64) (int64, bool) {
 
 // Scanned says which leaves a query with a condition may read, by name, and how many
 // rows the planner expects.
-func (db *DB) Scanned(ctx context.Context, h *Hypertable, condition string) (leaves []task.Name, rows int64, err error) {
+func (db *DB) Scanned(ctx context.Context, h *Hypertable,
+	condition string) (leaves []task.Name, rows int64, err error) {
 	var text []byte
 	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
 		" where "+condition).Scan(&text)

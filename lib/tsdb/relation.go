@@ -52,7 +52,7 @@ type Relation struct {
 	Rows     int64    `json:"rows"`
 	Before   [3]int64 `json:"before"`
 	Encoding string   `json:"encoding"` // of the database
-	// Enforced is what the source has seen to in the rows: see Hypertable.
+	// Enforced are the constraints that the source enforces: see Hypertable.
 	Enforced []string `json:"enforced,omitempty"`
 }
 

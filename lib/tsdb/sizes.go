@@ -15,7 +15,8 @@ type Sizes struct {
 
 // Sizes returns those of compressed chunks, by their id.
 func (db *DB) Sizes(ctx context.Context, chunks []int32) (map[int32]Sizes, error) {
-	rows, err := db.Query(ctx, `select chunk_id, uncompressed_heap_size + uncompressed_toast_size + uncompressed_index_size,
+	rows, err := db.Query(ctx, `select chunk_id,
+        uncompressed_heap_size + uncompressed_toast_size + uncompressed_index_size,
         compressed_heap_size + compressed_toast_size + compressed_index_size
         from _timescaledb_catalog.compression_chunk_size where chunk_id = any($1)`, chunks)
 	if err != nil {

@@ -18,7 +18,8 @@ type job struct {
 	number  int64
 	task    *task.Task
 	summary *Summary
-	bytes   int64 // about what is to be read; not known of a record
+	slice   *piece // InWindow, instead of all the others
+	bytes   int64  // about what is to be read; not known of a record
 }
 
 // staged returns the task as it is on the target now.

@@ -77,12 +77,20 @@ func (f *finder) keyColumns() (cols []Column) {
 	return cols
 }
 
-func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int, err error) {
+// prepare keeps the servers from sorting: the planner cannot estimate the number of
+// buckets.
+func (f *finder) prepare(ctx context.Context) error {
 	for _, s := range []*side{f.from, f.to} {
-		// The planner cannot estimate the number of buckets, and might sort.
 		if _, err := s.db.Exec(ctx, "set local enable_sort = off; set local work_mem = '8MB'"); err != nil {
-			return nil, 0, s.db.Wrap(err, "compare %s", s.rows)
+			return s.db.Wrap(err, "compare %s", s.rows)
 		}
+	}
+	return nil
+}
+
+func (f *finder) find(ctx context.Context) (diffs []task.Difference, atLeast int, err error) {
+	if err := f.prepare(ctx); err != nil {
+		return nil, 0, err
 	}
 	var prefix int64
 	for bits := 0; bits+f.bits < 64; bits += f.bits {

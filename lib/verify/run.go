@@ -22,6 +22,7 @@ const (
 	Both      Mode = iota // compare source and target
 	Summarize             // the left half: print a summary of the source per task
 	Judge                 // the right half: compare such summaries with the target
+	InWindow              // compare a range of all hypertables, without tasks: see Window
 )
 
 // Options say what a run compares, and how.
@@ -47,8 +48,7 @@ const application = "bf-verify"
 // Run compares task after task, several at a time, prints a record of each to
 // out, and returns the exit status.
 func Run(o Options, out io.Writer, log *cli.Log, stop *cli.Stop) int {
-	r := &runner{Options: o, log: log, stop: stop, jobs: make(chan *job), ended: make(chan struct{})}
-	r.tally.out = out
+	r := newRunner(o, out, log, stop)
 	err := r.run()
 	switch {
 	case stop.Asked():
@@ -57,6 +57,12 @@ func Run(o Options, out io.Writer, log *cli.Log, stop *cli.Stop) int {
 		log.Error(err)
 	}
 	return r.status(err)
+}
+
+func newRunner(o Options, out io.Writer, log *cli.Log, stop *cli.Stop) *runner {
+	r := &runner{Options: o, log: log, stop: stop, jobs: make(chan *job), ended: make(chan struct{})}
+	r.tally.out = out
+	return r
 }
 
 // errReported ends a run whose workers have said what is wrong.
@@ -77,6 +83,8 @@ type runner struct {
 	alive   atomic.Int32  // workers
 	ended   chan struct{} // closed when none is left
 	fewer   sync.Once     // says that a worker could not connect
+
+	win *window // InWindow
 }
 
 // run compares all tasks. The first worker connects before anything else, so that
@@ -203,7 +211,11 @@ func (w *worker) open(ctx context.Context) (err error) {
 	}
 	w.close()
 	w.inHand = 0
-	w.pair, err = Open(ctx, w.Source, w.Target, w.Method, pg.Options{Application: w.application, Log: w.log.Info})
+	open := Open
+	if w.Mode == InWindow {
+		open = connect
+	}
+	w.pair, err = open(ctx, w.Source, w.Target, w.Method, pg.Options{Application: w.application, Log: w.log.Info})
 	return err
 }
 
@@ -218,8 +230,17 @@ func (w *worker) close() {
 // on.
 func (w *worker) work(ctx context.Context, j *job) error {
 	if err := w.open(ctx); err != nil {
-		w.report(j, nil, err)
+		if w.Mode == InWindow {
+			w.looked(j.slice, nil, err)
+		} else {
+			w.report(j, nil, err)
+		}
 		return err
+	}
+	if w.Mode == InWindow {
+		res, err := w.pair.look(ctx, j.slice)
+		w.looked(j.slice, res, err)
+		return nil
 	}
 	if w.Mode == Summarize {
 		s, err := w.pair.Summarize(ctx, j.task)

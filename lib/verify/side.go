@@ -64,7 +64,7 @@ func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 			return s, err
 		}
 		if s.h == nil {
-			return s, &pg.Error{Side: pg.Target, Object: t.Target().String(), Err: errors.New("is not there any more"),
+			return s, &pg.Error{Side: db.Side, Object: t.Target().String(), Err: errors.New("is not there any more"),
 				Hint: "create it as on the source and run bf-stage again"}
 		}
 		chunks, locked, err := s.lock(ctx, t)
@@ -79,7 +79,7 @@ func enterTarget(ctx context.Context, db *tsdb.DB, t *task.Task) (*side, error) 
 		}
 		s.leave(ctx)
 	}
-	return s, &pg.Error{Side: pg.Target, Object: t.String(), Err: errors.New("its chunks keep changing"),
+	return s, &pg.Error{Side: db.Side, Object: t.String(), Err: errors.New("its chunks keep changing"),
 		Hint: "run bf-verify again"}
 }
 

@@ -160,12 +160,14 @@ func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 	res.Differences = []task.Difference{rows}
 	if m.entry == nil {
 		res.Task = 0
-		res.Range = &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from), Until: task.FormatBound(m.until)}
+		res.Range = &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from),
+			Until: task.FormatBound(m.until)}
 		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) are of no task: run bf-stage again",
 			m.now, res.Range)
 	} else {
 		res.Message = fmt.Sprintf("the source has %d rows in the range, and had %d when their blocks were mapped: "+
-			"rows were inserted, changed or deleted since; run bf-stage again, then copy this task again (bf-load --force)",
+			"rows were inserted, changed or deleted since; "+
+			"run bf-stage again, then copy this task again (bf-load --force)",
 			m.now, m.staged)
 		stored, err := queue.Verdict(ctx, p.Target.Conn, m.entry, res)
 		if err != nil || !stored { // copied again meanwhile: with a verdict to come

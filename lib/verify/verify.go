@@ -40,8 +40,21 @@ type Pair struct {
 	method         Method
 }
 
-// Open connects to the sides whose connection strings are given.
-func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *Pair, err error) {
+// Open connects to the sides whose connection strings are given. A target has to
+// hold tasks.
+func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (*Pair, error) {
+	p, err := connect(ctx, src, dst, m, o)
+	if err != nil || p.Target == nil {
+		return p, err
+	}
+	if err := queue.Check(ctx, p.Target.Conn); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *Pair, err error) {
 	p := &Pair{method: m}
 	defer func() {
 		if err != nil {
@@ -54,10 +67,7 @@ func Open(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *Pair
 		}
 	}
 	if dst != "" {
-		if p.Target, err = open(ctx, pg.Target, dst, o); err == nil {
-			err = queue.Check(ctx, p.Target.Conn)
-		}
-		if err != nil {
+		if p.Target, err = open(ctx, pg.Target, dst, o); err != nil {
 			return nil, err
 		}
 	}

@@ -32,6 +32,13 @@ create materialized view "Zähl ung" with (timescaledb.continuous, timescaledb.m
 alter materialized view "Zähl ung" rename to "Zählung";
 create index "Mein Index" on "Größe"."z Stunde" ("Größter") where z is not null;
 create index on "Größe"."m Tag" ("Gerät", "Tag" desc);
+-- The index that the server makes of itself is not wanted.
+do $$begin
+  execute (select 'drop index ' || indexrelid::regclass
+           from pg_index join timescaledb_information.continuous_aggregates
+                on indrelid = format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
+           where view_name = 'Zonen' and indnkeyatts = 1);
+end$$;
 select set_chunk_time_interval(format('%I.%I', materialization_hypertable_schema,
     materialization_hypertable_name)::regclass, interval '17 days')
 from timescaledb_information.continuous_aggregates where view_name = 'm Tag';
