@@ -155,7 +155,7 @@ func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error)
 }
 
 // onSlices adds the aggregates of what was copied from a source that has no hypertables,
-// and so no aggregates: they are refreshed up to where rows were copied.
+// and so no aggregates: they are refreshed up to the last bucket that was copied whole.
 func (t *tool) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[task.Name]int64) error {
 	ends, err := queue.SliceEnds(ctx, t.db.Conn)
 	if err != nil {
@@ -165,11 +165,12 @@ func (t *tool) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[t
 	for _, h := range all {
 		byID[h.ID] = h
 	}
-	for _, h := range all {
-		if h.View == nil {
-			continue
-		}
-		raw := h
+	aggregates, err := t.db.Aggregates(ctx, all)
+	if err != nil {
+		return err
+	}
+	for _, h := range aggregates {
+		raw := h.Hypertable
 		for raw != nil && raw.View != nil {
 			raw = byID[raw.Raw]
 		}
@@ -177,7 +178,11 @@ func (t *tool) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[t
 			continue
 		}
 		if end, ok := ends[raw.Name]; ok {
-			marks[*h.View] = end
+			bucket, err := t.db.Buckets(ctx, h, end)
+			if err != nil {
+				return err
+			}
+			marks[*h.View] = bucket[0]
 		}
 	}
 	return nil

@@ -99,7 +99,7 @@ func run(e *cli.Env, f *flags) error {
 	case f.Schema:
 		return compareSchemas(e, f)
 	case f.From != "":
-		return verify.RunWindow(o, verify.Window{From: f.From, Until: f.Until, Filter: f.Filter, Lag: f.Lag},
+		return verify.RunStretch(o, verify.Stretch{From: f.From, Until: f.Until, Filter: f.Filter, Lag: f.Lag},
 			e.Log.Beside(e.Stdout), e.Log, e.Stop)
 	case f.piped():
 		o.Records = task.NewReader(e.Stdin)

@@ -52,9 +52,9 @@ type result struct {
 // sides in SOURCE and TARGET.
 func (p *pair) command(t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
+	bin := testdb.Bin(t) // builds them the first time, which is not to count
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	bin := testdb.Bin(t)
 	if strings.HasPrefix(name, "bf-") {
 		name = filepath.Join(bin, name)
 	}

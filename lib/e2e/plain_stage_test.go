@@ -1,11 +1,14 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"bf/lib/task"
 	"bf/lib/testdb"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // byRelation groups records by the relation that they read.
@@ -143,8 +146,10 @@ func TestPlainShapes(t *testing.T) {
             create table kept (time timestamptz not null, v varchar(7), n int, m int generated always as (n + 1) stored); select create_hypertable('kept', 'time');
             create schema "New"; create table "New"."Table" (i int, time timestamptz not null, n numeric); select create_hypertable('"New"."Table"', 'time');
             create table wide (time timestamptz not null, doc text); select create_hypertable('wide', 'time', chunk_time_interval => interval '1 day')`)
+		p.far(t)
 		wantOutput(t, p.script(t, "backfill", "--until", "2024-03-15", "--parallelism", "2",
 			"--map", `"Old"."`+strings.ReplaceAll(long, `"`, `""`)+`"="New"."Table"`), 0)
+		p.same(t, "select * from far")
 		for _, name := range []string{"hyper", "parts", "family", "wide", "shown", "kept"} {
 			columns := map[string]string{"wide": "time, doc", "shown": "time, v, n", "kept": "time, v, n"}[name]
 			if columns == "" {
@@ -174,6 +179,29 @@ func TestPlainShapes(t *testing.T) {
 			t.Errorf("wide: about %d bytes expected, TOAST is more", bytes)
 		}
 	})
+}
+
+// far is a foreign table of the source, whose rows are on the other server.
+func (p *pair) far(t testing.TB) {
+	t.Helper()
+	p.dst.Exec(t, `create table far (time timestamptz not null, v int); select create_hypertable('far', 'time');
+        create table far_rows (time timestamptz not null, v int);
+        insert into far_rows select '2024-01-01'::timestamptz + i * interval '1 hour', i from generate_series(0, 999) i`)
+	var there bool
+	p.src.Query1(t, &there, "select exists (select from pg_available_extensions where name = 'postgres_fdw')")
+	if !there {
+		p.src.Exec(t, "create table far (time timestamptz not null, v int); insert into far values ('2024-01-01', 1)")
+		return
+	}
+	c, err := pgx.ParseConfig(p.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.src.Exec(t, fmt.Sprintf(`create extension postgres_fdw schema public;
+        create server there foreign data wrapper postgres_fdw options (host '%s', port '%d', dbname '%s');
+        create user mapping for public server there options (user '%s', password 'none');
+        create foreign table far (time timestamptz not null, v int) server there options (table_name 'far_rows')`,
+		c.Host, c.Port, c.Database, c.User))
 }
 
 // TestPlainRefusals: what cannot be staged is said, with what helps, and nothing is

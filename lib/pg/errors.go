@@ -97,6 +97,7 @@ func Hint(err error) string {
 // The conditions that the tools act on.
 const (
 	UndefinedTable         = "42P01"
+	DuplicateTable         = "42P07"
 	LockNotAvailable       = "55P03"
 	NotSupported           = "0A000"
 	Deadlock               = "40P01"

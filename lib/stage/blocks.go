@@ -187,7 +187,7 @@ func (s *survey) gather(hits []hit) {
 }
 
 // join sorts ranges of blocks and joins those that touch, and then those with the least
-// between them, until there are no more than most.
+// between them, until there are no more than most (two at least).
 func join(runs []run, most int) []run {
 	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.First, b.First) })
 	out := runs[:0]

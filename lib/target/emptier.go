@@ -95,11 +95,16 @@ func (e emptier) unskipped(ctx context.Context) error {
 	return err
 }
 
+// truncate leaves the transaction usable where the server refuses it.
 func (e emptier) truncate(ctx context.Context, relation string) error {
-	return e.savepoint(ctx, func() error {
-		_, err := e.Exec(ctx, "truncate "+relation)
+	_, err := e.Exec(ctx, "savepoint bf; truncate "+relation+"; release bf")
+	if err == nil || e.Lost() {
 		return err
-	})
+	}
+	if _, e := e.Exec(context.WithoutCancel(ctx), "rollback to bf; release bf"); e != nil {
+		return fmt.Errorf("%v; and then: %w", err, e)
+	}
+	return err
 }
 
 // deleteAll deletes all rows of the chunk or of its compressed relation. A DELETE

@@ -32,6 +32,7 @@ type load struct {
 	data  *pg.CopyReader // what is left of it
 	chunk *tsdb.Chunk    // with the task's extent, as it was last read; nil for none
 
+	held       string          // how the chunk is locked, with the turn
 	indirect   bool            // rows must not be written to it
 	dep        tsdb.Dependents // of the hypertable, as last read
 	relation   *relation       // that the chunk is to have; nil for none

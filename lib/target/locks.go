@@ -190,14 +190,19 @@ func (s *session) lock(ctx context.Context, relation, mode string) error {
 
 // lockChunk locks the task's chunk and looks at its state then.
 func (ld *load) lockChunk(ctx context.Context, mode string) error {
-	name := ld.chunk.Name
-	if err := ld.patiently(ctx, func() error { return ld.lock(ctx, ld.chunk.Quoted(), mode) }); err != nil {
-		return ld.Wrap(err, "chunk %s", name)
+	if ld.held == "access exclusive" || ld.held == "share row exclusive" && mode == "row exclusive" {
+		return nil // it is, and nobody else has changed it since
 	}
-	if ld.brief {
-		if _, err := ld.Exec(ctx, lockTimeout(moreWait)); err != nil {
-			return err
+	name := ld.chunk.Name
+	if err := ld.patiently(ctx, func() error {
+		sql := "lock table only " + ld.chunk.Quoted() + " in " + mode + " mode"
+		if ld.brief {
+			sql += "; " + lockTimeout(moreWait)
 		}
+		_, err := ld.Exec(ctx, sql)
+		return err
+	}); err != nil {
+		return ld.Wrap(err, "lock chunk %s", name)
 	}
 	c, err := ld.Chunk(ctx, name)
 	if err == nil && (c == nil || !c.SameSlices(ld.task.Slices)) {
@@ -230,6 +235,8 @@ func (ld *load) atLast(ctx context.Context, mode string, alter bool, f func() er
 				if err := ld.lockChunk(ctx, mode); err != nil {
 					return err
 				}
+				ld.held = mode
+				defer func() { ld.held = "" }()
 			}
 			return f()
 		})

@@ -11,6 +11,8 @@ import (
 	"bf/lib/stream"
 	"bf/lib/task"
 	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // relation is a compressed relation that is to become the task's chunk's. One that
@@ -163,32 +165,26 @@ func (r *relation) is(k kind) bool {
 func (r *relation) tryAttach(ctx context.Context) error {
 	found := r.chunk
 	defer func() { r.chunk = found }()
-	whole := r
-	err := r.withChunk(ctx, func(alter bool) error {
-		r := whole
-		if r.Broken() != "" { // its columns cannot be named: as the server makes it
-			s, err := newScratch(ctx, r.load)
+	err := r.altering(func(alter bool) error {
+		return r.transaction(ctx, func(pgx.Tx) error {
+			if r.chunk = found; found == nil {
+				return r.atLast(ctx, "", alter, func() error { return r.tryWithChunk(ctx, alter) })
+			}
+			built, err := r.empty(ctx)
 			if err != nil {
 				return err
 			}
-			if r, err = s.compress(ctx); err != nil {
+			many, err := r.exceedsLockBudget(ctx, r.chunk)
+			if err != nil {
 				return err
 			}
-		}
-		if err := r.BuildRelation(ctx, r.ht, r.chunk, &r.Built); err != nil {
-			return err
-		}
-		if err := r.IndexRelation(ctx, &r.Built); err != nil {
-			return err
-		}
-		many, err := r.exceedsLockBudget(ctx, r.chunk)
-		if err != nil {
-			return err
-		}
-		if err := (emptier{r.load}).forBatches(ctx, many); err != nil {
-			return err
-		}
-		return errOr(r.attach(ctx, alter), errRehearsal)
+			return r.atLast(ctx, r.lockToEmpty(many), alter, func() error {
+				if err := (emptier{r.load}).forBatches(ctx, many); err != nil {
+					return err
+				}
+				return errOr(built.attach(ctx, alter), errRehearsal)
+			})
+		})
 	})
 	if err == errRehearsal {
 		r.lane.known.attached = kind{r.ht.ID, r.Relation}
@@ -197,13 +193,46 @@ func (r *relation) tryAttach(ctx context.Context) error {
 	return err
 }
 
+// tryWithChunk does so where there is no chunk: what is refused leaves none behind.
+func (r *relation) tryWithChunk(ctx context.Context, alter bool) error {
+	if err := (chunkMaker{r.load}).createOwn(ctx); err != nil {
+		return err
+	}
+	built, err := r.empty(ctx)
+	if err != nil {
+		return err
+	}
+	if err := (emptier{r.load}).forBatches(ctx, false); err != nil {
+		return err
+	}
+	return errOr(built.attach(ctx, alter), errRehearsal)
+}
+
+// empty builds the relation without batches, for a rehearsal. If its columns cannot
+// be named, that is one like it, as the server makes it.
+func (r *relation) empty(ctx context.Context) (built *relation, err error) {
+	if r.Broken() != "" {
+		s, err := newScratch(ctx, r.load)
+		if err != nil {
+			return nil, err
+		}
+		if r, err = s.compress(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.BuildRelation(ctx, r.ht, r.chunk, &r.Built); err != nil {
+		return nil, err
+	}
+	return r, r.IndexRelation(ctx, &r.Built)
+}
+
 // compressChunk has the server compress the chunk, which it makes if there is none,
 // in a short transaction with the settings of the relation. If what it makes is
 // another relation, nothing has changed, and that is the obstacle.
 func (r *relation) compressChunk(ctx context.Context) (err error) {
 	found := r.chunk
 	r.unlike, err = asObstacle(r.withChunk(ctx, func(alter bool) error {
-		return r.withSettings(ctx, alter, func() error { return r.Compress(ctx, r.chunk) })
+		return r.withSettings(ctx, alter, true, func() error { return r.Compress(ctx, r.chunk) })
 	}))
 	r.chunk, r.alike = found, err == nil && r.unlike.none()
 	return err
@@ -246,7 +275,8 @@ func (r *relation) altering(f func(alter bool) error) error {
 // attach makes the relation the chunk's, which has none, with the settings that it
 // was compressed with.
 func (r *relation) attach(ctx context.Context, alter bool) error {
-	return r.withSettings(ctx, alter, func() error { return r.AttachRelation(ctx, r.ht, r.chunk, &r.Built) })
+	tried := r.is(r.lane.known.attached) // and what came of it was compared, column by column
+	return r.withSettings(ctx, alter, !tried, func() error { return r.AttachRelation(ctx, r.ht, r.chunk, &r.Built) })
 }
 
 // withSettings runs f, which makes the chunk a compressed one: the server gives it
@@ -254,17 +284,20 @@ func (r *relation) attach(ctx context.Context, alter bool) error {
 // settings of r, f is undone, and the misfit says so. With alter, f is run while the
 // hypertable has the settings of r; its own are put back at once. That locks the
 // hypertable against everybody until the transaction ends: only the commit may
-// follow.
-func (r *relation) withSettings(ctx context.Context, alter bool, f func() error) error {
+// follow. columns are compared where f has the server make the relation, or tries one.
+func (r *relation) withSettings(ctx context.Context, alter, columns bool, f func() error) error {
 	check := func() error {
 		if err := f(); err != nil {
 			return asMisfit(err)
 		}
 		c, err := r.Chunk(ctx, r.chunk.Name)
-		if err != nil {
-			return err
+		if err == nil {
+			err = r.matches(ctx, c, columns)
 		}
-		return r.matches(ctx, c)
+		if err == nil {
+			r.chunk = c
+		}
+		return err
 	}
 	if !alter {
 		err := r.savepoint(ctx, check)
@@ -298,9 +331,9 @@ func (r *relation) withSettings(ctx context.Context, alter bool, f func() error)
 }
 
 // matches reports by a misfit whether a chunk's compressed relation and settings are
-// those of this one.
-func (r *relation) matches(ctx context.Context, c *tsdb.Chunk) error {
-	differs, err := r.Differs(ctx, c, &r.Built)
+// those of this one; its columns if they are to be compared.
+func (r *relation) matches(ctx context.Context, c *tsdb.Chunk, columns bool) error {
+	differs, err := r.Differs(ctx, c, &r.Built, columns)
 	if err == nil && differs != "" {
 		err = misfitf("%s", differs)
 	}
@@ -312,8 +345,18 @@ func (r *relation) ready(ctx context.Context) error {
 	if err := r.IndexRelation(ctx, &r.Built); err != nil {
 		return err
 	}
-	_, err := r.Exec(ctx, "analyze "+r.Name)
-	return err
+	if _, err := r.Exec(ctx, "analyze "+r.Name); err != nil {
+		return err
+	}
+	return r.Measure(ctx, &r.Built)
+}
+
+// lockToEmpty is how the chunk is locked for that, with TRUNCATE or without.
+func (r *relation) lockToEmpty(truncate bool) string {
+	if truncate || r.chunk.IsCompressed() {
+		return "access exclusive"
+	}
+	return "share row exclusive"
 }
 
 // replaceChunk makes the filled relation the chunk's in place of all that the chunk
@@ -323,10 +366,7 @@ func (r *relation) replaceChunk(ctx context.Context, truncate bool, fill func() 
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
-	mode := "share row exclusive"
-	if truncate || r.chunk.IsCompressed() {
-		mode = "access exclusive"
-	}
+	mode := r.lockToEmpty(truncate)
 	return r.altering(func(alter bool) error {
 		return r.atLast(ctx, mode, alter, func() error {
 			if err := (emptier{r.load}).forBatches(ctx, truncate); err != nil {
@@ -354,17 +394,14 @@ func (r *relation) become(ctx context.Context, alter bool) error {
 	if err := r.attach(ctx, alter); err != nil {
 		return r.Wrap(err, "attach the compressed relation to chunk %s", r.chunk.Name)
 	}
-	c, err := r.Chunk(ctx, r.chunk.Name)
-	if err != nil {
-		return err
-	}
+	c := r.chunk
 	if err := r.MoveForeignKeys(ctx, r.ht, c, r.Name); err != nil {
 		return err
 	}
 	if err := r.showBeside(ctx, c); err != nil {
 		return err
 	}
-	return r.NameCompressed(ctx, c)
+	return r.NameCompressed(ctx, c, &r.Built)
 }
 
 // showBeside marks the chunk as partially compressed if there are rows beside its
@@ -389,7 +426,7 @@ func (r *relation) takeExisting(ctx context.Context) (err error) {
 	if err := e.lockUnreferenced(ctx); err != nil {
 		return err
 	}
-	if err := r.matches(ctx, r.chunk); err != nil {
+	if err := r.matches(ctx, r.chunk, true); err != nil {
 		return changed(r.chunk.Name)
 	}
 	if err := r.Unfreeze(ctx, r.chunk); err != nil {

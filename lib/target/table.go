@@ -34,14 +34,23 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 	if w.table, err = blueprint(ctx, w.load, w.ht.Name); err != nil {
 		return false, err
 	}
-	// A chunk of another extent that is in the way is found before the COPY, not
-	// after it.
+	// A chunk of another extent that is in the way had better be found before
+	// the COPY than after it. To try it keeps the application from making chunks:
+	// that is for the first one of a hypertable.
+	if known := &w.lane.known.making; *known == w.ht.Version {
+		s := w.task.Slices[0]
+		inTheWay, err := w.Overlapping(ctx, w.ht, task.Range{Column: s.Column, From: s.From, Until: s.Until}, w.task.Slices)
+		return len(inTheWay) == 0, err
+	}
 	err = w.rehearse(ctx, func() error {
 		_, _, err := w.CreateChunk(ctx, w.ht, w.task.Slices)
 		return err
 	})
 	if pg.Code(err) != "" && !w.Lost() {
 		return false, nil // makeChunks meets it again, and knows what to do
+	}
+	if err == nil {
+		w.lane.known.making = w.ht.Version
 	}
 	return err == nil, err
 }

@@ -77,6 +77,7 @@ type known struct {
 	attached   kind        // the last relation that could be attached
 	altering   kind        // the last one for which the hypertable's settings had to be altered
 	compressed compression // what the rows of the last hypertable are compressed to
+	making     string      // the version of the last hypertable that chunks could be made of
 }
 
 // New returns a Loader. force loads tasks again that are done.

@@ -128,6 +128,8 @@ type Built struct {
 	Batches int64            // how many it holds
 	Like    string           // the relation of the server's to make it like, where columns cannot be named
 	space   string           // TABLESPACE clause: that of the chunk
+	after   [3]int64         // its sizes: heap, toast, indexes
+	indexes []index
 }
 
 // Arriving lists the columns that it has here.
@@ -244,14 +246,20 @@ var (
 	scratchSQL string
 )
 
+// Measure looks at the filled relation and its indexes: AttachRelation and
+// NameCompressed come when the chunk is locked, and ask for nothing that is known.
+func (db *DB) Measure(ctx context.Context, b *Built) (err error) {
+	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&b.after[0], &b.after[1], &b.after[2]); err != nil {
+		return db.Wrap(err, "sizes of %s", b.Name)
+	}
+	b.indexes, err = db.indexesOf(ctx, b.Name)
+	return err
+}
+
 // AttachRelation makes b the compressed relation of the chunk, which has none.
 // What it writes down for compression_chunk_size are the sizes before (the
 // source's) and after.
 func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
-	var after [3]int64
-	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&after[0], &after[1], &after[2]); err != nil {
-		return err
-	}
 	if !db.SettingsPerChunk() {
 		var parent string
 		if err := db.QueryRow(ctx, compressedHypertableSQL, h.ID).Scan(&parent); err != nil {
@@ -263,7 +271,7 @@ func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Bu
 	}
 	_, err := db.Exec(ctx, "select "+db.Fn("create_compressed_chunk")+
 		"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
-		c.OID, b.Name, b.Before[0], b.Before[1], b.Before[2], after[0], after[1], after[2], b.Rows, b.Batches)
+		c.OID, b.Name, b.Before[0], b.Before[1], b.Before[2], b.after[0], b.after[1], b.after[2], b.Rows, b.Batches)
 	return err
 }
 
@@ -341,27 +349,27 @@ func (db *DB) ResetSettings(ctx context.Context, h *Hypertable, own *Settings, c
 	if own.OrderBy != nil || own.SegmentBy != nil || len(configured) > 0 {
 		sql = append(sql, "alter table "+table+" set ("+db.SettingsSQL(own, configured)+")")
 	}
-	for _, s := range sql {
-		if _, err := db.Exec(ctx, s); err != nil {
-			return false, db.Wrap(err, "compression settings of %s", h.Name)
-		}
+	if _, err := db.Exec(ctx, strings.Join(sql, "; ")); err != nil {
+		return false, db.Wrap(err, "compression settings of %s", h.Name)
 	}
 	now, err := db.HypertableSettings(ctx, h)
 	return now != nil && now.Same(own), err
 }
 
 // Differs says in what the compressed relation and the settings of a chunk are not
-// those of b; "" for nothing.
-func (db *DB) Differs(ctx context.Context, c *Chunk, b *Built) (string, error) {
+// those of b; "" for nothing. Its columns need not be looked at where it is b.
+func (db *DB) Differs(ctx context.Context, c *Chunk, b *Built, columns bool) (string, error) {
 	if c == nil || c.RelationOID == 0 {
 		return "the target's chunk has no compressed relation", nil
 	}
-	have, _, err := db.RelationColumns(ctx, c.RelationOID)
-	if err != nil {
-		return "", err
-	}
-	if differs, same := SameColumns(b.Kept, have); !same {
-		return "the target's compressed relation has " + differs, nil
+	if columns {
+		have, _, err := db.RelationColumns(ctx, c.RelationOID)
+		if err != nil {
+			return "", err
+		}
+		if differs, same := SameColumns(b.Kept, have); !same {
+			return "the target's compressed relation has " + differs, nil
+		}
 	}
 	s, err := db.ChunkSettings(ctx, c)
 	if err != nil {

@@ -11,17 +11,55 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// NameCompressed gives the compressed relation of a chunk, which was attached to it,
-// and its indexes the names that the server's own have: people and their scripts look
-// for compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
+// index is one of a compressed relation.
+type index struct {
+	oid     uint32
+	name    *string // quoted; nil if it cannot be told
+	columns []string
+}
+
+// indexesOf lists the indexes of a compressed relation. Up to 2.13 they are called
+// after their parent's, and of no concern.
+func (db *DB) indexesOf(ctx context.Context, relation string) (all []index, err error) {
+	if !db.SettingsPerChunk() {
+		return nil, nil
+	}
+	rows, err := db.Query(ctx, strings.Replace(relationIndexesSQL, "$1", "$1::text::regclass", 1), relation)
+	if err != nil {
+		return nil, db.Wrap(err, "indexes of the compressed relation")
+	}
+	var id uint32
+	var column []byte
+	var ic IndexColumn
+	if _, err = pgx.ForEachRow(rows, []any{&id, &column, &ic.Desc, &ic.NullsFirst}, func() error {
+		if len(all) == 0 || all[len(all)-1].oid != id {
+			all = append(all, index{oid: id})
+		}
+		i := &all[len(all)-1]
+		i.columns = append(i.columns, string(column))
+		return nil
+	}); err != nil {
+		return nil, db.Wrap(err, "indexes of the compressed relation")
+	}
+	for n := range all {
+		if err := db.QueryRow(ctx, renameSQL, all[n].oid, "").Scan(&all[n].name); err != nil {
+			return nil, db.Wrap(err, "name of relation %d", all[n].oid)
+		}
+	}
+	return all, nil
+}
+
+// NameCompressed gives b, the compressed relation of a chunk, and its indexes the
+// names that the server's own have: people and their scripts look for
+// compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
 // numbers are known only once it is attached. A name that is taken is left to whoever
-// has it. c is the chunk as it is then: it is locked, so that no question is asked twice.
-func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
+// has it. c is the chunk as it is then: it is locked, so that all of it is one
+// statement, but where a name is taken.
+func (db *DB) NameCompressed(ctx context.Context, c *Chunk, b *Built) error {
 	native := "select relname || '_compressed' from pg_class where oid = $1"
 	if db.columns["chunk.compressed_chunk_id"] {
 		native = `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
-            where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2)
-            and $1::oid is not null`
+            where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2) and $1::oid is not null`
 	} else {
 		native += " and $2::int is not null"
 	}
@@ -30,29 +68,33 @@ func (db *DB) NameCompressed(ctx context.Context, c *Chunk) error {
 		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
 	}
 	name = clip(name, maxName)
-	if err := db.rename(ctx, c.RelationOID, "table", name); err != nil || !db.SettingsPerChunk() {
-		return err // ≤ 2.13: its indexes are called after their parent's
+	sql := "savepoint bf; alter table " + b.Name + " rename to " + pg.Ident(name)
+	for _, i := range b.indexes {
+		if i.name != nil {
+			sql += "; alter index " + *i.name + " rename to " + pg.Ident(i.called(name))
+		}
 	}
-	rows, err := db.Query(ctx, relationIndexesSQL, c.RelationOID)
-	if err != nil {
-		return db.Wrap(err, "indexes of the compressed relation")
+	_, err := db.Exec(ctx, sql+"; release bf")
+	if pg.Code(err) != pg.DuplicateTable {
+		return db.Wrap(err, "rename %s", b.Name)
 	}
-	columns := map[uint32][]string{}
-	var id uint32
-	var column []byte
-	var ic IndexColumn
-	if _, err = pgx.ForEachRow(rows, []any{&id, &column, &ic.Desc, &ic.NullsFirst}, func() error {
-		columns[id] = append(columns[id], string(column))
-		return nil
-	}); err != nil {
-		return db.Wrap(err, "indexes of the compressed relation")
+	if _, err := db.Exec(ctx, "rollback to bf; release bf"); err != nil {
+		return err
 	}
-	for id, cols := range columns {
-		if err := db.rename(ctx, id, "index", objectName(name, strings.Join(cols, "_"), "_idx")); err != nil {
+	if err := db.rename(ctx, c.RelationOID, "table", name); err != nil {
+		return err
+	}
+	for _, i := range b.indexes {
+		if err := db.rename(ctx, i.oid, "index", i.called(name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// called is the name of the index of a relation of that name.
+func (i *index) called(relation string) string {
+	return objectName(relation, strings.Join(i.columns, "_"), "_idx")
 }
 
 //go:embed rename.sql

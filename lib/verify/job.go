@@ -18,7 +18,7 @@ type job struct {
 	number  int64
 	task    *task.Task
 	summary *Summary
-	slice   *piece // InWindow, instead of all the others
+	slice   *piece // InStretch, instead of all the others
 	bytes   int64  // about what is to be read; not known of a record
 }
 

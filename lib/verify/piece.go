@@ -13,7 +13,7 @@ import (
 	"bf/lib/task"
 )
 
-// piece is a slice of a window: what a task would be of a chunk of the source, or
+// piece is a slice of a stretch: what a task would be of a chunk of the source, or
 // a range for which the source has no chunk.
 type piece struct {
 	task   *task.Task

@@ -22,7 +22,7 @@ const (
 	Both      Mode = iota // compare source and target
 	Summarize             // the left half: print a summary of the source per task
 	Judge                 // the right half: compare such summaries with the target
-	InWindow              // compare a range of all hypertables, without tasks: see Window
+	InStretch             // compare a range of all hypertables, without tasks: see Stretch
 )
 
 // Options say what a run compares, and how.
@@ -84,7 +84,7 @@ type runner struct {
 	ended   chan struct{} // closed when none is left
 	fewer   sync.Once     // says that a worker could not connect
 
-	win *window // InWindow
+	stretch *stretch // InStretch
 }
 
 // run compares all tasks. The first worker connects before anything else, so that
@@ -212,7 +212,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 	w.close()
 	w.inHand = 0
 	open := Open
-	if w.Mode == InWindow {
+	if w.Mode == InStretch {
 		open = connect
 	}
 	w.pair, err = open(ctx, w.Source, w.Target, w.Method, pg.Options{Application: w.application, Log: w.log.Info})
@@ -230,14 +230,14 @@ func (w *worker) close() {
 // on.
 func (w *worker) work(ctx context.Context, j *job) error {
 	if err := w.open(ctx); err != nil {
-		if w.Mode == InWindow {
+		if w.Mode == InStretch {
 			w.looked(j.slice, nil, err)
 		} else {
 			w.report(j, nil, err)
 		}
 		return err
 	}
-	if w.Mode == InWindow {
+	if w.Mode == InStretch {
 		res, err := w.pair.look(ctx, j.slice)
 		w.looked(j.slice, res, err)
 		return nil

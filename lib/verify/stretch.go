@@ -16,9 +16,9 @@ import (
 	"bf/lib/tsdb"
 )
 
-// Window is what a run without tasks compares: the rows of a range, of all
+// Stretch is what a run without tasks compares: the rows of a range, of all
 // hypertables that are chosen, while an application writes to both sides.
-type Window struct {
+type Stretch struct {
 	From, Until string // Until is "" for Lag ago
 	Filter      string
 	// Lag is how long it may take until a row is on both sides: what differs is
@@ -30,22 +30,22 @@ type Window struct {
 // way than can be followed.
 const mostLooks = 6
 
-// window is a run of one.
-type window struct {
-	Window
+// stretch is a run of one.
+type stretch struct {
+	Stretch
 	plan    *stage.Plan
 	again   []*piece // to be looked at again
 	differ  map[*task.Task]bool
 	foreign bool // rows differ for which the source has no chunk
 }
 
-// RunWindow compares what both sides hold of a window, prints a result per slice
+// RunStretch compares what both sides hold of a stretch, prints a result per slice
 // and then the plan that has bf-stage copy again what differs. The error is
 // cli.Exit, or why nothing was compared.
-func RunWindow(o Options, w Window, out io.Writer, log *cli.Log, stop *cli.Stop) error {
-	o.Mode = InWindow
+func RunStretch(o Options, w Stretch, out io.Writer, log *cli.Log, stop *cli.Stop) error {
+	o.Mode = InStretch
 	r := newRunner(o, out, log, stop)
-	r.win = &window{Window: w, differ: map[*task.Task]bool{}}
+	r.stretch = &stretch{Stretch: w, differ: map[*task.Task]bool{}}
 	began := time.Now()
 	left, err := r.cut(stop.Context)
 	if err != nil {
@@ -80,9 +80,9 @@ func RunWindow(o Options, w Window, out io.Writer, log *cli.Log, stop *cli.Stop)
 
 // wait lets the lag pass. It reports false if a stop is requested.
 func (r *runner) wait(n int) bool {
-	r.log.Info("slices that differ so far: %d; looking again in %s, as rows may be on their way", n, r.win.Lag)
+	r.log.Info("slices that differ so far: %d; looking again in %s, as rows may be on their way", n, r.stretch.Lag)
 	select {
-	case <-time.After(r.win.Lag):
+	case <-time.After(r.stretch.Lag):
 		return true
 	case <-r.stop.Requested():
 		return false
@@ -97,7 +97,7 @@ func (r *runner) lookAt(some []*piece) ([]*piece, error) {
 	if err := first.open(ctx); err != nil {
 		return nil, err
 	}
-	r.jobs, r.ended, r.win.again = make(chan *job), make(chan struct{}), nil
+	r.jobs, r.ended, r.stretch.again = make(chan *job), make(chan struct{}), nil
 	defer r.showLive(ctx)()
 	r.start(ctx, first)
 	err := r.hand(ctx, func() (*job, error) {
@@ -110,10 +110,10 @@ func (r *runner) lookAt(some []*piece) ([]*piece, error) {
 	})
 	close(r.jobs)
 	r.workers.Wait()
-	return r.win.again, err
+	return r.stretch.again, err
 }
 
-// cut plans the window: its slices are the source's chunks, and what is beside
+// cut plans the stretch: its slices are the source's chunks, and what is beside
 // them and has chunks on the target.
 func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 	p, err := connect(ctx, r.Source, r.Target, r.Method, pg.Options{Application: application, Log: r.log.Info})
@@ -125,15 +125,15 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 		return nil, &pg.Error{Side: pg.Source, Err: tsdb.ErrNoExtension,
 			Hint: "--from compares hypertables of both sides; rows of other tables are compared by their tasks, without it"}
 	}
-	until := r.win.Until
+	until := r.stretch.Until
 	if until == "" {
-		if until, err = ago(ctx, p.Source, r.win.Window); err != nil {
+		if until, err = ago(ctx, p.Source, r.stretch.Stretch); err != nil {
 			return nil, err
 		}
 	}
-	w := r.win
-	w.plan, err = stage.Make(ctx, p.Source, stage.Options{From: r.win.From, Until: until, Raw: true,
-		Choice: tsdb.Choice{Filter: r.win.Filter}})
+	w := r.stretch
+	w.plan, err = stage.Make(ctx, p.Source, stage.Options{From: r.stretch.From, Until: until, Raw: true,
+		Choice: tsdb.Choice{Filter: r.stretch.Filter}})
 	if err != nil {
 		return nil, err
 	}
@@ -144,19 +144,19 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 		all = append(all, &piece{task: t})
 	}
 	for _, h := range w.plan.Hypertables {
-		more, err := beside(ctx, p, h, w.plan.Tasks, [2]string{r.win.From, until})
+		more, err := beside(ctx, p, h, w.plan.Tasks, [2]string{r.stretch.From, until})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, more...)
 	}
-	r.log.Info("comparing [%s, %s) of %d hypertables: %d slices", r.win.From, until, len(w.plan.Hypertables), len(all))
+	r.log.Info("comparing [%s, %s) of %d hypertables: %d slices", r.stretch.From, until, len(w.plan.Hypertables), len(all))
 	return all, nil
 }
 
 // ago is the time of the source's clock as long ago as the lag. Only a column that
 // has a time zone, or none of its own, can be compared with it.
-func ago(ctx context.Context, src *tsdb.DB, w Window) (until string, err error) {
+func ago(ctx context.Context, src *tsdb.DB, w Stretch) (until string, err error) {
 	hs, err := src.Hypertables(ctx)
 	if err == nil {
 		hs, err = src.Choose(ctx, hs, tsdb.Choice{Filter: w.Filter})
@@ -178,13 +178,13 @@ func ago(ctx context.Context, src *tsdb.DB, w Window) (until string, err error) 
 
 // beside are the slices for which the source has no chunk, but the target has: for
 // some of the partitions, where there are several dimensions.
-func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task, window [2]string) ([]*piece, error) {
+func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task, texts [2]string) ([]*piece, error) {
 	there, err := p.Target.HypertableFor(ctx, h.Name, nil)
 	if err != nil || there == nil {
 		return nil, err
 	}
 	var ends [2]int64
-	for i, b := range window {
+	for i, b := range texts {
 		if ends[i], err = p.Source.Internal(ctx, h, b); err != nil {
 			return nil, err
 		}
@@ -287,7 +287,7 @@ type sliceResult struct {
 // looked reports what a look at a slice has found; of none, that there is to be
 // another.
 func (r *runner) looked(s *piece, res *task.Result, err error) {
-	w := r.win
+	w := r.stretch
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if res == nil && err == nil {
@@ -331,10 +331,10 @@ func (r *runner) tell(s *piece, res *task.Result) {
 	}
 	where := ""
 	if s.beside {
-		r.win.foreign = true
+		r.stretch.foreign = true
 		where = " (the source has no chunk there)"
 	} else {
-		r.win.differ[s.task] = true
+		r.stretch.differ[s.task] = true
 	}
 	r.log.Warn("%s%s%s: %s", r.place(), s, where, res.Message)
 	for _, d := range res.Differences[:min(len(res.Differences), mostDifferences)] {
@@ -347,9 +347,9 @@ func (r *runner) tell(s *piece, res *task.Result) {
 
 // writePlan writes the plan that has what differs copied again.
 func (r *runner) writePlan() error {
-	p := r.win.plan
+	p := r.stretch.plan
 	p.Again = true
-	p.Tasks = slices.DeleteFunc(p.Tasks, func(t *task.Task) bool { return !r.win.differ[t] })
+	p.Tasks = slices.DeleteFunc(p.Tasks, func(t *task.Task) bool { return !r.stretch.differ[t] })
 	p.Hypertables = slices.DeleteFunc(p.Hypertables, func(h *tsdb.Hypertable) bool {
 		return !slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == h.Name })
 	})
@@ -361,7 +361,7 @@ func (r *runner) writePlan() error {
 		heal = append(heal, fmt.Sprintf("the plan on stdout has %d slices copied again: "+
 			"bf-verify ... | bf-stage --target CONN, then bf-backfill as before", len(p.Tasks)))
 	}
-	if r.win.foreign {
+	if r.stretch.foreign {
 		heal = append(heal, "where the source has no chunk nothing can be copied: "+
 			"write those rows to the source, or delete them on the target")
 	}
