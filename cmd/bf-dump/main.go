@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 )
 
 type flags struct {
-	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source" placeholder:"CONN"`
+	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source, or exec:COMMAND" placeholder:"CONN"`
 	Compress string   `arg:"--compress" default:"none" help:"none, zstd[:LEVEL] or s2" placeholder:"CODEC"`
 	Records  []string `arg:"positional" help:"task records; read from stdin, one per line, when there are none" placeholder:"RECORD"`
 	cli.Common
@@ -69,9 +70,14 @@ type lane struct {
 	*cli.Env
 	source string
 	w      *stream.Writer
-	db     *tsdb.DB // nil before the first task
-	dumper *source.Dumper
+	db     *tsdb.DB // nil before the first task, and of a command
+	dumper dumper
 	failed bool
+}
+
+// dumper writes the segment of a task.
+type dumper interface {
+	Dump(context.Context, *task.Task) (source.Result, error)
 }
 
 type read struct {
@@ -125,7 +131,11 @@ func (l *lane) end(stopped bool, err error) error {
 // open connects to the source, when the first task is there: a lane without work
 // needs no connection.
 func (l *lane) open() (err error) {
-	if l.db != nil {
+	if l.dumper != nil {
+		return nil
+	}
+	if c := source.ParseCommand(l.source, l.Stderr); c != nil {
+		l.dumper = source.NewCommand(c, l.w, cli.Version())
 		return nil
 	}
 	if l.db, err = tsdb.Open(l.Stop.Context, pg.Source, l.source, l.Options()); err == nil {
@@ -150,7 +160,7 @@ func (l *lane) dump(t *task.Task) error {
 	case err != nil && ctx.Err() != nil:
 		l.Log.Warn("%s: stopped in the middle; the load rolls it back", t)
 		return l.end(true, cli.Exit(cli.Stopped))
-	case err != nil && l.db.Lost():
+	case err != nil && l.db != nil && l.db.Lost():
 		return l.end(true, err)
 	case err != nil:
 		l.Log.Error(err)

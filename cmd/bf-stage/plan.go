@@ -25,9 +25,12 @@ func plan(e *cli.Env, f *flags) (err error) {
 		defer dst.Close()
 	}
 	var p *stage.Plan
-	if f.Source == "" {
+	switch {
+	case f.Source == "":
 		p, err = stage.Read(e.Stdin)
-	} else {
+	case f.isCommand():
+		p, err = stage.Command(e.Stop.Context, stage.Options{From: f.From, Until: f.Until, Target: dst}, f.files())
+	default:
 		p, err = fromSource(e, f, dst)
 	}
 	if err != nil {

@@ -72,6 +72,8 @@ func (d Dialect) Format() (*Format, error) {
 		switch {
 		case c.text == "":
 			*c.to = c.otherwise
+		case c.text == `\t`:
+			*c.to = '\t'
 		case len(c.text) > 1 || c.text[0] >= utf8.RuneSelf || strings.ContainsAny(c.text, "\x00\r\n"):
 			return nil, fmt.Errorf("%s %q: must be one ASCII character, and no line end", c.what, c.text)
 		default:

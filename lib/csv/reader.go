@@ -32,6 +32,8 @@ type Row struct {
 	// Line is that in which the record begins, from 1. Offset and Length are the
 	// record's place in the file, its line end included.
 	Line, Offset, Length int64
+	// Cut is set if the file ends before the record's line does.
+	Cut bool
 	// Long is set for a record that is longer than Window. Sum is its CRC-32C.
 	Long bool
 	Sum  uint32
@@ -66,6 +68,7 @@ type Reader struct {
 	line   int64 // in which it begins
 	lines  int64 // line ends in it
 	where  int64 // its place in the file
+	cut    bool  // it has no line end
 
 	out     []byte // the row as far as it is not handed out
 	sent    int    // handed out by the last call
@@ -144,13 +147,40 @@ func (r *Reader) Header() ([]string, error) {
 	case err != nil:
 		return nil, err
 	case row.More:
-		return nil, &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("a header of more than %d bytes", Window), Fatal: true}
+		return nil, &Error{File: r.File, Line: r.line, Fatal: true,
+			Reason: fmt.Sprintf("a header of more than %d bytes", Window)}
 	}
 	var names []string
 	for _, name := range bytes.Split(row.Text[:len(row.Text)-1], []byte{'\t'}) {
 		names = append(names, unescape(name))
 	}
 	return names, nil
+}
+
+// Match says what the fields of a file are whose header has these names: of the
+// columns, which may come in any order and need not all be there.
+func Match(names []string, columns []Column) (fields []Column, err error) {
+	for i, name := range names {
+		at := slices.IndexFunc(columns, func(c Column) bool { return c.Name == name })
+		switch {
+		case at < 0:
+			return nil, &Error{Line: 1, Column: fmt.Sprint(i + 1), Reason: "the table has no column of this name", Value: name}
+		case slices.Contains(names[:i], name):
+			return nil, &Error{Line: 1, Column: fmt.Sprint(i + 1), Reason: "a second column of this name", Value: name}
+		}
+		fields = append(fields, columns[at])
+	}
+	return fields, nil
+}
+
+// TimeText is the text of an internal value of the time column, for people.
+func (r *Reader) TimeText(t int64) string {
+	for _, fd := range r.fields {
+		if fd.key {
+			return string(fd.clock.Append(nil, t))
+		}
+	}
+	return fmt.Sprint(t)
 }
 
 // Next returns the next row, or a piece of it, and io.EOF after the last. After an
@@ -207,7 +237,7 @@ func (r *Reader) begin() {
 	r.line, r.lines = r.line+r.lines, 0
 	r.start, r.where = r.pos, r.Offset()
 	r.open, r.long, r.quoted, r.saw, r.mute = true, false, false, false, false
-	r.n, r.bad, r.time = 0, nil, 0
+	r.n, r.bad, r.time, r.cut = 0, nil, 0, false
 	r.out, r.sent, r.fieldAt = r.out[:0], 0, 0
 }
 
@@ -316,6 +346,7 @@ func (r *Reader) endOfFile() error {
 		return r.err
 	}
 	r.endField()
+	r.cut = true
 	return nil
 }
 
@@ -471,13 +502,15 @@ func (r *Reader) piece() (Row, error) {
 // finish hands out a row that is whole.
 func (r *Reader) finish() (Row, error) {
 	r.open = false
-	row := Row{Time: r.time, Line: r.line, Offset: r.where, Length: r.Offset() - r.where, Long: r.long}
+	row := Row{Time: r.time, Line: r.line, Offset: r.where, Length: r.Offset() - r.where, Cut: r.cut,
+		Long: r.long}
 	if r.long {
 		row.Sum = crc32.Update(r.own, castagnoli, r.buf[r.sumAt:r.pos])
 		r.start, r.sumAt = r.pos, r.pos
 	}
 	if r.bad == nil && r.fields != nil && r.n != len(r.fields) {
-		r.bad = &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("%d fields, and there are %d columns", r.n, len(r.fields))}
+		r.bad = &Error{File: r.File, Line: r.line,
+			Reason: fmt.Sprintf("%d fields, and there are %d columns", r.n, len(r.fields))}
 	}
 	if r.bad == nil {
 		r.checkText(r.out)
@@ -503,7 +536,8 @@ func (r *Reader) checkText(text []byte) {
 		}
 		at += size
 	}
-	r.bad = &Error{File: r.File, Line: r.line, Reason: fmt.Sprintf("byte 0x%02x does not belong there: not UTF-8", text[at])}
+	r.bad = &Error{File: r.File, Line: r.line,
+		Reason: fmt.Sprintf("byte 0x%02x does not belong there: not UTF-8", text[at])}
 	if !r.long {
 		n := bytes.Count(text[:at], []byte{'\t'})
 		for i, fd := range r.fields {

@@ -248,7 +248,7 @@ func TestPlainRefusals(t *testing.T) {
 	}{
 		{1, "3 rows have no time", []string{"--filter", `^public\.nulls$`}},
 		{1, "3 rows have no time", []string{"--filter", `^public\.nulls_indexed$`}},
-		{1, "using brin", []string{"--filter", "mixed"}},
+		{1, "hint: create index concurrently on \"public\".\"mixed\" (\"time\")", []string{"--filter", "mixed"}},
 		{1, "row-level security", []string{"--filter", "policed"}},
 		{1, "has type timestamp without time zone on the source", []string{"--filter", "types"}},
 		{1, "grant select on \"public\".\"closed_1\"", []string{"--filter", "closed"}},

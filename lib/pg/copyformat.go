@@ -42,6 +42,12 @@ func (p *CopyReader) peek() ([]byte, error) {
 	return p.seen, nil
 }
 
+// Empty reports whether a COPY in text format has no rows, without consuming anything.
+func (p *CopyReader) Empty() (bool, error) {
+	b, err := p.peek()
+	return len(b) == 0, err
+}
+
 // FirstRow returns a COPY of the first row alone, without consuming anything;
 // nil when there is no row or it is too long.
 func (p *CopyReader) FirstRow(format string) ([]byte, error) {

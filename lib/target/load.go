@@ -121,7 +121,35 @@ func (ld *load) open(ctx context.Context) error {
 	if err := (unbinder{ld}).all(ctx); err != nil {
 		return err
 	}
-	return ld.nextPart()
+	if err := ld.nextPart(); err != nil {
+		return err
+	}
+	return ld.notEmptied(ctx)
+}
+
+// notEmptied refuses a command that printed no rows where the target has some: it is more
+// likely that it was asked wrongly than that all of them have to go.
+func (ld *load) notEmptied(ctx context.Context) error {
+	if ld.task.Kind != task.KindExec || ld.lane.force {
+		return nil
+	}
+	empty, err := ld.data.Empty()
+	if err != nil || !empty {
+		return err
+	}
+	cond, err := ld.TaskCondition(ld.ht, ld.task)
+	if err != nil {
+		return err
+	}
+	var some bool
+	if err := ld.QueryRow(ctx, "select exists (select from "+ld.hypertable()+" where "+cond+")").Scan(&some); err != nil {
+		return ld.Wrap(err, "look into %s", ld.ht.Label())
+	}
+	if some {
+		return fault(ld.task.String(), "if it is right that there are none: bf-load --force",
+			"the command printed no rows, and the target has some in the range")
+	}
+	return nil
 }
 
 func (ld *load) nextPart() (err error) {

@@ -33,6 +33,37 @@ type Scan struct {
 	// Relations are those that may hold rows of the range: the relation itself, its
 	// partitions or the children that inherit from it. Each is read alone (ONLY).
 	Relations []Leaf `json:"relations,omitempty"`
+
+	// Of CSV: the columns that the fields may fill, in the order of the fields unless
+	// Header has their names (by place, one without a name is left out), and how they
+	// are written.
+	Columns []Column `json:"columns,omitempty"`
+	Header  string   `json:"header,omitempty"`
+	Dialect Dialect  `json:"dialect,omitzero"`
+}
+
+// What the first record of CSV is.
+const (
+	HeaderNames = ""     // the names of the columns
+	HeaderSkip  = "skip" // to be skipped
+	HeaderNone  = "none" // data already
+)
+
+// Column is a column of the target.
+type Column struct {
+	Name string `json:"name,omitempty"`
+	Type string `json:"type,omitempty"`
+}
+
+// Dialect is how CSV is written, as package csv has it.
+type Dialect struct {
+	Delimiter string `json:"delimiter,omitempty"`
+	Quote     string `json:"quote,omitempty"`
+	Escape    string `json:"escape,omitempty"`
+	Null      string `json:"null,omitempty"`
+	Encoding  string `json:"encoding,omitempty"`
+	Zone      string `json:"zone,omitempty"`
+	Unit      string `json:"time_unit,omitempty"`
 }
 
 // How a Scan finds the rows.
@@ -90,6 +121,8 @@ func sameScan(a, b *Scan) string {
 		return x.Name == y.Name && x.Filenode == y.Filenode && slices.Equal(x.Blocks, y.Blocks)
 	}):
 		return "other relations or blocks than staged"
+	case !slices.Equal(a.Columns, b.Columns) || a.Header != b.Header || a.Dialect != b.Dialect:
+		return "other columns or another dialect than staged"
 	}
 	return ""
 }
@@ -99,6 +132,8 @@ func (s *Scan) validate(kind string) error {
 	switch {
 	case kind == KindSlice && s == nil:
 		return errors.New("no scan: a slice says how it is read")
+	case kind == KindExec && (s == nil || len(s.Columns) == 0):
+		return errors.New("no scan: the output of a command has columns")
 	case s == nil:
 		return nil
 	case kind == KindSlice && s.By != ByRange && s.By != ByBlocks:
@@ -107,6 +142,9 @@ func (s *Scan) validate(kind string) error {
 		return errors.New("scan without relations")
 	case s.Rows < 0:
 		return fmt.Errorf("scan of %d rows", s.Rows)
+	}
+	if s.Header != HeaderNames && s.Header != HeaderSkip && s.Header != HeaderNone {
+		return fmt.Errorf("header %q of a scan: this bf does not know it", s.Header)
 	}
 	for _, l := range s.Relations {
 		switch {

@@ -6,6 +6,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -38,6 +39,7 @@ func (m Method) Known() bool { return m == ByRows || m == ByValue || m == BySumm
 type Pair struct {
 	Source, Target *tsdb.DB
 	method         Method
+	command        *source.Command // the source, if it is one; Source is the target then, once more
 }
 
 // Open connects to the sides whose connection strings are given. A target has to
@@ -61,6 +63,9 @@ func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *P
 			p.Close()
 		}
 	}()
+	if p.command = source.ParseCommand(src, os.Stderr); p.command != nil {
+		src = dst
+	}
 	if src != "" {
 		if p.Source, err = open(ctx, pg.Source, src, o); err != nil {
 			return nil, err
@@ -71,7 +76,7 @@ func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *P
 			return nil, err
 		}
 	}
-	if p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
+	if p.command == nil && p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
 		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"),
 			Hint: "check --source and --target"}
 	}
@@ -125,7 +130,7 @@ func report(t *task.Task, f func(res *task.Result) error) (*task.Result, error) 
 }
 
 func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error {
-	from, err := enterSource(ctx, p.Source, t)
+	from, err := p.enterSource(ctx, t)
 	defer from.leave(ctx)
 	if errors.Is(err, source.ErrGone) {
 		sourceGone(res)
@@ -169,6 +174,13 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 		}
 	}
 	return nil
+}
+
+func (p *Pair) enterSource(ctx context.Context, t *task.Task) (*side, error) {
+	if p.command != nil {
+		return enterCommand(ctx, p.Source, p.command, t)
+	}
+	return enterSource(ctx, p.Source, t)
 }
 
 // equalByValue reports whether rows that differ are the same as the method

@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"bf/lib/testdb"
+)
+
+// execWorld is a target with a hypertable of daily chunks, and what a command shall print.
+func execWorld(t *testing.T, p testdb.Pair) *pair {
+	t.Helper()
+	dst := testdb.New(t, p.Target, "target")
+	dst.Exec(t, `create table "M etrics" (device int, time timestamptz not null, value float8, note text);
+        select create_hypertable('"M etrics"', 'time', chunk_time_interval => interval '1 day')`)
+	return &pair{dst: dst, target: dst.ConnString}
+}
+
+// stageExec stages a command for the first days of 2024.
+func (p *pair) stageExec(t *testing.T, command string, args ...string) result {
+	t.Helper()
+	return p.run(t, "", "bf-stage", append([]string{"--source", "exec:" + command, "--target", p.target,
+		"--into", `"M etrics"`, "--from", "2024-01-01", "--until", "2024-01-04 12:00"}, args...)...)
+}
+
+// lane runs the pipeline with a command.
+func (p *pair) execLane(t *testing.T, command string, chunks, load string) result {
+	t.Helper()
+	return p.run(t, "", "sh", "-c", `bf-chunks --target "$TARGET" `+chunks+
+		` | BF_SOURCE="exec:$0" bf-dump | bf-load --target "$TARGET" `+load, command)
+}
+
+func (p *pair) count(t *testing.T, where string) (n int) {
+	t.Helper()
+	p.dst.Query1(t, &n, `select count(*) from "M etrics" where `+where)
+	return n
+}
+
+// TestExec: a command becomes a task per chunk of the target, is run with the range in its
+// environment, and its rows are in the place of what was there; rows beside the range stay.
+func TestExec(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, pair testdb.Pair) {
+		p := execWorld(t, pair)
+		// Dual-written rows before T are replaced, those from T on stay; no unique key is needed.
+		p.dst.Exec(t, `insert into "M etrics" values (9, '2024-01-04 11:00+00', 9, 'dual'), (9, '2024-01-04 12:00+00', 9, 'stays'),
+            (9, '2023-12-31 23:59+00', 9, 'stays')`)
+		sh := filepath.Join(t.TempDir(), "export")
+		script := `#!/bin/sh
+echo "$BF_TABLE $BF_FROM $BF_UNTIL $BF_FROM_US $BF_UNTIL_US" >>"$0.log"
+case $BF_FROM in *01-02*) exit 0;; esac # no rows, and no header either
+day=${BF_FROM%% *}
+cat <<END
+note,time,value
+"a ""quoted""
+line",$day 00:00:00+00,1.5
+\.,${day}T11:59:59.999999Z,
+\N,$day 01:00:00+00,2
+"",$day 02:00:00+00,NaN
+END
+`
+		if err := os.WriteFile(sh, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		staged := p.stageExec(t, sh)
+		if staged.status != 0 || len(records(t, staged.stdout)) != 4 {
+			t.Fatalf("bf-stage: %d\n%s%s", staged.status, staged.stdout, staged.stderr)
+		}
+		if again := p.stageExec(t, sh); again.status != 0 || again.stdout != "" {
+			t.Errorf("staging again: %d\n%s%s", again.status, again.stdout, again.stderr)
+		}
+		if r := p.execLane(t, sh, "", ""); r.status != 0 {
+			t.Fatalf("lane: %d\n%s", r.status, r.stderr)
+		}
+		log, err := os.ReadFile(sh + ".log")
+		if err != nil || !strings.Contains(string(log),
+			"\"M etrics\" 2024-01-04 00:00:00+00 2024-01-04 12:00:00+00 1704326400000000 1704369600000000\n") {
+			t.Errorf("environment: %s, %v", log, err)
+		}
+		got := fmt.Sprint(p.dst.Rows(t, `select time at time zone 'UTC', coalesce(value::text, 'NULL'), coalesce(note, 'NULL')
+            from "M etrics" where time < '2024-01-02' and time >= '2024-01-01' order by time`))
+		want := "[[2024-01-01 00:00:00 1.5 a \"quoted\"\nline] [2024-01-01 01:00:00 2 \\N] [2024-01-01 02:00:00 NaN ] [2024-01-01 11:59:59.999999 NULL \\.]]"
+		if got != want {
+			t.Errorf("rows %s\nwant %s", got, want)
+		}
+		// The command is run again and compared, with the casts of the target.
+		verify := func() result { return p.run(t, "", "bf-verify", "--source", "exec:"+sh, "--target", p.target) }
+		if r := verify(); r.status != 0 || strings.Count(r.stdout, `"verified"`) != 4 {
+			t.Errorf("bf-verify: %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		if n := p.count(t, "true"); n != 3*4+2 {
+			t.Errorf("%d rows", n)
+		}
+		if n := p.count(t, "note = 'stays'"); n != 2 {
+			t.Errorf("%d rows beside the range are left", n)
+		}
+		p.dst.Exec(t, `update "M etrics" set value = 2.5 where value = 2 and time < '2024-01-02'`)
+		r := p.run(t, "", "bf-verify", "--source", "exec:"+sh, "--target", p.target, "--all")
+		if r.status != 3 || strings.Count(r.stdout, `"differs"`) != 1 || strings.Count(r.stdout, `"verified"`) != 3 {
+			t.Errorf("bf-verify after a change: %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+	})
+}
+
+// TestExecFails: whatever is wrong with a command fails its task, and what the target held
+// is as it was.
+func TestExecFails(t *testing.T) {
+	p := execWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]})
+	p.dst.Exec(t, `insert into "M etrics" select 1, timestamptz '2024-01-01' + i * interval '6 hours', i, 'before' from generate_series(0, 13) i`)
+	if r := p.stageExec(t, "true"); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	row := `echo time,value; echo "$BF_FROM,1"; `
+	for name, c := range map[string]struct{ command, want string }{
+		"status":          {row + "exit 7", "exit status 7"},
+		"signal":          {row + "kill -TERM $$", "signal 15 (terminated)"},
+		"signal mid-row":  {row + "printf 2024; kill -KILL $$", "signal 9"},
+		"half a row":      {row + `printf "$BF_FROM,"`, "ends in the middle of a line"},
+		"open quote":      {row + `echo "$BF_FROM,\"1"`, "a quote is opened and never closed"},
+		"a field more":    {row + `echo "$BF_FROM,1,2"`, ":3: 3 fields, and there are 2 columns"},
+		"next slice":      {row + `echo "$BF_UNTIL,1"`, ":3: row of another time"},
+		"unknown column":  {`echo time,nonsense`, `no column of this name: "nonsense"`},
+		"no time":         {`echo device; echo 1`, "no column time"},
+		"value":           {row + `echo "$BF_FROM,oops"`, "22P02"},
+		"nothing":         {"true", "printed no rows, and the target has some"},
+		"a header alone":  {"echo time", "printed no rows, and the target has some"},
+		"no such command": {"no-such-command-here", "exit status 127"},
+		"not UTF-8":       {`echo time,note; printf '%s,Z\374rich\n' "$BF_FROM"`, "not UTF-8"},
+		"a server error":  {`psql -X "$TARGET" -c "copy (select * from nowhere) to stdout csv header"`, "exit status 1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := p.execLane(t, c.command, "--pending --filter .", "")
+			if r.status != 1 || !strings.Contains(r.stderr, c.want) {
+				t.Errorf("status %d, want %q in\n%s", r.status, c.want, r.stderr)
+			}
+			if n := p.count(t, "note = 'before'"); n != 14 || p.count(t, "true") != n {
+				t.Errorf("%d rows are left", n)
+			}
+		})
+	}
+	if r := p.execLane(t, "true", "", "--force"); r.status != 0 || p.count(t, "true") != 0 {
+		t.Errorf("--force: %d, %d rows\n%s", r.status, p.count(t, "true"), r.stderr)
+	}
+}
+
+// TestExecUsage: what does not go together is said before anything is done.
+func TestExecUsage(t *testing.T) {
+	p := execWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]})
+	ok := []string{"--source", "exec:true", "--target", p.target, "--into", `"M etrics"`, "--from", "2024-01-01", "--until", "2024-01-02"}
+	without := func(flag string) (args []string) {
+		for i := 0; i < len(ok); i += 2 {
+			if ok[i] != flag {
+				args = append(args, ok[i], ok[i+1])
+			}
+		}
+		return args
+	}
+	for want, args := range map[string][]string{
+		"--from is required":       without("--from"),
+		"--until is required":      without("--until"),
+		"--into is required":       without("--into"),
+		"--target is required":     without("--target"),
+		"do not go with a command": append(without(""), "--cascade-up"),
+		"--columns is required":    append(without(""), "--no-header"),
+		"delimiter":                append(without(""), "--delimiter", "ab"),
+		"no column \"x\"":          append(without(""), "--columns", "time,x"),
+		"time column":              append(without(""), "--columns", "value"),
+		"go with a source that is": {"--source", "dbname=x", "--target", p.target, "--until", "2024-01-02", "--into", "m"},
+	} {
+		if r := p.run(t, "", "bf-stage", args...); r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, want) {
+			t.Errorf("%q: status %d\n%s", args, r.status, r.stderr)
+		}
+	}
+}
+
+// TestExecExamples runs the examples of bf-exec(7) whose programs are here.
+func TestExecExamples(t *testing.T) {
+	var page page
+	for _, p := range pages(t) {
+		if p.name == "bf-exec" {
+			page = p
+		}
+	}
+	found := regexp.MustCompile(`(?m)^\.\\" executed: (.*)\n\.Bd -literal\n((?s:.*?))^\.Ed$`).FindAllStringSubmatch(page.source, -1)
+	if len(found) != 2 {
+		t.Fatalf("%d examples", len(found))
+	}
+	for _, m := range found {
+		t.Run(m[1], func(t *testing.T) {
+			if _, err := exec.LookPath(m[1]); err != nil {
+				t.Skip("needs " + m[1])
+			}
+			p := newPair(t, testdb.Pair{Source: testdb.Installs(t)[0], Target: testdb.Installs(t)[0]})
+			rows := `select timestamptz '2024-01-01' + i * interval '1 hour' as time, i as device, i / 2.0 as value from generate_series(0, 200) i`
+			p.src.Exec(t, "create table history as "+rows)
+			p.dst.Exec(t, "create table metrics (device int, value float8, time timestamptz not null); select create_hypertable('metrics', 'time', chunk_time_interval => interval '1 day')")
+			cmd := p.command(t, "sh", "-ec", text(t, m[2]))
+			cmd.Dir, cmd.Env = t.TempDir(), append(cmd.Env, "DATABASE="+p.source)
+			if m[1] == "sqlite3" {
+				make := exec.Command("sqlite3", "history.db", `create table history (time integer, device integer, value real);
+                    with recursive s(i) as (select 0 union all select i + 1 from s where i < 200)
+                    insert into history select 1704067200 + i * 3600, i, i / 2.0 from s`)
+				make.Dir = cmd.Dir
+				if out, err := make.CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			var n int
+			p.dst.Query1(t, &n, "select count(*) from (select time, device, value from metrics intersect "+rows+" where i < 168) _")
+			if n != 168 {
+				t.Errorf("%d rows", n)
+			}
+			p.dst.Query1(t, &n, "select count(*) from __backfill.task where verified is not null")
+			if n != 7 {
+				t.Errorf("%d tasks are verified", n)
+			}
+		})
+	}
+}

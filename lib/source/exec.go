@@ -1,0 +1,309 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"bf/lib/csv"
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+)
+
+// Command is a source that is a shell command: run once per task, with the range in
+// its environment, it prints the rows as CSV. The command comes from the command line or the
+// environment of the user, never from a record.
+type Command struct {
+	shell  string
+	stderr io.Writer
+}
+
+// ParseCommand returns the command of a --source of the form exec:COMMAND, nil of
+// another one. stderr is where the command's goes.
+func ParseCommand(source string, stderr io.Writer) *Command {
+	shell, ok := strings.CutPrefix(source, "exec:")
+	if !ok {
+		return nil
+	}
+	return &Command{shell: shell, stderr: stderr}
+}
+
+// Rows runs the command for a task. begin gets the columns, before the first of the
+// rows, which write gets as COPY text. The rows are good only if there is no error: the
+// command ended with status 0, in the end of a line, and all of them are in the range.
+func (c *Command) Rows(ctx context.Context, t *task.Task, begin func([]stream.Column) error,
+	write func([]byte) error) (rows int64, err error) {
+	if t.Kind != task.KindExec {
+		return 0, &pg.Error{Side: pg.Source, Object: t.String(),
+			Err:  errors.New("--source is a command, and the task was not staged from one"),
+			Hint: "give --source as it was given to bf-stage"}
+	}
+	cmd, err := c.command(t)
+	if err != nil {
+		return 0, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return 0, commandFailed(t, err)
+	}
+	rows, err = c.read(ctx, cmd, func() (int64, error) { return copyCSV(out, t, begin, write) })
+	var ended *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return rows, ctx.Err()
+	case errors.As(err, &ended):
+		return rows, commandFailed(t, ended)
+	}
+	return rows, err
+}
+
+// read has f read what a process prints, and waits for its end. A process that has failed is a
+// better reason than what is wrong with its last line. One that still prints
+// when nobody reads is ended.
+func (c *Command) read(ctx context.Context, cmd *exec.Cmd, f func() (int64, error)) (rows int64, err error) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		select {
+		case <-ctx.Done():
+			terminate(cmd.Process.Pid, done)
+		case <-done:
+		}
+	}()
+	rows, err = f()
+	var overdue <-chan time.Time
+	if err != nil {
+		overdue = time.After(endsAfter)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- cmd.Wait() }()
+	select {
+	case e := <-waited:
+		if e != nil {
+			err = e
+		}
+	case <-overdue:
+		terminate(cmd.Process.Pid, done)
+		<-waited
+	}
+	close(done)
+	<-stopped
+	return rows, err
+}
+
+// command is the process of a task. It has a process group of its own: the first ^C lets
+// it end, as it lets a chunk end, and the second ends all of it.
+func (c *Command) command(t *task.Task) (*exec.Cmd, error) {
+	from, until, err := bounds(t)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/bin/sh", "-c", c.shell)
+	to := t.Target()
+	cmd.Env = append(os.Environ(),
+		"BF_TABLE="+pg.Ident(to.Schema, to.Name),
+		"BF_FROM="+from, "BF_FROM_US="+t.Range.From,
+		"BF_UNTIL="+until, "BF_UNTIL_US="+t.Range.Until)
+	cmd.Stderr = c.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, nil
+}
+
+// bounds are the ends of the range as the time column reads them.
+func bounds(t *task.Task) (from, until string, err error) {
+	f, err := csv.Dialect{}.Format()
+	if err != nil {
+		return "", "", err
+	}
+	var clock *csv.Clock
+	for _, c := range t.Scan.Columns {
+		if c.Name == t.Range.Column {
+			clock, err = f.Clock(c.Type)
+		}
+	}
+	if err != nil || clock == nil {
+		return "", "", fmt.Errorf("%s: no column %q that tells the time: %w", t, t.Range.Column, err)
+	}
+	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
+	return string(clock.Append(nil, lo)), string(clock.Append(nil, hi)), nil
+}
+
+// endsAfter is how long a process has to end by itself when what it printed was wrong.
+const endsAfter = 200 * time.Millisecond
+
+// killAfter is how long a process group has to end after it was asked to.
+const killAfter = 400 * time.Millisecond
+
+// terminate ends a process group; done is closed when its first process has ended.
+func terminate(group int, done <-chan struct{}) {
+	_ = syscall.Kill(-group, syscall.SIGTERM)
+	select {
+	case <-done:
+	case <-time.After(killAfter):
+	}
+	_ = syscall.Kill(-group, syscall.SIGKILL)
+}
+
+// copyCSV turns what a command prints into rows.
+func copyCSV(out io.Reader, t *task.Task, begin func([]stream.Column) error,
+	write func([]byte) error) (rows int64, err error) {
+	format, err := csv.Dialect(t.Scan.Dialect).Format()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", t, err)
+	}
+	r := csv.NewReader(out, format)
+	r.File = "output of the command"
+	columns, err := fieldsOf(r, t)
+	if err == io.EOF { // it printed nothing at all, not even a header
+		return 0, begin([]stream.Column{keyColumn(t)})
+	}
+	if err != nil {
+		return 0, badCSV(t, err)
+	}
+	var kept []stream.Column
+	for _, c := range columns {
+		if c.Name != "" {
+			kept = append(kept, stream.Column(c))
+		}
+	}
+	if err := r.Columns(columns, t.Range.Column); err != nil {
+		return 0, badCSV(t, err)
+	}
+	if err := begin(kept); err != nil {
+		return 0, err
+	}
+	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
+	for {
+		row, err := r.Next()
+		switch {
+		case err == io.EOF:
+			return rows, nil
+		case err != nil:
+			return rows, badCSV(t, err)
+		case row.More:
+		case row.Time < lo || row.Time >= hi:
+			return rows, badCSV(t, fmt.Errorf("%s:%d: row of another time than %s (%s)", r.File, row.Line, &t.Range,
+				r.TimeText(row.Time)))
+		case row.Cut:
+			return rows, badCSV(t, fmt.Errorf("%s:%d: ends in the middle of a line", r.File, row.Line))
+		default:
+			rows++
+		}
+		if err := write(row.Text); err != nil {
+			return rows, err
+		}
+	}
+}
+
+// keyColumn is the time column.
+func keyColumn(t *task.Task) stream.Column {
+	for _, c := range t.Scan.Columns {
+		if c.Name == t.Range.Column {
+			return stream.Column(c)
+		}
+	}
+	return stream.Column{Name: t.Range.Column, Type: "unknown"}
+}
+
+// fieldsOf says what the fields of the records are: by the names of the header, or by
+// place. It reads the header.
+func fieldsOf(r *csv.Reader, t *task.Task) (columns []csv.Column, err error) {
+	for _, c := range t.Scan.Columns {
+		columns = append(columns, csv.Column(c))
+	}
+	if t.Scan.Header == task.HeaderNone {
+		return columns, nil
+	}
+	names, err := r.Header()
+	if err != nil || t.Scan.Header == task.HeaderSkip {
+		return columns, err
+	}
+	fields, err := csv.Match(names, columns)
+	var bad *csv.Error
+	if errors.As(err, &bad) {
+		bad.File = r.File
+	}
+	return fields, err
+}
+
+func badCSV(t *task.Task, err error) error {
+	hint := ""
+	var bad *csv.Error
+	if errors.As(err, &bad) && bad.Line == 1 {
+		hint = "bf-stage takes --no-header, --columns, --delimiter, --quote and --null where it is not the default CSV"
+	}
+	return &pg.Error{Side: pg.Source, Object: t.String(), Err: err, Hint: hint}
+}
+
+func commandFailed(t *task.Task, err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		if w, ok := exit.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+			err = fmt.Errorf("the command was ended by signal %d (%s)", w.Signal(), w.Signal())
+		} else {
+			err = fmt.Errorf("the command ended with exit status %d", exit.ExitCode())
+		}
+	}
+	return &pg.Error{Side: pg.Source, Object: t.String(), Err: err}
+}
+
+// CommandDumper dumps what a command prints.
+type CommandDumper struct {
+	*Command
+	w       *stream.Writer
+	version string
+}
+
+// NewCommand returns a Dumper that writes to w. version is the tool's own, for the
+// stream's headers.
+func NewCommand(c *Command, w *stream.Writer, version string) *CommandDumper {
+	return &CommandDumper{c, w, version}
+}
+
+// Dump writes the segment of one task, as Dumper.Dump does.
+func (d *CommandDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
+	begun := false
+	begin := func(columns []stream.Column) error {
+		begun = true
+		return output(d.w.Begin(d.header(t, []stream.Part{{Relation: stream.Rows, Format: stream.Text,
+			Columns: columns, Bytes: t.Bytes}})))
+	}
+	res.Rows, err = d.Rows(ctx, t, begin, func(text []byte) error {
+		res.Bytes += int64(len(text))
+		_, err := d.w.Write(text)
+		return output(err)
+	})
+	if err == nil {
+		if err = output(d.w.EndPart(res.Rows)); err == nil {
+			err = output(d.w.End())
+		}
+	}
+	if err == nil || errors.Is(err, ErrOutput) {
+		return res, err
+	}
+	if !begun {
+		if e := d.w.Begin(d.header(t, nil)); e != nil {
+			return res, output(e)
+		}
+	}
+	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
+		return res, output(e)
+	}
+	return res, err
+}
+
+func (d *CommandDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
+	return &stream.Header{Task: *t, State: stream.StateChunk, Parts: slices.Clone(parts),
+		Source: stream.Source{BF: d.version}}
+}

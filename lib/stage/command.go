@@ -1,0 +1,168 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"bf/lib/csv"
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
+)
+
+// Files says how CSV is written, and where its rows go.
+type Files struct {
+	Into     string // a hypertable of the target, as SQL spells it
+	Columns  string // names in the order of the fields, "-" for one to leave out; "" for those of the header
+	NoHeader bool   // the first record is data
+	Dialect  csv.Dialect
+}
+
+// originCommand is the origin of tasks that are of no database. A command cannot be told from
+// another one.
+const originCommand = "exec"
+
+// mostSlices is how many tasks a command may become: more are a mistake in a bound.
+const mostSlices = 100_000
+
+// Command plans for a command: a task for each slice of the target's grid in [From,
+// Until), as nobody knows what the command will print. Nothing is run.
+func Command(ctx context.Context, o Options, f Files) (*Plan, error) {
+	h, err := into(ctx, o.Target, f.Into)
+	if err != nil {
+		return nil, err
+	}
+	scan, err := f.scan(h)
+	if err != nil {
+		return nil, err
+	}
+	lo, hi, err := bounds(ctx, o.Target, h, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := tellable(f, h, lo, hi); err != nil {
+		return nil, err
+	}
+	g, err := newGrid(ctx, o.Target, h)
+	if err != nil {
+		return nil, err
+	}
+	source := *h
+	source.Relkind, source.CompressionEnabled = commandKind, false
+	p := &Plan{Source: Server{Identity: originCommand, Origin: originCommand},
+		Hypertables: []*tsdb.Hypertable{&source},
+		Compressed:  map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{h.Name: h}}
+	for at := lo; at < hi; {
+		extent := g.at(at)
+		until := min(extent.Until, hi)
+		p.Tasks = append(p.Tasks, sliceOf(h, extent, span{From: at, Until: until}, scan))
+		if at = until; len(p.Tasks) > mostSlices {
+			return nil, &BadArgument{Flag: "--from", Hint: "chunks may be larger: set_chunk_time_interval() on the target",
+				Err: fmt.Errorf("from %s to %s are more than %d chunks", o.From, o.Until, mostSlices)}
+		}
+	}
+	slices.Reverse(p.Tasks) // newest first, as ever
+	return p, spell(ctx, o.Target, h, p.Tasks)
+}
+
+// commandKind is the Relkind of what is no relation at all.
+const commandKind = "command"
+
+// sliceOf is the record of a slice that a command fills.
+func sliceOf(h *tsdb.Hypertable, extent, rows span, scan *task.Scan) *task.Task {
+	column := h.Dimensions[0].Column
+	return &task.Task{V: task.VersionOther, Kind: task.KindExec, Hypertable: h.Name, Into: &h.Name, Chunk: h.Name,
+		Slices: []task.Slice{{Column: column, From: task.FormatBound(extent.From),
+			Until: task.FormatBound(extent.Until)}},
+		Range: task.Range{Column: column, From: task.FormatBound(rows.From), Until: task.FormatBound(rows.Until),
+			Partial: rows != extent},
+		Scan: scan, Origin: originCommand}
+}
+
+// into finds the hypertable that CSV goes into.
+func into(ctx context.Context, dst *tsdb.DB, text string) (*tsdb.Hypertable, error) {
+	name, err := dst.ParseName(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	if name.IsZero() {
+		return nil, &BadArgument{Flag: "--into " + text, Err: errors.New("not the name of a table")}
+	}
+	h, err := dst.HypertableFor(ctx, name, nil)
+	switch {
+	case err != nil:
+		return nil, err
+	case h == nil:
+		return nil, &pg.Error{Side: dst.Side, Object: "--into " + text, Err: errors.New("is no hypertable there")}
+	case !h.Dimensions[0].Func.IsZero():
+		return nil, &pg.Error{Side: dst.Side, Object: "--into " + text,
+			Err: fmt.Errorf("%q is partitioned by a function (%s): only a hypertable can be its source",
+				h.Dimensions[0].Column, h.Dimensions[0].Func)}
+	}
+	return h, nil
+}
+
+// scan is what the records say of the CSV.
+func (f Files) scan(h *tsdb.Hypertable) (*task.Scan, error) {
+	s := &task.Scan{Dialect: task.Dialect(f.Dialect)}
+	switch {
+	case f.NoHeader:
+		s.Header = task.HeaderNone
+	case f.Columns != "":
+		s.Header = task.HeaderSkip
+	}
+	if f.Columns == "" {
+		for _, c := range h.Copied() {
+			s.Columns = append(s.Columns, task.Column{Name: c.Name, Type: c.Type})
+		}
+		return s, nil
+	}
+	key := false
+	for _, name := range strings.Split(f.Columns, ",") {
+		i := slices.IndexFunc(h.Columns, func(c pg.Column) bool { return c.Name == name && !c.Generated })
+		twice := slices.ContainsFunc(s.Columns, func(c task.Column) bool { return c.Name == name })
+		switch {
+		case name == "-":
+			s.Columns = append(s.Columns, task.Column{})
+			continue
+		case i < 0:
+			return nil, &BadArgument{Flag: "--columns", Err: fmt.Errorf("%s has no column %q to copy", h.Label(), name)}
+		case twice:
+			return nil, &BadArgument{Flag: "--columns", Err: fmt.Errorf("%q is there twice", name)}
+		}
+		key = key || name == h.Dimensions[0].Column
+		s.Columns = append(s.Columns, task.Column{Name: name, Type: h.Columns[i].Type})
+	}
+	if !key {
+		return nil, &BadArgument{Flag: "--columns",
+			Err: fmt.Errorf("the time column %q must be among them", h.Dimensions[0].Column)}
+	}
+	return s, nil
+}
+
+// tellable refuses a dialect that cannot be read, and bounds that cannot be told to a command.
+func tellable(f Files, h *tsdb.Hypertable, bounds ...int64) error {
+	format, err := f.Dialect.Format()
+	if err != nil {
+		return &BadArgument{Flag: "dialect", Err: err}
+	}
+	d := h.Dimensions[0]
+	clock, err := format.Clock(d.RangeType)
+	if err != nil {
+		return &BadArgument{Flag: "--into", Err: fmt.Errorf("column %q: %w", d.Column, err)}
+	}
+	plain, err := (csv.Dialect{}).Format()
+	if err == nil {
+		clock, err = plain.Clock(d.RangeType)
+	}
+	for i := 0; err == nil && i < len(bounds); i++ {
+		text := clock.Append(nil, bounds[i])
+		if back, e := clock.Parse(text); e != nil || back.Internal != bounds[i] {
+			return &BadArgument{Flag: "--from", Err: errors.New("--from and --until must be in the years from 1 to 9999")}
+		}
+	}
+	return err
+}
