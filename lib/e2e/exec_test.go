@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"bf/lib/testdb"
 )
@@ -222,5 +223,45 @@ func TestExecExamples(t *testing.T) {
 				t.Errorf("%d tasks are verified", n)
 			}
 		})
+	}
+}
+
+// TestExecStop: the first ^C lets the command end, the second ends it and what it has
+// started. What is in a table's name is data to the command.
+func TestExecStop(t *testing.T) {
+	dst := testdb.New(t, testdb.Installs(t)[0], "target")
+	name := `"a $(touch /tmp/bf-exec-test-x) ' "" é"`
+	dst.Exec(t, `create table `+name+` (time timestamptz not null); select create_hypertable('`+strings.ReplaceAll(name, "'", "''")+`', 'time')`)
+	p := &pair{dst: dst, target: dst.ConnString}
+	rec := p.ok(t, "", "bf-stage", "--source", "exec:x", "--target", p.target, "--into", name, "--from", "2024-01-02", "--until", "2024-01-03")
+	dir := t.TempDir()
+	for signals, command := range map[int]string{
+		1: `echo time; sleep 2; echo "$BF_TABLE" >table`,
+		2: `echo time; sleep 300 & echo $! >pid; wait`,
+	} {
+		cmd := p.command(t, "bf-dump", "--source", "exec:"+command)
+		cmd.Dir, cmd.Stdin = dir, strings.NewReader(rec+rec)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range signals {
+			time.Sleep(700 * time.Millisecond)
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _ = cmd.Wait(); cmd.ProcessState.ExitCode() != 130 {
+			t.Errorf("%d signals: %v", signals, cmd.ProcessState)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "table")); err != nil || string(b) != `"public".`+name+"\n" {
+		t.Errorf("the command was not let end, or saw %s (%v)", b, err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/stat"); err == nil && !strings.Contains(string(stat), ") Z") {
+		t.Errorf("a child is left: %s", stat)
 	}
 }
