@@ -18,7 +18,7 @@ import (
 )
 
 type flags struct {
-	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source, or exec:COMMAND" placeholder:"CONN"`
+	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source, csv:DIR or exec:COMMAND" placeholder:"CONN"`
 	Compress string   `arg:"--compress" default:"none" help:"none, zstd[:LEVEL] or s2" placeholder:"CODEC"`
 	Records  []string `arg:"positional" help:"task records; read from stdin, one per line, when there are none" placeholder:"RECORD"`
 	cli.Common
@@ -70,7 +70,8 @@ type lane struct {
 	*cli.Env
 	source string
 	w      *stream.Writer
-	db     *tsdb.DB // nil before the first task, and of a command
+	db     *tsdb.DB    // nil before the first task, and of CSV
+	text   source.Text // nil of a database
 	dumper dumper
 	failed bool
 }
@@ -134,8 +135,11 @@ func (l *lane) open() (err error) {
 	if l.dumper != nil {
 		return nil
 	}
-	if c := source.ParseCommand(l.source, l.Stderr); c != nil {
-		l.dumper = source.NewCommand(c, l.w, cli.Version())
+	if l.text, err = source.OpenText(l.source, l.Stderr); err != nil {
+		return err
+	}
+	if l.text != nil {
+		l.dumper = source.NewText(l.text, l.w, cli.Version())
 		return nil
 	}
 	if l.db, err = tsdb.Open(l.Stop.Context, pg.Source, l.source, l.Options()); err == nil {
@@ -147,6 +151,9 @@ func (l *lane) open() (err error) {
 func (l *lane) close() {
 	if l.db != nil {
 		l.db.Close()
+	}
+	if l.text != nil {
+		l.text.Close()
 	}
 }
 

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
+	"os"
+	"strings"
+
 	"bf/lib/cli"
 	"bf/lib/csv"
 	"bf/lib/source"
 	"bf/lib/stage"
+	"bf/lib/tsdb"
 )
 
 // csvFlags say how CSV is written.
@@ -17,29 +22,65 @@ type csvFlags struct {
 	Null      string `arg:"--null" help:"of CSV: what stands for NULL, without quotes; an empty field if not given" placeholder:"STRING"`
 	Encoding  string `arg:"--encoding" help:"of CSV: utf8 (if not given), latin1, latin2, latin9, windows-1250, -1251, -1252 or koi8-r" placeholder:"NAME"`
 	Zone      string `arg:"--zone" help:"of CSV: the time zone of times that say none; UTC if not given" placeholder:"NAME"`
+	Reject    string `arg:"--reject" help:"of files: leave out the records that are bad, and write them there" placeholder:"FILE"`
 	TimeUnit  string `arg:"--time-unit" help:"of CSV: the time column is a number since 1970, in s, ms, us or ns" placeholder:"UNIT"`
 }
 
-func (f *flags) isCommand() bool { return source.ParseCommand(f.Source, nil) != nil }
-
-// checkCommand refuses what does not go with a source that is a command.
-func (f *flags) checkCommand(e *cli.Env) error {
+// checkCSV refuses what does not go with a source of CSV.
+func (f *flags) checkCSV(e *cli.Env) error {
 	switch {
 	case f.Target == "":
-		return e.Usagef("--target is required with a command: it is run once per chunk of the target")
+		return e.Usagef("--target is required with CSV: its rows are cut along the chunks of the target")
 	case f.Into == "":
-		return e.Usagef("--into is required with a command: the hypertable that it fills")
+		return e.Usagef("--into is required with CSV: the hypertable that it fills")
 	case f.From == "":
-		return e.Usagef("--from is required with a command: " +
-			"what it prints replaces all that the target has from there to --until")
-	case f.Filter != "" || f.Up || f.Down || f.Snapshot != "" || f.Maps != nil || f.SkipNull ||
-		f.Scan != "auto" || f.Columns:
-		return e.Usagef("--filter, --map, --scan, --skip-null-times, --columnstore, the cascades " +
-			"and --snapshot do not go with a command")
+		return e.Usagef("--from is required with CSV: " +
+			"it replaces what the target has from there to --until, and says not itself what it is complete for")
+	case f.Filter != "" || f.Up || f.Down || f.Snapshot != "" || f.Maps != nil || f.SkipNull || f.Columns || f.Sample > 0:
+		return e.Usagef("--filter, --map, --skip-null-times, --columnstore, --sample, the cascades " +
+			"and --snapshot do not go with CSV")
 	case f.NoHeader && f.Fields == "":
 		return e.Usagef("--columns is required with --no-header")
+	case source.IsFiles(f.Source) && len(f.Paths) == 0:
+		return e.Usagef("csv: needs the names of files: FILE ... below the directory")
+	case source.IsCommand(f.Source) && (f.Scan != "auto" || f.Reject != "" || len(f.Paths) > 0):
+		return e.Usagef("--scan, --reject and FILE do not go with a command")
 	}
 	return nil
+}
+
+// fromCSV makes the plan of a command or of files.
+func fromCSV(e *cli.Env, f *flags, dst *tsdb.DB) (p *stage.Plan, err error) {
+	ctx, files := e.Stop.Context, f.files()
+	o := stage.Options{From: f.From, Until: f.Until, Target: dst, Any: f.Scan == "any", Progress: e.Log.Info}
+	if source.IsCommand(f.Source) {
+		return stage.Command(ctx, o, files)
+	}
+	dir, err := source.OpenFiles(strings.TrimPrefix(f.Source, "csv:"))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	files.Open = dir.Open
+	if files.Paths, err = dir.Below(f.Paths); err != nil {
+		return nil, err
+	}
+	if f.Reject != "" {
+		out, err := os.Create(f.Reject)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, out.Close()) }()
+		files.Reject = out
+	}
+	p, err = stage.CSV(ctx, o, files)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range p.Notes {
+		e.Log.Warn("source: %s", n)
+	}
+	return p, nil
 }
 
 // files is how the CSV is written, for package stage.

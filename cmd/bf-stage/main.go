@@ -6,11 +6,12 @@ import (
 	"errors"
 
 	"bf/lib/cli"
+	"bf/lib/source"
 	"bf/lib/stage"
 )
 
 type flags struct {
-	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source, or exec:COMMAND" placeholder:"CONN"`
+	Source   string   `arg:"--source,env:BF_SOURCE" help:"connection string of the source, csv:DIR or exec:COMMAND" placeholder:"CONN"`
 	Target   string   `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
 	Until    string   `arg:"-u,--until" help:"completion point T, exclusive: rows before it are copied" placeholder:"T"`
 	From     string   `arg:"-F,--from" help:"copy rows from here on, inclusive" placeholder:"T"`
@@ -21,13 +22,14 @@ type flags struct {
 	Scan     string   `arg:"--scan" help:"how often a table without a useful index may be read: auto or any" default:"auto" placeholder:"HOW"`
 	SkipNull bool     `arg:"--skip-null-times" help:"leave behind rows of a table whose time is NULL or -infinity"`
 	Columns  bool     `arg:"--columnstore" help:"compress the rows of a table as they arrive, where compression is enabled"`
-	Into     string   `arg:"--into" help:"of a command: the hypertable of the target that it fills" placeholder:"TABLE"`
+	Into     string   `arg:"--into" help:"of CSV: the hypertable of the target that it fills" placeholder:"TABLE"`
 	csvFlags
-	Snapshot string `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
-	Pause    bool   `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
-	Yes      bool   `arg:"-y,--yes" help:"go on where the target holds rows before --until and the source holds none"`
-	Dry      bool   `arg:"--dry-run" help:"tell what it would mean and print the plan; write nothing to either side"`
-	Sample   int    `arg:"--sample" help:"with --dry-run: copy the first N MB to nowhere and estimate the time" placeholder:"N"`
+	Snapshot string   `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
+	Pause    bool     `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`
+	Yes      bool     `arg:"-y,--yes" help:"go on where the target holds rows before --until and the source holds none"`
+	Dry      bool     `arg:"--dry-run" help:"tell what it would mean and print the plan; write nothing to either side"`
+	Sample   int      `arg:"--sample" help:"with --dry-run: copy the first N MB to nowhere and estimate the time" placeholder:"N"`
+	Paths    []string `arg:"positional" help:"of csv:DIR: the files, below DIR" placeholder:"FILE"`
 	cli.Common
 }
 
@@ -56,10 +58,10 @@ func (f *flags) Check(e *cli.Env) error {
 		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot choose on the source: give --source")
 	case f.Scan != "auto" && f.Scan != "any":
 		return e.Usagef("--scan is auto or any, not %q", f.Scan)
-	case f.isCommand():
-		return f.checkCommand(e)
-	case f.Into != "" || f.csvFlags != csvFlags{}:
-		return e.Usagef("--into and how CSV is written go with a source that is a command (exec:COMMAND)")
+	case source.IsText(f.Source):
+		return f.checkCSV(e)
+	case f.Into != "" || f.csvFlags != csvFlags{} || len(f.Paths) > 0:
+		return e.Usagef("--into, FILE and how CSV is written go with a source that is CSV (csv:DIR or exec:COMMAND)")
 	case f.Target == "" && f.Maps != nil:
 		return e.Usagef("--map names hypertables of the target: give --target")
 	case f.Target == "" && f.Pause:
@@ -83,6 +85,12 @@ func run(e *cli.Env, f *flags) error {
 	if errors.As(err, &misfit) && len(misfit.Differences) > 1 {
 		for _, d := range misfit.Differences {
 			e.Log.Warn("target: %s", d)
+		}
+	}
+	var bad *stage.BadFiles
+	if errors.As(err, &bad) && bad.N > 1 {
+		for _, b := range bad.First {
+			e.Log.Warn("source: %s", b)
 		}
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
+	"bf/lib/source"
 	"bf/lib/stage"
 	"bf/lib/task"
 	"bf/lib/tsdb"
@@ -28,8 +29,8 @@ func plan(e *cli.Env, f *flags) (err error) {
 	switch {
 	case f.Source == "":
 		p, err = stage.Read(e.Stdin)
-	case f.isCommand():
-		p, err = stage.Command(e.Stop.Context, stage.Options{From: f.From, Until: f.Until, Target: dst}, f.files())
+	case source.IsText(f.Source):
+		p, err = fromCSV(e, f, dst)
 	default:
 		p, err = fromSource(e, f, dst)
 	}

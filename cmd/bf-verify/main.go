@@ -13,7 +13,7 @@ import (
 )
 
 type flags struct {
-	Source      string        `arg:"--source,env:BF_SOURCE" help:"connection string of the source, or exec:COMMAND" placeholder:"CONN"`
+	Source      string        `arg:"--source,env:BF_SOURCE" help:"connection string of the source, csv:DIR or exec:COMMAND" placeholder:"CONN"`
 	Target      string        `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
 	All         bool          `arg:"--all" help:"verify every loaded task, also those that are verified"`
 	Parallelism int           `arg:"-p,--parallelism" default:"8" help:"chunks compared at the same time, one connection per side each" placeholder:"N"`
@@ -50,10 +50,10 @@ func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "" && f.Target == "":
 		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
-	case f.Target == "" && source.ParseCommand(f.Source, nil) != nil:
-		return e.Usagef("--target is required with a command: what it prints is compared there")
-	case source.ParseCommand(f.Source, nil) != nil && (f.From != "" || f.Schema || f.Until != "" || f.Filter != ""):
-		return e.Usagef("--from, --until, --filter and --schema compare databases: not with a command")
+	case f.Target == "" && source.IsText(f.Source):
+		return e.Usagef("--target is required with CSV (csv:, exec:): it is compared there")
+	case source.IsText(f.Source) && (f.From != "" || f.Schema || f.Until != "" || f.Filter != ""):
+		return e.Usagef("--from, --until, --filter and --schema compare databases: not with CSV (csv:, exec:)")
 	case f.From != "" || f.Schema || f.Until != "" || f.Filter != "":
 		return f.checkWhole(e)
 	case f.Method != "" && !f.Method.Known():

@@ -135,6 +135,9 @@ func Record(ctx context.Context, c *pg.Conn, plan []*task.Task, again bool) (out
 				return err
 			}
 		}
+		if err := unite(ctx, tx, plan); err != nil {
+			return err
+		}
 		if err := copyPlan(ctx, tx, plan); err != nil {
 			return err
 		}

@@ -5,7 +5,7 @@
 -- it is with the same range if the plan is of what differs ($1).
 -- A chunk that was merged or split since, or whose hypertable or dimension was
 -- renamed, is planned anew; of its old range stays what is inside the new extent.
--- Slices likewise; the plan knows best where their rows are, even if they are copied.
+-- Slices likewise, and those of files if they are others; the plan knows best where their rows are, even if they are copied.
 with known as (
     select t.priority as number, t.filter as old, s.*,
            (t.kind, t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.into_schema, t.into_name,
@@ -13,6 +13,7 @@ with known as (
                is distinct from
            (s.kind, s.hypertable_schema, s.hypertable_name, s.view_schema, s.view_name, s.into_schema, s.into_name,
                s.dimensions) as changed,
+           s.kind = 'csv' and t.scan is distinct from s.scan                          as other_files,
            greatest((t.filter->>'from')::bigint, (s.dimensions->0->>'from')::bigint)  as old_from,
            least((t.filter->>'until')::bigint, (s.dimensions->0->>'until')::bigint)   as old_until,
            (s.filter->>'from')::bigint                                                as new_from,
@@ -20,7 +21,7 @@ with known as (
     from __backfill.task t
     join pg_temp.staged s on s.key = t.key
 ), union_of as (
-    select k.*, $1::boolean or k.changed or k.new_from < k.old_from or k.new_until > k.old_until as anew,
+    select k.*, $1::boolean or k.changed or k.new_from < k.old_from or k.new_until > k.old_until or k.other_files as anew,
            k.filter || jsonb_strip_nulls(jsonb_build_object(
                'from',       case when k.lower then k.old_from::text end,
                'from_text',  case when k.lower
@@ -44,6 +45,7 @@ with known as (
         worked = null, verified = null, verify_message = null, rows = null, bytes = null,
         copy_message = case when u.changed then 'staged again: the chunk is another than it was'
                             when $1 then 'staged again: the sides differed'
+                            when u.other_files and t.worked is not null then 'staged again with other files'
                             when t.worked is not null then 'staged again with a wider range' else t.copy_message end,
         failed = case when not u.changed then t.failed end
     from union_of u

@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -26,15 +24,8 @@ type Command struct {
 	stderr io.Writer
 }
 
-// ParseCommand returns the command of a --source of the form exec:COMMAND, nil of
-// another one. stderr is where the command's goes.
-func ParseCommand(source string, stderr io.Writer) *Command {
-	shell, ok := strings.CutPrefix(source, "exec:")
-	if !ok {
-		return nil
-	}
-	return &Command{shell: shell, stderr: stderr}
-}
+// Close is of Text: between two tasks there is nothing of a command.
+func (c *Command) Close() {}
 
 // Rows runs the command for a task. begin gets the columns, before the first of the
 // rows, which write gets as COPY text. The rows are good only if there is no error: the
@@ -42,9 +33,7 @@ func ParseCommand(source string, stderr io.Writer) *Command {
 func (c *Command) Rows(ctx context.Context, t *task.Task, begin func([]stream.Column) error,
 	write func([]byte) error) (rows int64, err error) {
 	if t.Kind != task.KindExec {
-		return 0, &pg.Error{Side: pg.Source, Object: t.String(),
-			Err:  errors.New("--source is a command, and the task was not staged from one"),
-			Hint: "give --source as it was given to bf-stage"}
+		return 0, otherSource(t, "a command")
 	}
 	cmd, err := c.command(t)
 	if err != nil {
@@ -171,16 +160,10 @@ func copyCSV(out io.Reader, t *task.Task, begin func([]stream.Column) error,
 	if err != nil {
 		return 0, badCSV(t, err)
 	}
-	var kept []stream.Column
-	for _, c := range columns {
-		if c.Name != "" {
-			kept = append(kept, stream.Column(c))
-		}
-	}
 	if err := r.Columns(columns, t.Range.Column); err != nil {
 		return 0, badCSV(t, err)
 	}
-	if err := begin(kept); err != nil {
+	if err := begin(kept(columns)); err != nil {
 		return 0, err
 	}
 	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
@@ -206,22 +189,10 @@ func copyCSV(out io.Reader, t *task.Task, begin func([]stream.Column) error,
 	}
 }
 
-// keyColumn is the time column.
-func keyColumn(t *task.Task) stream.Column {
-	for _, c := range t.Scan.Columns {
-		if c.Name == t.Range.Column {
-			return stream.Column(c)
-		}
-	}
-	return stream.Column{Name: t.Range.Column, Type: "unknown"}
-}
-
 // fieldsOf says what the fields of the records are: by the names of the header, or by
 // place. It reads the header.
 func fieldsOf(r *csv.Reader, t *task.Task) (columns []csv.Column, err error) {
-	for _, c := range t.Scan.Columns {
-		columns = append(columns, csv.Column(c))
-	}
+	columns = columnsOf(t)
 	if t.Scan.Header == task.HeaderNone {
 		return columns, nil
 	}
@@ -256,54 +227,4 @@ func commandFailed(t *task.Task, err error) error {
 		}
 	}
 	return &pg.Error{Side: pg.Source, Object: t.String(), Err: err}
-}
-
-// CommandDumper dumps what a command prints.
-type CommandDumper struct {
-	*Command
-	w       *stream.Writer
-	version string
-}
-
-// NewCommand returns a Dumper that writes to w. version is the tool's own, for the
-// stream's headers.
-func NewCommand(c *Command, w *stream.Writer, version string) *CommandDumper {
-	return &CommandDumper{c, w, version}
-}
-
-// Dump writes the segment of one task, as Dumper.Dump does.
-func (d *CommandDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
-	begun := false
-	begin := func(columns []stream.Column) error {
-		begun = true
-		return output(d.w.Begin(d.header(t, []stream.Part{{Relation: stream.Rows, Format: stream.Text,
-			Columns: columns, Bytes: t.Bytes}})))
-	}
-	res.Rows, err = d.Rows(ctx, t, begin, func(text []byte) error {
-		res.Bytes += int64(len(text))
-		_, err := d.w.Write(text)
-		return output(err)
-	})
-	if err == nil {
-		if err = output(d.w.EndPart(res.Rows)); err == nil {
-			err = output(d.w.End())
-		}
-	}
-	if err == nil || errors.Is(err, ErrOutput) {
-		return res, err
-	}
-	if !begun {
-		if e := d.w.Begin(d.header(t, nil)); e != nil {
-			return res, output(e)
-		}
-	}
-	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
-		return res, output(e)
-	}
-	return res, err
-}
-
-func (d *CommandDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
-	return &stream.Header{Task: *t, State: stream.StateChunk, Parts: slices.Clone(parts),
-		Source: stream.Source{BF: d.version}}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -19,13 +20,21 @@ type Files struct {
 	Columns  string // names in the order of the fields, "-" for one to leave out; "" for those of the header
 	NoHeader bool   // the first record is data
 	Dialect  csv.Dialect
+
+	// Of files, not of a command:
+	Paths  []string // below the directory of the source
+	Open   func(path string) (*csv.File, io.Closer, error)
+	Reject io.Writer // gets the records that are bad, which are left out; nil if there must be none
 }
 
-// originCommand is the origin of tasks that are of no database. A command cannot be told from
-// another one.
-const originCommand = "exec"
+// The origins of tasks that are of no database. A command cannot be told from another one, nor
+// a directory.
+const (
+	originCommand = "exec"
+	originFiles   = "csv"
+)
 
-// mostSlices is how many tasks a command may become: more are a mistake in a bound.
+// mostSlices is how many tasks CSV may become: more are a mistake in a bound.
 const mostSlices = 100_000
 
 // Command plans for a command: a task for each slice of the target's grid in [From,
@@ -50,15 +59,13 @@ func Command(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	source := *h
-	source.Relkind, source.CompressionEnabled = commandKind, false
-	p := &Plan{Source: Server{Identity: originCommand, Origin: originCommand},
-		Hypertables: []*tsdb.Hypertable{&source},
-		Compressed:  map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{h.Name: h}}
+	p := textPlan(h, originCommand)
 	for at := lo; at < hi; {
 		extent := g.at(at)
 		until := min(extent.Until, hi)
-		p.Tasks = append(p.Tasks, sliceOf(h, extent, span{From: at, Until: until}, scan))
+		t := sliceOf(h, extent, span{From: at, Until: until}, scan)
+		t.Kind, t.Origin = task.KindExec, originCommand
+		p.Tasks = append(p.Tasks, t)
 		if at = until; len(p.Tasks) > mostSlices {
 			return nil, &BadArgument{Flag: "--from", Hint: "chunks may be larger: set_chunk_time_interval() on the target",
 				Err: fmt.Errorf("from %s to %s are more than %d chunks", o.From, o.Until, mostSlices)}
@@ -68,18 +75,26 @@ func Command(ctx context.Context, o Options, f Files) (*Plan, error) {
 	return p, spell(ctx, o.Target, h, p.Tasks)
 }
 
-// commandKind is the Relkind of what is no relation at all.
-const commandKind = "command"
+// textKind is the Relkind of what is no relation at all.
+const textKind = "text"
 
-// sliceOf is the record of a slice that a command fills.
+// textPlan is a plan of CSV, still without tasks.
+func textPlan(h *tsdb.Hypertable, origin string) *Plan {
+	source := *h
+	source.Relkind, source.CompressionEnabled = textKind, false
+	return &Plan{Source: Server{Identity: origin, Origin: origin}, Hypertables: []*tsdb.Hypertable{&source},
+		Compressed: map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{h.Name: h}}
+}
+
+// sliceOf is the record of a slice that CSV fills, without its kind.
 func sliceOf(h *tsdb.Hypertable, extent, rows span, scan *task.Scan) *task.Task {
 	column := h.Dimensions[0].Column
-	return &task.Task{V: task.VersionOther, Kind: task.KindExec, Hypertable: h.Name, Into: &h.Name, Chunk: h.Name,
+	return &task.Task{V: task.VersionOther, Hypertable: h.Name, Into: &h.Name, Chunk: h.Name,
 		Slices: []task.Slice{{Column: column, From: task.FormatBound(extent.From),
 			Until: task.FormatBound(extent.Until)}},
 		Range: task.Range{Column: column, From: task.FormatBound(rows.From), Until: task.FormatBound(rows.Until),
 			Partial: rows != extent},
-		Scan: scan, Origin: originCommand}
+		Scan: scan}
 }
 
 // into finds the hypertable that CSV goes into.

@@ -40,6 +40,8 @@ type Scan struct {
 	Columns []Column `json:"columns,omitempty"`
 	Header  string   `json:"header,omitempty"`
 	Dialect Dialect  `json:"dialect,omitzero"`
+	// Files are those of CSV that have rows of the range, in the order in which they are read.
+	Files []File `json:"files,omitempty"`
 }
 
 // What the first record of CSV is.
@@ -48,6 +50,50 @@ const (
 	HeaderSkip  = "skip" // to be skipped
 	HeaderNone  = "none" // data already
 )
+
+// File is a file of CSV, and the blocks of it that have rows of the range.
+type File struct {
+	// Path is below the directory that the source names, whoever reads the record.
+	Path   string      `json:"path"`
+	Codec  string      `json:"codec,omitempty"` // how it is compressed, as package csv has it
+	Rows   int64       `json:"rows,string"`     // of the range, in the blocks
+	Blocks []FileBlock `json:"blocks"`
+}
+
+// FileBlock is a part of a file, decompressed. Line is the one in which it begins, and Sum
+// its CRC-32C: a file that has changed is refused.
+type FileBlock struct {
+	Offset, Length, Line int64
+	Sum                  uint32
+}
+
+// MarshalText writes offset:length:line:crc.
+func (b FileBlock) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%d:%d:%d:%08x", b.Offset, b.Length, b.Line, b.Sum), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (b *FileBlock) UnmarshalText(text []byte) error {
+	var n FileBlock
+	parts := strings.Split(string(text), ":")
+	if len(parts) != 4 {
+		return fmt.Errorf("block %q of a file: not offset:length:line:crc", text)
+	}
+	for i, to := range []*int64{&n.Offset, &n.Length, &n.Line} {
+		v, err := strconv.ParseInt(parts[i], 10, 64)
+		if err != nil || v < 0 {
+			return fmt.Errorf("block %q of a file: not offset:length:line:crc", text)
+		}
+		*to = v
+	}
+	sum, err := strconv.ParseUint(parts[3], 16, 32)
+	if err != nil || n.Length == 0 || n.Line == 0 || n.Offset+n.Length < 0 {
+		return fmt.Errorf("block %q of a file: not offset:length:line:crc", text)
+	}
+	n.Sum = uint32(sum)
+	*b = n
+	return nil
+}
 
 // Column is a column of the target.
 type Column struct {
@@ -123,6 +169,10 @@ func sameScan(a, b *Scan) string {
 		return "other relations or blocks than staged"
 	case !slices.Equal(a.Columns, b.Columns) || a.Header != b.Header || a.Dialect != b.Dialect:
 		return "other columns or another dialect than staged"
+	case !slices.EqualFunc(a.Files, b.Files, func(x, y File) bool {
+		return x.Path == y.Path && x.Codec == y.Codec && x.Rows == y.Rows && slices.Equal(x.Blocks, y.Blocks)
+	}):
+		return "other files or blocks than staged"
 	}
 	return ""
 }
@@ -134,6 +184,8 @@ func (s *Scan) validate(kind string) error {
 		return errors.New("no scan: a slice says how it is read")
 	case kind == KindExec && (s == nil || len(s.Columns) == 0):
 		return errors.New("no scan: the output of a command has columns")
+	case kind == KindCSV && (s == nil || s.By != ByBlocks || len(s.Columns) == 0 || len(s.Files) == 0):
+		return errors.New("no scan by blocks of files, with columns: CSV is read by it")
 	case s == nil:
 		return nil
 	case kind == KindSlice && s.By != ByRange && s.By != ByBlocks:
@@ -145,6 +197,11 @@ func (s *Scan) validate(kind string) error {
 	}
 	if s.Header != HeaderNames && s.Header != HeaderSkip && s.Header != HeaderNone {
 		return fmt.Errorf("header %q of a scan: this bf does not know it", s.Header)
+	}
+	for _, f := range s.Files {
+		if f.Path == "" || strings.ContainsRune(f.Path, 0) || len(f.Blocks) == 0 {
+			return fmt.Errorf("file %q of a scan without a path or blocks", f.Path)
+		}
 	}
 	for _, l := range s.Relations {
 		switch {

@@ -39,7 +39,7 @@ func (m Method) Known() bool { return m == ByRows || m == ByValue || m == BySumm
 type Pair struct {
 	Source, Target *tsdb.DB
 	method         Method
-	command        *source.Command // the source, if it is one; Source is the target then, once more
+	text           source.Text // the source, if it is CSV; Source is the target then, once more
 }
 
 // Open connects to the sides whose connection strings are given. A target has to
@@ -63,7 +63,10 @@ func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *P
 			p.Close()
 		}
 	}()
-	if p.command = source.ParseCommand(src, os.Stderr); p.command != nil {
+	if p.text, err = source.OpenText(src, os.Stderr); err != nil {
+		return nil, err
+	}
+	if p.text != nil {
 		src = dst
 	}
 	if src != "" {
@@ -76,7 +79,7 @@ func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *P
 			return nil, err
 		}
 	}
-	if p.command == nil && p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
+	if p.text == nil && p.Source != nil && p.Target != nil && p.Source.Identity == p.Target.Identity {
 		return nil, &pg.Error{Side: pg.Target, Err: errors.New("source and target are the same database"),
 			Hint: "check --source and --target"}
 	}
@@ -103,6 +106,9 @@ func (p *Pair) Close() {
 		if db != nil {
 			db.Close()
 		}
+	}
+	if p.text != nil {
+		p.text.Close()
 	}
 }
 
@@ -177,8 +183,8 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 }
 
 func (p *Pair) enterSource(ctx context.Context, t *task.Task) (*side, error) {
-	if p.command != nil {
-		return enterCommand(ctx, p.Source, p.command, t)
+	if p.text != nil {
+		return enterText(ctx, p.Source, p.text, t)
 	}
 	return enterSource(ctx, p.Source, t)
 }

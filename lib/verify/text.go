@@ -13,10 +13,10 @@ import (
 	"bf/lib/tsdb"
 )
 
-// enterCommand runs the command of a task again. What it prints goes into a temporary
+// enterText reads the CSV of a task again. Its rows go into a temporary
 // table on a second connection to the target: the server's own cast makes values of it,
 // as it did when they were loaded.
-func enterCommand(ctx context.Context, db *tsdb.DB, c *source.Command, t *task.Task) (*side, error) {
+func enterText(ctx context.Context, db *tsdb.DB, text source.Text, t *task.Task) (*side, error) {
 	s := &side{db: db}
 	h, err := db.HypertableFor(ctx, t.Target(), nil)
 	if err != nil {
@@ -27,16 +27,20 @@ func enterCommand(ctx context.Context, db *tsdb.DB, c *source.Command, t *task.T
 			Hint: "create it again and run bf-stage again"}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	columns := make(chan []stream.Column, 1)
+	columns, done := make(chan []stream.Column, 1), make(chan struct{})
 	out, in := io.Pipe()
+	defer func() { // one task at a time
+		cancel()
+		out.Close()
+		<-done
+	}()
 	go func() {
-		_, err := c.Rows(ctx, t, func(cs []stream.Column) error { columns <- cs; return nil },
-			func(text []byte) error { _, err := in.Write(text); return err })
+		defer close(done)
+		_, err := text.Rows(ctx, t, func(cs []stream.Column) error { columns <- cs; return nil },
+			func(row []byte) error { _, err := in.Write(row); return err })
 		close(columns)
 		in.CloseWithError(err) // nil is the end
 	}()
-	defer out.Close()
 	printed, ok := <-columns
 	if !ok {
 		_, err := out.Read(nil)

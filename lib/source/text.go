@@ -1,0 +1,134 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+
+	"bf/lib/csv"
+	"bf/lib/pg"
+	"bf/lib/stream"
+	"bf/lib/task"
+)
+
+// Text is a source of CSV: a Command or Files.
+type Text interface {
+	// Rows reads the rows of a task. begin gets the columns, before the first of the
+	// rows, which write gets as COPY text. The rows are good only if there is no error.
+	Rows(ctx context.Context, t *task.Task, begin func([]stream.Column) error,
+		write func([]byte) error) (rows int64, err error)
+	Close()
+}
+
+// The forms of --source that are no connection string.
+const (
+	execPrefix = "exec:"
+	csvPrefix  = "csv:"
+)
+
+// IsText reports whether a --source is of CSV.
+func IsText(source string) bool { return IsCommand(source) || IsFiles(source) }
+
+// IsCommand reports whether a --source is of the form exec:COMMAND.
+func IsCommand(source string) bool { return strings.HasPrefix(source, execPrefix) }
+
+// IsFiles reports whether a --source is of the form csv:DIR.
+func IsFiles(source string) bool { return strings.HasPrefix(source, csvPrefix) }
+
+// OpenText returns the Text of a --source, nil of a connection string. stderr is where
+// that of a command goes.
+func OpenText(source string, stderr io.Writer) (Text, error) {
+	if shell, ok := strings.CutPrefix(source, execPrefix); ok {
+		return &Command{shell: shell, stderr: stderr}, nil
+	}
+	if dir, ok := strings.CutPrefix(source, csvPrefix); ok {
+		return OpenFiles(dir)
+	}
+	return nil, nil
+}
+
+// otherSource refuses a task that was staged from another kind of source.
+func otherSource(t *task.Task, what string) error {
+	return &pg.Error{Side: pg.Source, Object: t.String(),
+		Err:  errors.New("--source is " + what + ", and the task was not staged from one"),
+		Hint: "give --source as it was given to bf-stage"}
+}
+
+// TextDumper dumps CSV.
+type TextDumper struct {
+	Text
+	w       *stream.Writer
+	version string
+}
+
+// NewText returns a Dumper that writes to w. version is the tool's own, for the
+// stream's headers.
+func NewText(text Text, w *stream.Writer, version string) *TextDumper {
+	return &TextDumper{text, w, version}
+}
+
+// Dump writes the segment of one task, as Dumper.Dump does.
+func (d *TextDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
+	begun := false
+	begin := func(columns []stream.Column) error {
+		begun = true
+		return output(d.w.Begin(d.header(t, []stream.Part{{Relation: stream.Rows, Format: stream.Text,
+			Columns: columns, Bytes: t.Bytes}})))
+	}
+	res.Rows, err = d.Rows(ctx, t, begin, func(text []byte) error {
+		res.Bytes += int64(len(text))
+		_, err := d.w.Write(text)
+		return output(err)
+	})
+	if err == nil {
+		if err = output(d.w.EndPart(res.Rows)); err == nil {
+			err = output(d.w.End())
+		}
+	}
+	if err == nil || errors.Is(err, ErrOutput) {
+		return res, err
+	}
+	if !begun {
+		if e := d.w.Begin(d.header(t, nil)); e != nil {
+			return res, output(e)
+		}
+	}
+	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
+		return res, output(e)
+	}
+	return res, err
+}
+
+func (d *TextDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
+	return &stream.Header{Task: *t, State: stream.StateChunk, Parts: slices.Clone(parts),
+		Source: stream.Source{BF: d.version}}
+}
+
+// kept are the columns that the fields fill.
+func kept(fields []csv.Column) (columns []stream.Column) {
+	for _, c := range fields {
+		if c.Name != "" {
+			columns = append(columns, stream.Column(c))
+		}
+	}
+	return columns
+}
+
+// keyColumn is the time column.
+func keyColumn(t *task.Task) stream.Column {
+	for _, c := range t.Scan.Columns {
+		if c.Name == t.Range.Column {
+			return stream.Column(c)
+		}
+	}
+	return stream.Column{Name: t.Range.Column, Type: "unknown"}
+}
+
+func columnsOf(t *task.Task) (columns []csv.Column) {
+	for _, c := range t.Scan.Columns {
+		columns = append(columns, csv.Column(c))
+	}
+	return columns
+}
