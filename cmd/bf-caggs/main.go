@@ -5,6 +5,7 @@ package main
 import (
 	"bf/lib/cli"
 	"bf/lib/pg"
+	"bf/lib/source"
 	"bf/lib/tsdb"
 )
 
@@ -36,6 +37,9 @@ func main() { cli.Main("bf-caggs", &flags{}, run) }
 func (f *flags) Check(e *cli.Env) error {
 	if f.Target == "" {
 		return e.Usagef("--target is required (or BF_TARGET)")
+	}
+	if source.IsText(f.Source) { // it has no watermarks
+		f.Source = ""
 	}
 	return nil
 }

@@ -80,7 +80,8 @@ func join(t, staged *task.Task, now map[string]bool) error {
 	t.Scan.Files, t.Scan.Rows = nil, 0
 	for _, f := range staged.Scan.Files { // in their order: so that the same files are no change
 		if i := slices.IndexFunc(files, func(g task.File) bool { return g.Path == f.Path }); i >= 0 {
-			f, files = files[i], slices.Delete(files, i, i+1)
+			f = files[i]
+			files = slices.Delete(files, i, i+1)
 		} else if now[f.Path] {
 			continue // it has no rows here any more
 		}

@@ -57,6 +57,11 @@ type Opened struct {
 // and drop_chunks away until the end, so that the snapshot, taken after it, and
 // the catalog agree.
 func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
+	if t.Kind != task.KindChunk && t.Kind != task.KindSlice {
+		return nil, &pg.Error{Side: pg.Source, Object: t.String(),
+			Err:  fmt.Errorf("a database cannot be read by kind %q", t.Kind),
+			Hint: "give --source as it was given to bf-stage"}
+	}
 	if t.Origin != "" && t.Origin != db.Origin {
 		return nil, &pg.Error{Side: pg.Source, Object: t.String(),
 			Err: errors.New("was staged from another database than --source"),
@@ -66,15 +71,10 @@ func Enter(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {
 	if err := replayed(ctx, db, t); err != nil {
 		return nil, err
 	}
-	switch t.Kind {
-	case task.KindChunk:
-		return enterChunk(ctx, db, t)
-	case task.KindSlice:
+	if t.Kind == task.KindSlice {
 		return enterSlice(ctx, db, t)
 	}
-	return nil, &pg.Error{Side: pg.Source, Object: t.String(),
-		Err:  fmt.Errorf("a database cannot be read by kind %q", t.Kind),
-		Hint: "give --source as it was given to bf-stage"}
+	return enterChunk(ctx, db, t)
 }
 
 func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error) {

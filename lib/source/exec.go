@@ -27,6 +27,9 @@ type Command struct {
 // Close is of Text: between two tasks there is nothing of a command.
 func (c *Command) Close() {}
 
+// Lines is of Text: there is no file.
+func (c *Command) Lines() *stream.Lines { return nil }
+
 // Rows runs the command for a task. begin gets the columns, before the first of the
 // rows, which write gets as COPY text. The rows are good only if there is no error: the
 // command ended with status 0, in the end of a line, and all of them are in the range.

@@ -25,8 +25,12 @@ type Files struct {
 	root *os.Root
 	// The files that were read last, the latest at the end. A compressed one is read on from
 	// where it is: what comes before was read for other tasks.
-	held []*heldFile
+	held  []*heldFile
+	lines *stream.Lines // of the last task
 }
+
+// Lines tells where the rows of the last task stand.
+func (s *Files) Lines() *stream.Lines { return s.lines }
 
 // mostHeld bounds the memory of files that are kept open.
 const mostHeld = 4
@@ -166,6 +170,7 @@ func (s *Files) Rows(ctx context.Context, t *task.Task, begin func([]stream.Colu
 	if err := begin(kept(columns)); err != nil {
 		return 0, err
 	}
+	s.lines = &stream.Lines{}
 	for _, f := range t.Scan.Files {
 		n, err := s.read(ctx, r, t, f, write)
 		if err == nil && n != f.Rows {
@@ -204,7 +209,7 @@ func (s *Files) read(ctx context.Context, r *csv.Reader, t *task.Task, f task.Fi
 			r.Reset(src, b.Line, b.Offset)
 			var n int64
 			var cut bool
-			n, cut, err = inRange(r, t, write)
+			n, cut, err = s.inRange(r, t, write)
 			if rows += n; err == nil && cut {
 				err = atEnd(file)
 			}
@@ -240,7 +245,7 @@ func atEnd(f io.Reader) error {
 
 // inRange writes the rows of a block that are of the task's range. cut says that the last one
 // has no line end.
-func inRange(r *csv.Reader, t *task.Task, write func([]byte) error) (rows int64, cut bool, err error) {
+func (s *Files) inRange(r *csv.Reader, t *task.Task, write func([]byte) error) (rows int64, cut bool, err error) {
 	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
 	began := false // with a row that comes in pieces: such a block has no other
 	for {
@@ -260,6 +265,7 @@ func inRange(r *csv.Reader, t *task.Task, write func([]byte) error) (rows int64,
 		}
 		if began = row.More; !row.More {
 			rows++
+			s.lines.Add(r.File, row.Line)
 		}
 		if err := write(row.Text); err != nil {
 			return rows, cut, err

@@ -19,6 +19,8 @@ type Text interface {
 	// rows, which write gets as COPY text. The rows are good only if there is no error.
 	Rows(ctx context.Context, t *task.Task, begin func([]stream.Column) error,
 		write func([]byte) error) (rows int64, err error)
+	// Lines tells where the rows of the last task stand; nil where there are no files.
+	Lines() *stream.Lines
 	Close()
 }
 
@@ -83,7 +85,7 @@ func (d *TextDumper) Dump(ctx context.Context, t *task.Task) (res Result, err er
 		return output(err)
 	})
 	if err == nil {
-		if err = output(d.w.EndPart(res.Rows)); err == nil {
+		if err = output(d.w.EndLines(res.Rows, d.Lines())); err == nil {
 			err = output(d.w.End())
 		}
 	}

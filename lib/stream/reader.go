@@ -51,6 +51,7 @@ type Reader struct {
 
 	partErr error  // nil inside a part, then io.EOF or an AbortError
 	part    sum    // of the current part
+	lines   *Lines // of the last part that was read to its end
 	data    []byte // verified, not handed out yet; good until the next frame
 
 	unpack   func(dst, src []byte) ([]byte, error)
@@ -150,7 +151,7 @@ func (r *Reader) NextPart() (*Part, error) {
 	}
 	if r.parts < len(r.header.Parts) {
 		r.parts++
-		r.partErr, r.part = nil, sum{}
+		r.partErr, r.part, r.lines = nil, sum{}, nil
 		return &r.header.Parts[r.parts-1], nil
 	}
 	r.partErr = errNoPart
@@ -249,20 +250,25 @@ func (r *Reader) fill() error {
 
 // endPart ends the current part; io.EOF is the good end.
 func (r *Reader) endPart(payload []byte) error {
-	var s sum
-	if err := json.Unmarshal(payload, &s); err != nil {
+	var end partEnd
+	if err := json.Unmarshal(payload, &end); err != nil {
 		return r.corrupt("end of part: %v", err)
 	}
+	s := end.sum
 	if s.Bytes != r.part.Bytes || s.Rows < 0 {
 		return r.corrupt("the end of the part counts %d rows, %d bytes, but %d bytes came", s.Rows, s.Bytes,
 			r.part.Bytes)
 	}
-	r.part = s
+	r.part, r.lines = s, end.Lines
 	r.total.Rows += s.Rows
 	r.total.Bytes += s.Bytes
 	r.partErr = io.EOF
 	return io.EOF
 }
+
+// Lines tells where the rows of the part stand that was just read to its end; nil where the
+// source is no file.
+func (r *Reader) Lines() *Lines { return r.lines }
 
 // Part returns the rows and bytes of the part that was just read to its end.
 func (r *Reader) Part() (rows, bytes int64) { return r.part.Rows, r.part.Bytes }

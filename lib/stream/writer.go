@@ -89,7 +89,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 }
 
 // EndPart ends the current part, which has so many rows.
-func (w *Writer) EndPart(rows int64) error {
+func (w *Writer) EndPart(rows int64) error { return w.EndLines(rows, nil) }
+
+// EndLines is EndPart for rows of files.
+func (w *Writer) EndLines(rows int64, lines *Lines) error {
 	if err := w.expect(w.begun && w.parts > 0, "EndPart outside of a part"); err != nil {
 		return err
 	}
@@ -99,7 +102,7 @@ func (w *Writer) EndPart(rows int64) error {
 	w.part.Rows = rows
 	w.total.Rows += w.part.Rows
 	w.total.Bytes += w.part.Bytes
-	err := w.mark("", framePartEnd, w.part)
+	err := w.mark("", framePartEnd, partEnd{w.part, lines})
 	w.parts, w.part = w.parts-1, sum{}
 	return err
 }

@@ -113,7 +113,7 @@ func (l *Loader) Load(ctx context.Context, r *stream.Reader, h *stream.Header) (
 	}
 	res.Status, res.Rows, res.Bytes, res.Hidden = task.Failed, 0, 0, 0
 	res.LeftUncompressed = ""
-	err = l.failure(t, err)
+	err = l.failure(t, ld.place(err))
 	res.Message = err.Error()
 	// Best effort: on a lost connection there is nobody to tell.
 	var refused *queue.Refusal
