@@ -34,7 +34,7 @@ func (l *Lines) Add(file string, line int64) {
 	if expected || l.Until > 0 {
 		return
 	}
-	size := l.size + 48
+	size := l.size + len(fmt.Sprint(row, f, line)) + 5
 	if f == int64(len(l.Files)) {
 		size += 6*len(file) + 3 // however JSON escapes it
 	}
