@@ -184,6 +184,57 @@ func TestClonePlain(t *testing.T) {
 	})
 }
 
+// TestClonePlainBackfilled: from tables of a plain PostgreSQL to hypertables with their
+// rows by bf-clone-schema and bf-backfill, nothing by hand, as a role that may read the
+// source and do nothing else there.
+func TestClonePlainBackfilled(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
+		p := newPlain(t, v)
+		p.src.Exec(t, `create schema "Größe";
+			create table "Größe".device (id int primary key, name text);
+			insert into "Größe".device select i, 'd' || i from generate_series(0, 6) i;
+			create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device,
+			v float8 check (v >= 0), id bigserial, primary key ("Zeit", d)) partition by range ("Zeit");
+			create table "Größe".p1 partition of "Größe"."Mess Werte" for values from ('2024-01-01Z') to ('2024-02-01Z');
+			create table "Größe".p2 partition of "Größe"."Mess Werte" default;
+			insert into "Größe"."Mess Werte" select timestamptz '2024-01-15Z' + i * interval '1 hour', i % 7, i
+			from generate_series(0, 999) i;
+			create table history (itemid bigint not null, clock int not null, value numeric(16, 4),
+			primary key (itemid, clock));
+			insert into history select i % 9, 1704067200 + i * 60, i / 3.0 from generate_series(0, 9999) i;
+			create table events (at timestamp not null, words text);
+			create table events_1 (check (at < '2024-01-20')) inherits (events);
+			create table events_2 (more int, check (at >= '2024-01-20')) inherits (events);
+			insert into events_1 select timestamp '2024-01-01' + i * interval '1 hour', i from generate_series(0, 455) i;
+			insert into events_2 select timestamp '2024-01-20' + i * interval '1 hour', i from generate_series(0, 299) i;
+			insert into events values ('2024-01-20 00:00', 'parent');
+			create view late as select "Zeit", name from "Größe"."Mess Werte" join "Größe".device g on g.id = d`)
+		p.source = p.src.Role(t, "bf_only_select")
+		p.src.Exec(t, "alter database "+p.src.Name+` owner to postgres;
+			grant usage on schema public, "Größe" to bf_only_select;
+			grant select on all tables in schema public, "Größe" to bf_only_select;
+			grant select on all sequences in schema "Größe" to bf_only_select`)
+		wantOutput(t, p.clone(t, "--no-owner", "--no-privileges", "--hypertable", `"Größe"."Mess Werte"=Zeit,7 days`,
+			"--hypertable", "history=clock,86400", "--hypertable", "events=at,1 day"), 0, "hypertables: 3,")
+		wantOutput(t, p.script(t, "backfill", "--until", "2024-02-10T12:00:00", "--parallelism", "2",
+			"--filter", `Mess|events`), 0)
+		wantOutput(t, p.script(t, "backfill", "--until", "1704600000", "--parallelism", "2",
+			"--filter", `history`), 0)
+		for _, query := range []string{`"Größe"."Mess Werte" where "Zeit" < '2024-02-10 12:00Z'`,
+			"history where clock < 1704600000", `"Größe".device`} {
+			p.same(t, "select * from "+query)
+		}
+		p.same(t, `select at, words from events where at < '2024-02-10 12:00'`)
+		p.same(t, `select * from late where "Zeit" < '2024-02-10 12:00Z'`)
+		p.ask(t, "select bool_and(verified is not null), count(distinct hypertable_name), min(kind), max(kind) "+
+			"from __backfill.task", "t|3|slice|slice")
+		r := p.run(t, "", "bf-verify", "--source", p.source, "--target", p.target, "--all")
+		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) < 20 {
+			t.Errorf("bf-verify --all: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+	})
+}
+
 // TestCloneRefusals: what cannot work is refused with what helps, and nothing is
 // made.
 func TestCloneRefusals(t *testing.T) {
