@@ -63,7 +63,7 @@ func TestCloneApache(t *testing.T) {
 	p.same(t, `select * from "Größe"."Mess Werte" where "Zeit" < '2024-05-03Z'`)
 }
 
-// TestCloneOldAggregates: an aggregate in the old format cannot come, nor what is
+// TestCloneOldAggregates: an aggregate in the old format cannot be created, nor what is
 // made of it.
 func TestCloneOldAggregates(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, v testdb.Pair) {
@@ -80,7 +80,7 @@ func TestCloneOldAggregates(t *testing.T) {
 		wantOutput(t, p.clone(t, "--schema-only"), 1,
 			"continuous aggregate public.old: "+
 				"it is in the old format (finalized = false): call cagg_migrate('public.old') on the source",
-			"nor what depends on it: view public.of_old", "1 thing cannot come")
+			"nor what depends on it: view public.of_old", "1 thing cannot be created")
 		wantOutput(t, p.clone(t, "--schema-only", "--leave-out"), 0, "continuous aggregates: 0, jobs: 0;")
 		if got := fmt.Sprint(sorted(t, p.dst,
 			"select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'r') "+
@@ -132,21 +132,21 @@ func TestClonePlain(t *testing.T) {
 		wantOutput(t, p.clone(t), 1, "source: the database does not have the extension timescaledb\nhint: "+
 			"name its tables that are to become hypertables: --hypertable TABLE=COLUMN")
 		named := []string{"--hypertable", `"Größe"."Mess Werte"=Zeit,1 day`, "--hypertable", `events="at",1000`}
-		obstacles := []string{"cannot come: primary key events_pkey (id) of public.events: " +
+		obstacles := []string{"cannot be created: primary key events_pkey (id) of public.events: " +
 			"it lacks the column at, which each unique key of a hypertable must have: add it to the key",
-			"cannot come: rule ruled of public.events: ",
+			"cannot be created: rule ruled of public.events: ",
 			"nor what depends on it: constraint seen_event_fkey on table public.seen"}
 		things := 2
 		reference := `, foreign key ("Zeit", d) references "Größe"."Mess Werte"`
 		if !tsdb.AtLeast(v.Target.Version, "2.16") {
 			things, reference = 4, ""
 			obstacles = append(obstacles[:2],
-				"cannot come: foreign key seen_event_fkey of public.seen to public.events: ",
-				"cannot come: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: "+
+				"cannot be created: foreign key seen_event_fkey of public.seen to public.events: ",
+				"cannot be created: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: "+
 					"the target's TimescaleDB has no foreign keys to hypertables")
 		}
 		wantOutput(t, p.clone(t, named...), 1,
-			append(obstacles, fmt.Sprint(things)+" things cannot come to the target; nothing was made")...)
+			append(obstacles, fmt.Sprint(things)+" things cannot be created on the target; nothing was made")...)
 		if n := relations(t, p.dst); n != before {
 			t.Errorf("%d relations were made", n-before)
 		}

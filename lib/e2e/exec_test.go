@@ -123,7 +123,7 @@ func TestExecFails(t *testing.T) {
 		"half a row":      {row + `printf "$BF_FROM,"`, "ends in the middle of a line"},
 		"open quote":      {row + `echo "$BF_FROM,\"1"`, "a quote is opened and never closed"},
 		"a field more":    {row + `echo "$BF_FROM,1,2"`, ":3: 3 fields, and there are 2 columns"},
-		"next slice":      {row + `echo "$BF_UNTIL,1"`, ":3: row of another time"},
+		"next slice":      {row + `echo "$BF_UNTIL,1"`, ":3: row outside of "},
 		"unknown column":  {`echo time,nonsense`, `no column of this name: "nonsense"`},
 		"no time":         {`echo device; echo 1`, "no column time"},
 		"value":           {row + `echo "$BF_FROM,oops"`, "22P02"},

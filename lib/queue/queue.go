@@ -35,7 +35,7 @@ var ErrNone = errors.New("no schema __backfill: nothing is staged")
 
 // ErrOld is in the error of Check when the schema is of an older version. Create
 // upgrades it; Count, the jobs and Drop do without.
-var ErrOld = errors.New("an older bf has made it")
+var ErrOld = errors.New("it was made by an older bf")
 
 // Check makes sure that the target's __backfill schema is there, trusted and of
 // this version.
