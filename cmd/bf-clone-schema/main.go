@@ -16,8 +16,8 @@ type flags struct {
 	Print        bool     `arg:"--print" help:"write the SQL script instead of running it"`
 	SchemaOnly   bool     `arg:"--schema-only" help:"without the rows of plain tables and the values of sequences"`
 	LeaveOut     bool     `arg:"--leave-out" help:"make the target without what cannot be created"`
-	NoOwner      bool     `arg:"-O,--no-owner" help:"all belongs to the role of the target"`
-	NoPrivileges bool     `arg:"-x,--no-privileges" help:"nothing is granted"`
+	NoOwner      bool     `arg:"-O,--no-owner" help:"everything belongs to the role that connects to the target"`
+	NoPrivileges bool     `arg:"-x,--no-privileges" help:"grant nothing"`
 	cli.Common
 }
 

@@ -236,7 +236,7 @@ func (c *clone) obstacles() (all []obstacle) {
 	}
 	for _, j := range c.plan.jobs {
 		if add, _ := c.dialect.add(j); add == "" {
-			say(nil, describe(j), "it is none that a function adds")
+			say(nil, describe(j), "TimescaleDB has no function that adds such a job")
 		} else if !c.full {
 			say(nil, describe(j), edition)
 		}
