@@ -109,8 +109,8 @@ const plainSQL = `create schema "Größe";
 	create table "events 1" (check (at < 100)) inherits (events);
 	create table "events 2" (check (at >= 100), primary key (id)) inherits (events);
 	create index on "events 2" (at);
-	create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
-	return null; end$$;
+	create function route() returns trigger language plpgsql as
+	$$begin insert into "events 1" select new.*; return null; end$$;
 	create trigger route before insert on events for each row execute function route();
 	create rule ruled as on insert to events where new.at > 1000 do instead insert into "events 2" select new.*;
 	insert into "events 2" values (7, 700);
@@ -166,8 +166,8 @@ func TestClonePlain(t *testing.T) {
 			create unique index on "Größe"."Mess Werte" (id, "Zeit", d);
 			create table events (id bigint not null, at bigint not null, unique (at, id));
 			select create_hypertable('events', 'at', chunk_time_interval => 1000, create_default_indexes => false);
-			create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
-			return null; end$$;
+			create function route() returns trigger language plpgsql as
+			$$begin insert into "events 1" select new.*; return null; end$$;
 			create trigger route before insert on events for each row execute function route();
 			create table seen (event bigint, words text);
 			create table note ("Zeit" timestamptz, d int`+reference+`);
