@@ -209,7 +209,7 @@ func transient(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch pgErr.Code {
-		case "57P03", "53300", "57P01", "57P02": // starting up, too many connections, shutting down, crashed
+		case CannotConnectNow, TooManyConnections, AdminShutdown, CrashShutdown:
 			return true
 		}
 		return false

@@ -85,7 +85,7 @@ func Create(ctx context.Context, c *pg.Conn) error {
 	}
 	_, err = c.Exec(ctx, schemaSQL)
 	switch pg.Code(err) {
-	case "42P06", "23505": // made by another stage in the meantime
+	case pg.DuplicateSchema, pg.UniqueViolation: // made by another stage in the meantime
 		return Check(ctx, c)
 	}
 	return c.Wrap(err, "create schema __backfill")
