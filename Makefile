@@ -39,7 +39,7 @@ build:
 # Two packages at a time: each has servers of its own. Those that take longest
 # come first.
 test:
-	go test -count=1 -p 2 -timeout 25m ./lib/target ./lib/e2e ./lib/chaos ./...
+	go test -count=1 -p 2 -timeout 40m ./lib/target ./lib/e2e ./lib/chaos ./...
 
 # Backfills while things are killed, cut and damaged at random.
 CHAOS_TIME = 60s
@@ -49,14 +49,14 @@ chaos:
 
 # The oldest and the newest TimescaleDB only.
 short:
-	go test -count=1 -p 2 -timeout 25m -short ./...
+	go test -count=1 -p 2 -timeout 40m -short ./...
 
 # Data races, in the packages and in the commands at work. Needs a C compiler.
 race: export CGO_ENABLED = 1
 race: export GORACE = atexit_sleep_ms=0
 race:
-	go test -count=1 -p 2 -timeout 25m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify ./lib/cli ./lib/jobs
-	go test -count=1 -timeout 25m -short -race -run 'TestPipelines|TestVerify$$|TestAttachRace' ./lib/e2e
+	go test -count=1 -p 2 -timeout 40m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify ./lib/cli ./lib/jobs
+	go test -count=1 -timeout 40m -short -race -run 'TestPipelines|TestVerify$$|TestAttachRace' ./lib/e2e
 
 demo: build
 	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo

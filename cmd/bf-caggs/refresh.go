@@ -303,10 +303,10 @@ func (t *tool) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	switch {
 	case m.Moved:
 		t.windows++
-		t.Log.Info("%s: watermark set to the source's, %s: no raw data is there whose refresh would do it", a.Label(),
+		t.Log.Info("%s: watermark set to the source's, %s: there are no raw rows whose refresh would do it", a.Label(),
 			texts[m.Source])
 	case m.Hidden != nil:
-		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: no raw data is there whose refresh "+
+		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: there are no raw rows whose refresh "+
 			"would move its watermark to the source's, %s, and only a superuser may", a.Label(), texts[*m.Hidden],
 			texts[m.Source])
 		t.Log.Warn("hint: run bf-caggs as superuser; until then this shows them: "+

@@ -42,7 +42,7 @@ func reportHypertable(b *strings.Builder, h *queue.Reported) {
 	say := func(format string, args ...any) { fmt.Fprintf(b, "  "+format+"\n", args...) }
 	fmt.Fprintf(b, "%s\n", cli.Clean(h.Hypertable.String()))
 	if h.Began == nil {
-		say("nothing of %d chunks is copied", h.Total)
+		say("none of %d chunks is copied", h.Total)
 	} else {
 		say("copied: %d of %d chunks, %d rows, %s", h.Done, h.Total, h.Rows, cli.Bytes(h.Bytes))
 		say("when: %s to %s, at work for %s, %s", h.Began.Format(time.DateTime), h.Ended.Format(time.DateTime),

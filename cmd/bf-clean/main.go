@@ -16,7 +16,7 @@ import (
 
 type flags struct {
 	Target string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
-	Force  bool   `arg:"--force" help:"also when tasks are pending"`
+	Force  bool   `arg:"--force" help:"drop the schema although tasks are pending"`
 	Jobs   bool   `arg:"--jobs" help:"resume the paused jobs only; the tasks stay"`
 	cli.Common
 }

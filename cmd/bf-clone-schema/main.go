@@ -15,16 +15,16 @@ type flags struct {
 	Hypertables  []string `arg:"--hypertable,separate" help:"a plain table to become a hypertable; repeatable" placeholder:"TABLE=COLUMN[,INTERVAL]"`
 	Print        bool     `arg:"--print" help:"write the SQL script instead of running it"`
 	SchemaOnly   bool     `arg:"--schema-only" help:"without the rows of plain tables and the values of sequences"`
-	LeaveOut     bool     `arg:"--leave-out" help:"make the target without what cannot come"`
-	NoOwner      bool     `arg:"-O,--no-owner" help:"all belongs to the role of the target"`
-	NoPrivileges bool     `arg:"-x,--no-privileges" help:"nothing is granted"`
+	LeaveOut     bool     `arg:"--leave-out" help:"make the target without what cannot be created"`
+	NoOwner      bool     `arg:"-O,--no-owner" help:"everything belongs to the role that connects to the target"`
+	NoPrivileges bool     `arg:"-x,--no-privileges" help:"grant nothing"`
 	cli.Common
 }
 
 func (*flags) Description() string {
 	return "Makes an empty target like the source: types, functions, tables, keys, indexes, privileges, and in the " +
 		"target's language hypertables, compression, continuous aggregates and jobs, all jobs paused.\n" +
-		"Plain tables come with their rows as of now. What cannot come is named before anything is made; " +
+		"Plain tables come with their rows as of now. What cannot be created is named before anything is made; " +
 		"all is made in one transaction."
 }
 

@@ -20,7 +20,7 @@ const name = "bf-load"
 
 type flags struct {
 	Target string `arg:"--target,env:BF_TARGET" help:"connection string of the target" placeholder:"CONN"`
-	Force  bool   `arg:"--force" help:"load a task again that is done"`
+	Force  bool   `arg:"--force" help:"load tasks again that are done; empty a range for which a command printed no rows"`
 	cli.Common
 }
 

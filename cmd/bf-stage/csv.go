@@ -14,16 +14,16 @@ import (
 
 // csvFlags say how CSV is written.
 type csvFlags struct {
-	Fields    string `arg:"--columns" help:"of CSV: the columns that its fields fill, instead of a header's; - leaves one out" placeholder:"A,B,-,C"`
-	NoHeader  bool   `arg:"--no-header" help:"of CSV: the first line is data"`
-	Delimiter string `arg:"--delimiter" help:"of CSV: between fields; a comma if not given" placeholder:"CHAR"`
-	Quote     string `arg:"--quote" help:"of CSV: around fields; a double quote if not given" placeholder:"CHAR"`
-	Escape    string `arg:"--escape" help:"of CSV: before a quote in a quoted field; the quote if not given" placeholder:"CHAR"`
-	Null      string `arg:"--null" help:"of CSV: what stands for NULL, without quotes; an empty field if not given" placeholder:"STRING"`
-	Encoding  string `arg:"--encoding" help:"of CSV: utf8 (if not given), latin1, latin2, latin9, windows-1250, -1251, -1252 or koi8-r" placeholder:"NAME"`
-	Zone      string `arg:"--zone" help:"of CSV: the time zone of times that say none; UTC if not given" placeholder:"NAME"`
-	Reject    string `arg:"--reject" help:"of files: leave out the records that are bad, and write them there" placeholder:"FILE"`
-	TimeUnit  string `arg:"--time-unit" help:"of CSV: the time column is a number since 1970, in s, ms, us or ns" placeholder:"UNIT"`
+	Fields    string `arg:"--columns" help:"CSV: the columns that the fields fill, instead of the names in the header; - leaves a field out" placeholder:"A,B,-,C"`
+	NoHeader  bool   `arg:"--no-header" help:"CSV: the first line is data"`
+	Delimiter string `arg:"--delimiter" help:"CSV: the character between fields; a comma by default" placeholder:"CHAR"`
+	Quote     string `arg:"--quote" help:"CSV: the character around fields; a double quote by default" placeholder:"CHAR"`
+	Escape    string `arg:"--escape" help:"CSV: the character before a quote in a quoted field; the quote by default" placeholder:"CHAR"`
+	Null      string `arg:"--null" help:"CSV: an unquoted field with this text is NULL; an empty one by default" placeholder:"STRING"`
+	Encoding  string `arg:"--encoding" help:"CSV: its encoding: utf8 (the default), latin1, latin2, latin9, windows-1250, -1251, -1252 or koi8-r" placeholder:"NAME"`
+	Zone      string `arg:"--zone" help:"CSV: the time zone of times without an offset; UTC by default" placeholder:"NAME"`
+	Reject    string `arg:"--reject" help:"CSV files: leave out the records that are bad, and write them there" placeholder:"FILE"`
+	TimeUnit  string `arg:"--time-unit" help:"CSV: the time column is a number since 1970, in s, ms, us or ns" placeholder:"UNIT"`
 }
 
 // checkCSV refuses what does not go with a source of CSV.

@@ -22,7 +22,7 @@ type flags struct {
 	Scan     string   `arg:"--scan" help:"how often a table without a useful index may be read: auto or any" default:"auto" placeholder:"HOW"`
 	SkipNull bool     `arg:"--skip-null-times" help:"leave behind rows of a table whose time is NULL or -infinity"`
 	Columns  bool     `arg:"--columnstore" help:"compress the rows of a table as they arrive, where compression is enabled"`
-	Into     string   `arg:"--into" help:"of CSV: the hypertable of the target that it fills" placeholder:"TABLE"`
+	Into     string   `arg:"--into" help:"CSV: the hypertable of the target to fill" placeholder:"TABLE"`
 	csvFlags
 	Snapshot string   `arg:"-s,--snapshot" help:"read the source in this exported snapshot" placeholder:"ID"`
 	Pause    bool     `arg:"--pause-jobs" help:"pause the target's jobs (refresh, retention, compression, reorder) of what is staged; bf-clean resumes them"`

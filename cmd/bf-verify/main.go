@@ -19,9 +19,9 @@ type flags struct {
 	Parallelism int           `arg:"-p,--parallelism" default:"8" help:"chunks compared at the same time, one connection per side each" placeholder:"N"`
 	Method      verify.Method `arg:"--method" help:"rows (the default): hash every row; values: the same, but what = calls equal counts as equal (1.0 and 1.00); or summary: count, min, max and sum of every column" placeholder:"METHOD"`
 	From        string        `arg:"-F,--from" help:"compare all rows from here on, without tasks: did the application write them to both sides?" placeholder:"T"`
-	Until       string        `arg:"-u,--until" help:"of --from: the rows before this time, exclusive; --lag ago, if it is not given" placeholder:"T"`
-	Lag         time.Duration `arg:"--lag" default:"1m" help:"of --from: how long it may take until a row is on both sides; what differs is looked at again after it" placeholder:"DURATION"`
-	Filter      string        `arg:"-f,--filter" help:"of --from: only hypertables (schema.table) that match, case-insensitive" placeholder:"REGEX"`
+	Until       string        `arg:"-u,--until" help:"with --from: only rows before this time, exclusive; --lag ago by default" placeholder:"T"`
+	Lag         time.Duration `arg:"--lag" default:"1m" help:"with --from: how long it may take until a row is on both sides; what differs is compared again after it" placeholder:"DURATION"`
+	Filter      string        `arg:"-f,--filter" help:"with --from: only hypertables (schema.table) that match, case-insensitive" placeholder:"REGEX"`
 	Schema      bool          `arg:"--schema" help:"compare the schemas of both sides instead"`
 	Records     []string      `arg:"positional" help:"task records, or - to read them from stdin; every loaded, unverified task when there are none" placeholder:"RECORD"`
 	cli.Common

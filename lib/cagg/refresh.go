@@ -21,7 +21,7 @@ func (r *Refresher) Lock(ctx context.Context, a *tsdb.Aggregate) error {
 	var ok bool
 	err := r.db.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", pg.LockAggregate, a.ID).Scan(&ok)
 	if err == nil && !ok {
-		err = errors.New("another bf-caggs is at it")
+		err = errors.New("another bf-caggs is refreshing it")
 	}
 	return r.db.Wrap(err, "%s", a.Label())
 }

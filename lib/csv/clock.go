@@ -109,7 +109,7 @@ var (
 	errOffset    = errors.New("no such offset from UTC")
 	errTooFine   = errors.New("digits beyond microseconds")
 	errZoned     = errors.New("has a time zone, and the column has none")
-	errWithin    = errors.New("within a day, and the column is a date")
+	errWithin    = errors.New("has a time of day, and the column is a date")
 	errNoInteger = errors.New("not an integer")
 	errNoNumber  = errors.New("not a number since 1970")
 	errRange     = errors.New("out of range")

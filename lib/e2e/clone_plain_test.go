@@ -63,7 +63,7 @@ func TestCloneApache(t *testing.T) {
 	p.same(t, `select * from "Größe"."Mess Werte" where "Zeit" < '2024-05-03Z'`)
 }
 
-// TestCloneOldAggregates: an aggregate in the old format cannot come, nor what is
+// TestCloneOldAggregates: an aggregate in the old format cannot be created, nor what is
 // made of it.
 func TestCloneOldAggregates(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, v testdb.Pair) {
@@ -80,7 +80,7 @@ func TestCloneOldAggregates(t *testing.T) {
 		wantOutput(t, p.clone(t, "--schema-only"), 1,
 			"continuous aggregate public.old: "+
 				"it is in the old format (finalized = false): call cagg_migrate('public.old') on the source",
-			"nor what depends on it: view public.of_old", "1 thing cannot come")
+			"nor what depends on it: view public.of_old", "1 thing cannot be created")
 		wantOutput(t, p.clone(t, "--schema-only", "--leave-out"), 0, "continuous aggregates: 0, jobs: 0;")
 		if got := fmt.Sprint(sorted(t, p.dst,
 			"select relname from pg_class where relnamespace = 'public'::regnamespace and relkind in ('v', 'r') "+
@@ -109,8 +109,8 @@ const plainSQL = `create schema "Größe";
 	create table "events 1" (check (at < 100)) inherits (events);
 	create table "events 2" (check (at >= 100), primary key (id)) inherits (events);
 	create index on "events 2" (at);
-	create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
-	return null; end$$;
+	create function route() returns trigger language plpgsql as
+	$$begin insert into "events 1" select new.*; return null; end$$;
 	create trigger route before insert on events for each row execute function route();
 	create rule ruled as on insert to events where new.at > 1000 do instead insert into "events 2" select new.*;
 	insert into "events 2" values (7, 700);
@@ -132,21 +132,21 @@ func TestClonePlain(t *testing.T) {
 		wantOutput(t, p.clone(t), 1, "source: the database does not have the extension timescaledb\nhint: "+
 			"name its tables that are to become hypertables: --hypertable TABLE=COLUMN")
 		named := []string{"--hypertable", `"Größe"."Mess Werte"=Zeit,1 day`, "--hypertable", `events="at",1000`}
-		obstacles := []string{"cannot come: primary key events_pkey (id) of public.events: " +
+		obstacles := []string{"cannot be created: primary key events_pkey (id) of public.events: " +
 			"it lacks the column at, which each unique key of a hypertable must have: add it to the key",
-			"cannot come: rule ruled of public.events: ",
+			"cannot be created: rule ruled of public.events: ",
 			"nor what depends on it: constraint seen_event_fkey on table public.seen"}
 		things := 2
 		reference := `, foreign key ("Zeit", d) references "Größe"."Mess Werte"`
 		if !tsdb.AtLeast(v.Target.Version, "2.16") {
 			things, reference = 4, ""
 			obstacles = append(obstacles[:2],
-				"cannot come: foreign key seen_event_fkey of public.seen to public.events: ",
-				"cannot come: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: "+
+				"cannot be created: foreign key seen_event_fkey of public.seen to public.events: ",
+				"cannot be created: foreign key note_Zeit_d_fkey of public.note to Größe.Mess Werte: "+
 					"the target's TimescaleDB has no foreign keys to hypertables")
 		}
 		wantOutput(t, p.clone(t, named...), 1,
-			append(obstacles, fmt.Sprint(things)+" things cannot come to the target; nothing was made")...)
+			append(obstacles, fmt.Sprint(things)+" things cannot be created on the target; nothing was made")...)
 		if n := relations(t, p.dst); n != before {
 			t.Errorf("%d relations were made", n-before)
 		}
@@ -166,8 +166,8 @@ func TestClonePlain(t *testing.T) {
 			create unique index on "Größe"."Mess Werte" (id, "Zeit", d);
 			create table events (id bigint not null, at bigint not null, unique (at, id));
 			select create_hypertable('events', 'at', chunk_time_interval => 1000, create_default_indexes => false);
-			create function route() returns trigger language plpgsql as $$begin insert into "events 1" select new.*;
-			return null; end$$;
+			create function route() returns trigger language plpgsql as
+			$$begin insert into "events 1" select new.*; return null; end$$;
 			create trigger route before insert on events for each row execute function route();
 			create table seen (event bigint, words text);
 			create table note ("Zeit" timestamptz, d int`+reference+`);
@@ -181,6 +181,57 @@ func TestClonePlain(t *testing.T) {
 			t.Errorf("rows came: %q", rows)
 		}
 		p.dst.Exec(t, `insert into "Größe"."Mess Werte" values ('2024-01-15Z', 1, 2)`)
+	})
+}
+
+// TestClonePlainBackfilled: from tables of a plain PostgreSQL to hypertables with their
+// rows by bf-clone-schema and bf-backfill, nothing by hand, as a role that may read the
+// source and do nothing else there.
+func TestClonePlainBackfilled(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
+		p := newPlain(t, v)
+		p.src.Exec(t, `create schema "Größe";
+			create table "Größe".device (id int primary key, name text);
+			insert into "Größe".device select i, 'd' || i from generate_series(0, 6) i;
+			create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device,
+			v float8 check (v >= 0), id bigserial, primary key ("Zeit", d)) partition by range ("Zeit");
+			create table "Größe".p1 partition of "Größe"."Mess Werte" for values from ('2024-01-01Z') to ('2024-02-01Z');
+			create table "Größe".p2 partition of "Größe"."Mess Werte" default;
+			insert into "Größe"."Mess Werte" select timestamptz '2024-01-15Z' + i * interval '1 hour', i % 7, i
+			from generate_series(0, 999) i;
+			create table history (itemid bigint not null, clock int not null, value numeric(16, 4),
+			primary key (itemid, clock));
+			insert into history select i % 9, 1704067200 + i * 60, i / 3.0 from generate_series(0, 9999) i;
+			create table events (at timestamp not null, words text);
+			create table events_1 (check (at < '2024-01-20')) inherits (events);
+			create table events_2 (more int, check (at >= '2024-01-20')) inherits (events);
+			insert into events_1 select timestamp '2024-01-01' + i * interval '1 hour', i from generate_series(0, 455) i;
+			insert into events_2 select timestamp '2024-01-20' + i * interval '1 hour', i from generate_series(0, 299) i;
+			insert into events values ('2024-01-20 00:00', 'parent');
+			create view late as select "Zeit", name from "Größe"."Mess Werte" join "Größe".device g on g.id = d`)
+		p.source = p.src.Role(t, "bf_only_select")
+		p.src.Exec(t, "alter database "+p.src.Name+` owner to postgres;
+			grant usage on schema public, "Größe" to bf_only_select;
+			grant select on all tables in schema public, "Größe" to bf_only_select;
+			grant select on all sequences in schema "Größe" to bf_only_select`)
+		wantOutput(t, p.clone(t, "--no-owner", "--no-privileges", "--hypertable", `"Größe"."Mess Werte"=Zeit,7 days`,
+			"--hypertable", "history=clock,86400", "--hypertable", "events=at,1 day"), 0, "hypertables: 3,")
+		wantOutput(t, p.script(t, "backfill", "--until", "2024-02-10T12:00:00", "--parallelism", "2",
+			"--filter", `Mess|events`), 0)
+		wantOutput(t, p.script(t, "backfill", "--until", "1704600000", "--parallelism", "2",
+			"--filter", `history`), 0)
+		for _, query := range []string{`"Größe"."Mess Werte" where "Zeit" < '2024-02-10 12:00Z'`,
+			"history where clock < 1704600000", `"Größe".device`} {
+			p.same(t, "select * from "+query)
+		}
+		p.same(t, `select at, words from events where at < '2024-02-10 12:00'`)
+		p.same(t, `select * from late where "Zeit" < '2024-02-10 12:00Z'`)
+		p.ask(t, "select bool_and(verified is not null), count(distinct hypertable_name), min(kind), max(kind) "+
+			"from __backfill.task", "t|3|slice|slice")
+		r := p.run(t, "", "bf-verify", "--source", p.source, "--target", p.target, "--all")
+		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) < 20 {
+			t.Errorf("bf-verify --all: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
 	})
 }
 

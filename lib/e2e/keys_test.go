@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"testing"
 	"time"
@@ -78,15 +77,7 @@ func TestKeysAggregate(t *testing.T) {
 		const ofCaggs = "select count(*) from pg_locks l join pg_stat_activity a using (pid) " +
 			"where l.locktype = 'advisory' and a.application_name = 'bf-caggs' and a.datname = current_database()"
 		eventually(t, p.dst, ofCaggs, 1)
-		lane := p.command(t, "bf-chunks", "--target", p.target, "--claim")
-		out, err := lane.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := lane.Start(); err != nil {
-			t.Fatal(err)
-		}
-		in := bufio.NewScanner(out)
+		lane, in := startChunks(t, p)
 		for range n {
 			if !in.Scan() {
 				t.Fatal("the lane handed out too little")

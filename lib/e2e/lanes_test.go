@@ -29,6 +29,20 @@ type lane struct {
 	done               chan struct{}
 }
 
+// startChunks starts the first process of a lane, and returns what it hands out.
+func startChunks(t *testing.T, p *pair) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	chunks := p.command(t, "bf-chunks", "--target", p.target, "--claim")
+	out, err := chunks.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chunks.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return chunks, bufio.NewScanner(out)
+}
+
 func startLane(t *testing.T, p *pair) *lane {
 	t.Helper()
 	l := &lane{done: make(chan struct{})}
@@ -245,15 +259,7 @@ func TestLanePassesOver(t *testing.T) {
 	p.both(t, "create table h (t int not null, v int); select create_hypertable('h', 't', chunk_time_interval => 10)")
 	p.src.Exec(t, "insert into h select n, n from generate_series(0, 19) n")
 	p.stage(t, "--until", "15")
-	chunks := p.command(t, "bf-chunks", "--target", p.target, "--claim")
-	out, err := chunks.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := chunks.Start(); err != nil {
-		t.Fatal(err)
-	}
-	in := bufio.NewScanner(out)
+	chunks, in := startChunks(t, p)
 	in.Scan()
 	first := in.Text()
 	in.Scan()

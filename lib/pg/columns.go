@@ -11,15 +11,20 @@ import (
 
 var (
 	//go:embed columns.sql
-	columnsWithoutOrder string
+	columnsTemplate string
 	//go:embed order.sql
 	orderSQL string
+	//go:embed type_parts.sql
+	typePartsSQL string
 )
 
 // WithOrder puts order.sql into a query of columns a, where it says {order}.
 func WithOrder(sql string) string { return strings.Replace(sql, "{order}", orderSQL, 1) }
 
-var columnsSQL = WithOrder(columnsWithoutOrder)
+// WithTypeParts puts type_parts.sql into a query, where it says {type parts}.
+func WithTypeParts(sql string) string { return strings.Replace(sql, "{type parts}", typePartsSQL, 1) }
+
+var columnsSQL = WithTypeParts(WithOrder(columnsTemplate))
 
 // Column is one column of a relation.
 type Column struct {

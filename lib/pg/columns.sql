@@ -16,20 +16,7 @@
 -- that binary COPY sends, or by their text. Nondeterministic collations compare by
 -- ICU's sort keys, which change with its version.
 with recursive part(attrelid, attnum, typ) as (
-    select a.attrelid, a.attnum, a.atttypid
-    from pg_attribute a
-    where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped
-  union
-    select p.attrelid, p.attnum, x.typ
-    from part p
-    join pg_type t on t.oid = p.typ
-    cross join lateral (
-        select t.typbasetype where t.typtype = 'd'
-        union all select t.typelem where t.typelem <> 0 and t.typlen = -1
-        union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
-        union all select r.rngtypid from pg_range r where r.rngmultitypid = t.oid
-        union all select c.atttypid from pg_attribute c
-                  where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)
+{type parts}
 ), traits as (
     select p.attrelid, p.attnum,
            bool_and(t.typsend <> 0 and t.typreceive <> 0 and t.typname !~ '^_?reg'

@@ -98,26 +98,8 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		c.tap = newTap(r)
 		return pgproto3.NewFrontend(c.tap, w)
 	}
-	for wait, deadline := firstWait, time.Now().Add(connectFor); ; wait *= 2 {
-		c.Conn, err = pgx.ConnectConfig(ctx, cfg)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil || !transient(err) || time.Now().Add(wait).After(deadline) {
-			err, hint := connectError(err), connectHint(err)
-			return nil, &Error{Side: side, Object: "connect to " + c.addr, Err: err, Hint: hint}
-		}
-		if o.Log != nil {
-			hint := ""
-			if h := connectHint(err); h != "" && wait == firstWait {
-				hint = " (" + h + ")" // in the first second: it may be a matter of the address
-			}
-			o.Log("%s: connect to %s: %v%s; trying again in %v", side, c.addr, connectError(err), hint, wait)
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-		}
+	if err := c.dial(ctx, cfg, o); err != nil {
+		return nil, err
 	}
 	if _, err := c.Exec(ctx, alive.settings(settingsSQL, o.Locks)); err != nil {
 		c.Close()
@@ -131,6 +113,30 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 		}
 	}
 	return c, nil
+}
+
+// dial connects, and tries again for a while where that may help.
+func (c *Conn) dial(ctx context.Context, cfg *pgx.ConnConfig, o Options) (err error) {
+	for wait, deadline := firstWait, time.Now().Add(connectFor); ; wait *= 2 {
+		c.Conn, err = pgx.ConnectConfig(ctx, cfg)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil || !transient(err) || time.Now().Add(wait).After(deadline) {
+			return &Error{Side: c.Side, Object: "connect to " + c.addr, Err: connectError(err), Hint: connectHint(err)}
+		}
+		if o.Log != nil {
+			hint := ""
+			if h := connectHint(err); h != "" && wait == firstWait {
+				hint = " (" + h + ")" // in the first second: it may be a matter of the address
+			}
+			o.Log("%s: connect to %s: %v%s; trying again in %v", c.Side, c.addr, connectError(err), hint, wait)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // Close ends the connection, with a message to the server if that still answers.
@@ -203,7 +209,7 @@ func transient(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch pgErr.Code {
-		case "57P03", "53300", "57P01", "57P02": // starting up, too many connections, shutting down, crashed
+		case CannotConnectNow, TooManyConnections, AdminShutdown, CrashShutdown:
 			return true
 		}
 		return false

@@ -97,6 +97,8 @@ func Hint(err error) string {
 // The conditions that the tools act on.
 const (
 	UndefinedTable         = "42P01"
+	UndefinedObject        = "42704"
+	DuplicateSchema        = "42P06"
 	DuplicateTable         = "42P07"
 	LockNotAvailable       = "55P03"
 	NotSupported           = "0A000"
@@ -106,6 +108,12 @@ const (
 	InsufficientRight      = "42501"
 	UniqueViolation        = "23505"
 	NotInPrerequisiteState = "55000"
+	NumericOutOfRange      = "22003"
+	DatetimeOverflow       = "22008"
+	TooManyConnections     = "53300"
+	AdminShutdown          = "57P01"
+	CrashShutdown          = "57P02"
+	CannotConnectNow       = "57P03"
 	Internal               = "XX000"
 	Frozen                 = "TS101" // TimescaleDB: the chunk is
 )

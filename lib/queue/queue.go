@@ -35,7 +35,7 @@ var ErrNone = errors.New("no schema __backfill: nothing is staged")
 
 // ErrOld is in the error of Check when the schema is of an older version. Create
 // upgrades it; Count, the jobs and Drop do without.
-var ErrOld = errors.New("an older bf has made it")
+var ErrOld = errors.New("it was made by an older bf")
 
 // Check makes sure that the target's __backfill schema is there, trusted and of
 // this version.
@@ -85,7 +85,7 @@ func Create(ctx context.Context, c *pg.Conn) error {
 	}
 	_, err = c.Exec(ctx, schemaSQL)
 	switch pg.Code(err) {
-	case "42P06", "23505": // made by another stage in the meantime
+	case pg.DuplicateSchema, pg.UniqueViolation: // made by another stage in the meantime
 		return Check(ctx, c)
 	}
 	return c.Wrap(err, "create schema __backfill")

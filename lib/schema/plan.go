@@ -45,7 +45,7 @@ type use struct {
 	by     object
 }
 
-// obstacle is why something cannot come to the target, and what goes with it.
+// obstacle is why something cannot be created on the target, and what goes with it.
 type obstacle struct {
 	what, why string
 	roots     []object
@@ -91,7 +91,7 @@ func (c *clone) lacking(ctx context.Context, dst *tsdb.DB) ([]use, error) {
 	return lacking, dst.Wrap(err, "look for TimescaleDB's functions")
 }
 
-// prepare decides what is made. What cannot come is named before anything is.
+// prepare decides what is made. What cannot be created is named before anything is.
 func (c *clone) prepare(ctx context.Context) error {
 	if err := c.lookUpTables(ctx); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (c *clone) prepare(ctx context.Context) error {
 		return err
 	}
 	if len(obstacles) > 0 && !c.LeaveOut {
-		return &Error{fmt.Sprintf("%s cannot come to the target; nothing was made", count(len(obstacles), "thing")),
+		return &Error{fmt.Sprintf("%s cannot be created on the target; nothing was made", count(len(obstacles), "thing")),
 			"--leave-out makes the target without, and without what depends on it"}
 	}
 	var views []object
@@ -204,7 +204,7 @@ func (c *clone) readCatalogs(ctx context.Context) error {
 	return c.conn.Wrap(err, "list triggers")
 }
 
-// obstacles lists what cannot come.
+// obstacles lists what cannot be created.
 func (c *clone) obstacles() (all []obstacle) {
 	say := func(roots []object, what, format string, args ...any) {
 		all = append(all, obstacle{what, fmt.Sprintf(format, args...), roots})
@@ -236,7 +236,7 @@ func (c *clone) obstacles() (all []obstacle) {
 	}
 	for _, j := range c.plan.jobs {
 		if add, _ := c.dialect.add(j); add == "" {
-			say(nil, describe(j), "it is none that a function adds")
+			say(nil, describe(j), "TimescaleDB has no function that adds such a job")
 		} else if !c.full {
 			say(nil, describe(j), edition)
 		}
@@ -259,7 +259,7 @@ func describe(j *tsdb.JobDefinition) string {
 	return s + ")"
 }
 
-// leaveOut takes what cannot come out of the plan, with what depends on it, and
+// leaveOut removes what cannot be created from the plan, with what depends on it, and
 // names all of it.
 func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 	if len(obstacles) == 0 {
@@ -267,7 +267,7 @@ func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 	}
 	var roots []object
 	for _, o := range obstacles {
-		c.Warn("cannot come: %s: %s", o.what, o.why)
+		c.Warn("cannot be created: %s: %s", o.what, o.why)
 		roots = append(roots, o.roots...)
 	}
 	dependents, err := c.dependents(ctx, roots)

@@ -44,7 +44,7 @@ type Options struct {
 	// SchemaOnly leaves out the rows of plain tables and the values of
 	// sequences.
 	SchemaOnly bool
-	// LeaveOut makes the target without what cannot come.
+	// LeaveOut makes the target without what cannot be created.
 	LeaveOut     bool
 	NoOwner      bool // all belongs to the role of the target
 	NoPrivileges bool // nothing is granted

@@ -120,7 +120,7 @@ func beginIn(ctx context.Context, db *tsdb.DB, t *task.Task, lock string) error 
 	switch code := pg.Code(err); {
 	case err == nil:
 		return nil
-	case t.Snapshot != "" && (code == pg.InvalidParameter || code == "42704"):
+	case t.Snapshot != "" && (code == pg.InvalidParameter || code == pg.UndefinedObject):
 		return &pg.Error{Side: pg.Source, Object: "snapshot " + t.Snapshot,
 			Err: fmt.Errorf("%w: %s", ErrSnapshot, pg.Describe(err)),
 			Hint: "the session that exported it must stay open until all dumps are done; " +

@@ -179,7 +179,7 @@ func copyCSV(out io.Reader, t *task.Task, begin func([]stream.Column) error,
 			return rows, badCSV(t, err)
 		case row.More:
 		case row.Time < lo || row.Time >= hi:
-			return rows, badCSV(t, fmt.Errorf("%s:%d: row of another time than %s (%s)", r.File, row.Line, &t.Range,
+			return rows, badCSV(t, fmt.Errorf("%s:%d: row outside of %s (%s)", r.File, row.Line, &t.Range,
 				r.TimeText(row.Time)))
 		case row.Cut:
 			return rows, badCSV(t, fmt.Errorf("%s:%d: ends in the middle of a line", r.File, row.Line))

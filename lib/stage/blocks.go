@@ -33,7 +33,7 @@ type hit struct {
 // count finds the slices with rows by counting all rows once, and where they are.
 func (s *survey) count(ctx context.Context) error {
 	parts := s.parts()
-	lo, err := s.guess(ctx, parts)
+	lo, err := counter{s}.guess(ctx, parts)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (s *survey) count(ctx context.Context) error {
 	if from := max(s.lo, s.Lowest()); from < lo {
 		pieces = append([]span{{From: from, Until: lo}}, pieces...)
 	}
-	hits, out, err := s.pass(ctx, parts, pieces, true)
+	hits, out, err := counter{s}.pass(ctx, parts, pieces, true)
 	if err != nil {
 		return err
 	}
@@ -66,10 +66,13 @@ func (s *survey) parts() (parts []tsdb.Part) {
 	return parts
 }
 
+// counter counts the rows of the relation, by parts and pieces of the grid.
+type counter struct{ *survey }
+
 // guess is where the first rows probably are: bounds before that would be counted for
 // nothing. What is before it is looked at again.
-func (s *survey) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
-	lo, hi := max(s.lo, s.Lowest()), s.hi
+func (c counter) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
+	lo, hi := max(c.lo, c.Lowest()), c.hi
 	lowest := hi
 	// A few blocks of each leaf tell; of what has no blocks, all of it.
 	last := map[*tsdb.Leaf]int{}
@@ -83,7 +86,7 @@ func (s *survey) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
 		if p.Until != 0 {
 			p.Until = min(p.Until, p.First+4)
 		}
-		v, ok, err := s.src.FirstOf(ctx, s.Hypertable, &p, lo, hi)
+		v, ok, err := c.src.FirstOf(ctx, c.Hypertable, &p, lo, hi)
 		if err != nil {
 			return 0, err
 		}
@@ -94,13 +97,13 @@ func (s *survey) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
 	if lowest == hi {
 		return lo, nil
 	}
-	return max(lo, s.grid.at(lowest).From), nil
+	return max(lo, c.grid.at(lowest).From), nil
 }
 
 // pass counts the rows of the pieces of the grid in each part. Where a piece with rows
 // is more than one extent, it is counted again in smaller pieces, in the parts that
 // have its rows.
-func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, first bool) (
+func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, first bool) (
 	hits []hit, out int64, err error) {
 	bounds := make([]int64, 0, len(pieces)+1)
 	for _, p := range pieces {
@@ -109,7 +112,7 @@ func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 	bounds = append(bounds, pieces[len(pieces)-1].Until)
 	again := map[int][]tsdb.Part{}
 	for i, part := range parts {
-		n, o, err := s.src.CountBetween(ctx, s.Hypertable, part, bounds)
+		n, o, err := c.src.CountBetween(ctx, c.Hypertable, part, bounds)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -117,18 +120,18 @@ func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 		for at, rows := range n[:len(pieces)] {
 			switch {
 			case rows == 0:
-			case s.grid.whole(pieces[at]):
+			case c.grid.whole(pieces[at]):
 				hits = append(hits, hit{part, pieces[at], rows})
 			default:
 				again[at] = append(again[at], part)
 			}
 		}
-		if first && s.o.Progress != nil && len(parts) > 100 && (i+1)%100 == 0 {
-			s.o.Progress("%s: %d of %d ranges of blocks counted", s.Name, i+1, len(parts))
+		if first && c.o.Progress != nil && len(parts) > 100 && (i+1)%100 == 0 {
+			c.o.Progress("%s: %d of %d ranges of blocks counted", c.Name, i+1, len(parts))
 		}
 	}
 	for at, parts := range again {
-		more, err := s.refine(ctx, parts, pieces[at])
+		more, err := c.refine(ctx, parts, pieces[at])
 		if err != nil {
 			return nil, 0, err
 		}
@@ -138,14 +141,14 @@ func (s *survey) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 }
 
 // refine counts a piece again, from its first row to its last.
-func (s *survey) refine(ctx context.Context, parts []tsdb.Part, piece span) ([]hit, error) {
+func (c counter) refine(ctx context.Context, parts []tsdb.Part, piece span) ([]hit, error) {
 	in := span{From: piece.Until, Until: piece.From}
 	for _, p := range parts {
-		a, ok, err := s.src.FirstOf(ctx, s.Hypertable, &p, piece.From, piece.Until)
+		a, ok, err := c.src.FirstOf(ctx, c.Hypertable, &p, piece.From, piece.Until)
 		if err != nil {
 			return nil, err
 		}
-		b, ok2, err := s.src.LastOf(ctx, s.Hypertable, &p, piece.From, piece.Until)
+		b, ok2, err := c.src.LastOf(ctx, c.Hypertable, &p, piece.From, piece.Until)
 		if err != nil {
 			return nil, err
 		}
@@ -156,8 +159,8 @@ func (s *survey) refine(ctx context.Context, parts []tsdb.Part, piece span) ([]h
 	if in.From >= in.Until {
 		return nil, nil // they have been deleted since
 	}
-	in = span{From: max(piece.From, s.grid.at(in.From).From), Until: min(piece.Until, s.grid.at(in.Until-1).Until)}
-	hits, _, err := s.pass(ctx, parts, s.grid.cut(in, boundsPerCount), false)
+	in = span{From: max(piece.From, c.grid.at(in.From).From), Until: min(piece.Until, c.grid.at(in.Until-1).Until)}
+	hits, _, err := c.pass(ctx, parts, c.grid.cut(in, boundsPerCount), false)
 	return hits, err
 }
 

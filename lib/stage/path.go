@@ -193,7 +193,7 @@ func (s *survey) choose(ctx context.Context, found string) error {
 			s.into.Dimensions[0].Column)
 	default:
 		return &pg.Error{Side: s.src.Side, Object: s.Name.String(),
-			Err:  fmt.Errorf("%d tasks would read it %s, as nothing finds the rows of a range", len(s.slices), times),
+			Err:  fmt.Errorf("%d tasks would read it %s, as no index finds the rows of a range", len(s.slices), times),
 			Hint: s.helps()}
 	}
 	return nil

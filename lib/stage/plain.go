@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -98,6 +99,9 @@ func readMaps(ctx context.Context, dst *tsdb.DB, targets []*tsdb.Hypertable, spe
 	return m, nil
 }
 
+//go:embed below.sql
+var belowSQL string
+
 // withoutChildren leaves out what is a partition or a child of another one, unless it
 // was asked for.
 func withoutChildren(ctx context.Context, src *tsdb.DB, all []*plain, m maps) ([]*plain, error) {
@@ -105,11 +109,7 @@ func withoutChildren(ctx context.Context, src *tsdb.DB, all []*plain, m maps) ([
 	for _, p := range all {
 		oids = append(oids, p.OID)
 	}
-	rows, err := src.Query(ctx, `with recursive up(oid, above) as (
-            select inhrelid, inhparent from pg_inherits where inhrelid = any($1)
-          union
-            select u.oid, i.inhparent from up u join pg_inherits i on i.inhrelid = u.above)
-        select distinct oid from up where above = any($1)`, oids)
+	rows, err := src.Query(ctx, belowSQL, oids)
 	if err != nil {
 		return nil, src.Wrap(err, "partitions")
 	}

@@ -88,7 +88,7 @@ func (r *planReader) line(b []byte) error {
 		return r.task(b)
 	}
 	if !r.begun && head.Kind != kindPlan {
-		return errors.New("not a plan: nothing is said of its source")
+		return errors.New("not a plan: it does not describe its source")
 	}
 	return read(b)
 }
@@ -149,7 +149,7 @@ func (r *planReader) task(b []byte) error {
 	case err != nil:
 		return err
 	case !r.begun || !r.known[t.Hypertable]:
-		return fmt.Errorf("not a plan of bf-stage: nothing is said of hypertable %s", t.Hypertable)
+		return fmt.Errorf("not a plan of bf-stage: it does not describe hypertable %s", t.Hypertable)
 	case t.Origin != "" && t.Origin != r.plan.Source.Origin:
 		return errTwoSources
 	}

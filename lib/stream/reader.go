@@ -273,10 +273,6 @@ func (r *Reader) Lines() *Lines { return r.lines }
 // Part returns the rows and bytes of the part that was just read to its end.
 func (r *Reader) Part() (rows, bytes int64) { return r.part.Rows, r.part.Bytes }
 
-// Totals returns the rows and bytes of all parts of the segment, as its
-// trailer confirmed them.
-func (r *Reader) Totals() (rows, bytes int64) { return r.total.Rows, r.total.Bytes }
-
 // Moved returns how many bytes of data have been read so far, of all segments.
 // It may be called at any time, by any goroutine: it is for progress.
 func (r *Reader) Moved() int64 { return r.moved.Load() }

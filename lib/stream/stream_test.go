@@ -101,7 +101,7 @@ func readAll(r *Reader, step int) (whole []segment, aborted []string, err error)
 		case err == io.EOF && len(s.parts) != len(h.Parts):
 			return whole, aborted, fmt.Errorf("accepted with %d parts of %d", len(s.parts), len(h.Parts))
 		case err == io.EOF:
-			if rows, _ := r.Totals(); rows != total {
+			if rows := r.total.Rows; rows != total {
 				return whole, aborted, fmt.Errorf("%d rows, the total says %d", total, rows)
 			}
 			whole = append(whole, s)

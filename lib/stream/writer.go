@@ -132,8 +132,8 @@ func (w *Writer) Abort(message, sqlstate string) error {
 	return w.mark("", frameAbort, &AbortError{Message: message, SQLState: sqlstate})
 }
 
-// Close writes the end mark. stopped says that the dump was asked to stop
-// before its last task. The underlying writer stays open.
+// Close writes the end mark. stopped says that the dump ended before its last
+// task, because of a failure or on request. The underlying writer stays open.
 func (w *Writer) Close(stopped bool) error {
 	if err := w.expect(!w.begun, "Close inside a segment"); err != nil {
 		return err

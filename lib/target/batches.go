@@ -15,9 +15,8 @@ type batchesInto struct {
 	*load
 	existing bool // into the relation that the chunk has
 
-	parked bool // rows wait in a temporary table
-	many   bool // see exceedsLockBudget
-	rows   int64
+	many bool        // see exceedsLockBudget
+	rows *parkedRows // nil: they are in the chunk
 }
 
 // copy fills a relation that no other session sees, unless the chunk's own is filled.
@@ -48,8 +47,8 @@ func (w *batchesInto) copy(ctx context.Context) (err error) {
 	if w.many, err = w.exceedsLockBudget(ctx, w.chunk); err != nil {
 		return err
 	}
-	if w.parked = w.dep.Aggregated || w.many || w.chunk.IsCompressed(); w.parked {
-		w.rows, err = w.park(ctx, w.chunk.Quoted())
+	if w.dep.Aggregated || w.many || w.chunk.IsCompressed() {
+		w.rows, err = park(ctx, w.load, w.chunk.Quoted())
 		return err
 	}
 	if err := w.empty(ctx); err != nil {
@@ -71,12 +70,12 @@ func (w *batchesInto) finish(ctx context.Context) error {
 	if w.existing {
 		return invalidation{w.load}.ofChunk(ctx)
 	}
-	if !w.parked {
+	if w.rows == nil {
 		return w.relation.attachAtLast(ctx)
 	}
-	unpark := func() error { return w.unpark(ctx, w.beside(), w.rows) }
-	if w.rows <= maxRowsUnderLock {
-		return w.relation.replaceChunk(ctx, w.dep.Aggregated || w.many, unpark)
+	insert := func() error { return w.rows.insertInto(ctx, w.beside()) }
+	if w.rows.n <= maxRowsUnderLock {
+		return w.relation.replaceChunk(ctx, w.dep.Aggregated || w.many, insert)
 	}
 	span, err := w.spanToInvalidate(ctx)
 	if err != nil {
@@ -85,7 +84,7 @@ func (w *batchesInto) finish(ctx context.Context) error {
 	if err := w.empty(ctx); err != nil {
 		return err
 	}
-	if err := unpark(); err != nil {
+	if err := insert(); err != nil {
 		return err
 	}
 	if err := w.relation.attachAtLast(ctx); err != nil {
@@ -105,8 +104,7 @@ func (w *batchesInto) spanToInvalidate(ctx context.Context) (span []string, err 
 	}
 	if span == nil || !(invalidation{w.load}).obstacle().none() {
 		return nil, byRows(w.task, fmt.Sprintf("the target's chunk would be locked for as long as it takes to "+
-			"put %d rows "+
-			"beside the batches", w.rows))
+			"insert %d rows beside the batches", w.rows.n))
 	}
 	return span, invalidation{w.load}.keepEnds(ctx)
 }

@@ -126,7 +126,7 @@ func (k chunkMaker) routeRow(ctx context.Context, want []task.Slice) (no obstacl
 		return no, err
 	}
 	if len(k.dep.OnInsert)+len(k.dep.OnDelete) > 0 {
-		return obstacle{what: "row triggers on the target would fire for a row too many"}, nil
+		return obstacle{what: "row triggers on the target would fire for an extra row"}, nil
 	}
 	row, err := k.data.FirstRow(k.part.Format)
 	if err != nil {

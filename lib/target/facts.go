@@ -167,7 +167,7 @@ func (g *gatherer) ofRelation(ctx context.Context) (err error) {
 func (g *gatherer) ofExisting(ctx context.Context) (no obstacle, err error) {
 	skips, err := g.Skips(ctx, g.ht)
 	if skips || err != nil {
-		return obstacle{what: "the server would go on skipping the chunk by what was in it before"}, err
+		return obstacle{what: "chunk skipping would go by the ranges of the rows that were in the chunk before"}, err
 	}
 	if no = (invalidation{g.load}).obstacle(); !no.none() {
 		return no, nil

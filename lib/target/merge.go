@@ -58,7 +58,7 @@ func (m *merger) merge(ctx context.Context) error {
 
 // rewrite loads the rows into a temporary table first.
 func (m *merger) rewrite(ctx context.Context) error {
-	stored, err := m.park(ctx, m.relation)
+	rows, err := park(ctx, m.load, m.relation)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (m *merger) rewrite(ctx context.Context) error {
 	if err != nil {
 		return m.Wrap(err, "merge into %s", m.relation)
 	}
-	return allStored(m.relation, kept+added, stored)
+	return allStored(m.relation, kept+added, rows.n)
 }
 
 func (m *merger) cannotUpdate(column string) error {

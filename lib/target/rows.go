@@ -94,11 +94,11 @@ func (w *rowsInto) replace(ctx context.Context, m *merger) error {
 		return err
 	}
 	if w.root && len(w.dep.OnInsert) > 0 && w.CopyCrashesBesideBatches() {
-		stored, err := w.park(ctx, w.into())
+		rows, err := park(ctx, w.load, w.into())
 		if err != nil {
 			return err
 		}
-		return w.unpark(ctx, w.into(), stored)
+		return rows.insertInto(ctx, w.into())
 	}
 	_, err := w.copyRows(ctx, w.into())
 	return err
@@ -170,30 +170,36 @@ func allStored(relation string, stored, sent int64) error {
 	return fault(relation, "does a trigger drop rows?", "stored %d of %d rows", stored, sent)
 }
 
-// parked is where park puts rows.
+// parked is the table of parkedRows.
 const parked = "pg_temp.bf_rows"
 
-// park copies the rows of the part into a temporary table, from where they go
-// into the relation like later.
-func (ld *load) park(ctx context.Context, like string) (stored int64, err error) {
-	// WITH NO DATA plans nothing: of a hypertable no chunk is locked.
-	_, err = ld.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s with no data",
-		columnsOf(ld.part), like))
-	if err != nil {
-		return 0, ld.Wrap(err, "temporary table")
-	}
-	return ld.copyRows(ctx, parked)
+// parkedRows are in a temporary table, from where they go into a relation later.
+type parkedRows struct {
+	*load
+	n int64
 }
 
-// unpark puts parked rows, as many as there have to be, into a relation.
-func (ld *load) unpark(ctx context.Context, relation string, rows int64) error {
-	stored, err := ld.execAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from "+
-		parked,
-		relation, columnsOf(ld.part)))
-	if err == nil && stored != rows {
-		err = fmt.Errorf("stored %d of %d rows", stored, rows)
+// park copies the rows of the part into a temporary table with the columns of the
+// relation like.
+func park(ctx context.Context, ld *load, like string) (*parkedRows, error) {
+	// WITH NO DATA plans nothing: of a hypertable no chunk is locked.
+	_, err := ld.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s with no data",
+		columnsOf(ld.part), like))
+	if err != nil {
+		return nil, ld.Wrap(err, "temporary table")
 	}
-	return ld.Wrap(err, "copy into %s", relation)
+	n, err := ld.copyRows(ctx, parked)
+	return &parkedRows{ld, n}, err
+}
+
+// insertInto inserts all of them into a relation.
+func (p *parkedRows) insertInto(ctx context.Context, relation string) error {
+	stored, err := p.execAsUser(ctx, fmt.Sprintf("insert into %s (%s) overriding system value select %[2]s from %s",
+		relation, columnsOf(p.part), parked))
+	if err == nil && stored != p.n {
+		err = fmt.Errorf("stored %d of %d rows", stored, p.n)
+	}
+	return p.Wrap(err, "copy into %s", relation)
 }
 
 // deleteFrom deletes rows, running the user's functions where there are any.

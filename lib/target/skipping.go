@@ -66,18 +66,8 @@ func (u unbinder) one(ctx context.Context, c *tsdb.Chunk) error {
 // throughCompression compresses a chunk of few rows, marks it as partially
 // compressed, which no range is valid after, and decompresses it again.
 func (u unbinder) throughCompression(ctx context.Context, c *tsdb.Chunk) error {
-	return u.briefly(ctx, func() error {
-		if err := u.lockHypertable(ctx, false); err != nil {
-			return err
-		}
-		if err := u.lock(ctx, c.Quoted(), "access exclusive"); err != nil {
-			return err
-		}
-		now, err := u.Chunk(ctx, c.Name)
-		if err != nil {
-			return err
-		}
-		if now == nil || now.IsCompressed() {
+	return u.locked(ctx, c, false, func(now *tsdb.Chunk) error {
+		if now.IsCompressed() {
 			return changed(c.Name)
 		}
 		if err := u.Unfreeze(ctx, now); err != nil {
@@ -126,19 +116,7 @@ func (u unbinder) vacant(ctx context.Context, c *tsdb.Chunk) (bool, error) {
 // bounds. A session that had planned to use the chunk and waits for its lock would fail
 // when it is gone. So the hypertable is locked first: then no session waits.
 func (u unbinder) remake(ctx context.Context, c *tsdb.Chunk) error {
-	return u.briefly(ctx, func() error {
-		for _, relation := range []string{u.hypertable(), c.Quoted()} {
-			if err := u.lock(ctx, relation, "access exclusive"); err != nil {
-				return err
-			}
-		}
-		now, err := u.Chunk(ctx, c.Name)
-		if err != nil {
-			return err
-		}
-		if now == nil || now.OID != c.OID {
-			return changed(c.Name)
-		}
+	return u.locked(ctx, c, true, func(now *tsdb.Chunk) error {
 		if empty, err := u.vacant(ctx, now); err != nil || !empty {
 			return errOr(err, changed(c.Name))
 		}
@@ -148,7 +126,28 @@ func (u unbinder) remake(ctx context.Context, c *tsdb.Chunk) error {
 		if _, err := u.Exec(ctx, "drop table "+c.Quoted()); err != nil {
 			return u.Wrap(err, "make chunk %s again", c.Name)
 		}
-		_, _, err = u.CreateChunk(ctx, u.ht, c.Slices)
+		_, _, err := u.CreateChunk(ctx, u.ht, c.Slices)
 		return err
+	})
+}
+
+// locked runs f with the hypertable locked, against everybody if alone, and the chunk
+// against everybody.
+func (u unbinder) locked(ctx context.Context, c *tsdb.Chunk, alone bool, f func(now *tsdb.Chunk) error) error {
+	return u.briefly(ctx, func() error {
+		if err := u.lockHypertable(ctx, alone); err != nil {
+			return err
+		}
+		if err := u.lock(ctx, c.Quoted(), "access exclusive"); err != nil {
+			return err
+		}
+		now, err := u.Chunk(ctx, c.Name)
+		if err == nil && (now == nil || now.OID != c.OID) {
+			err = changed(c.Name)
+		}
+		if err != nil {
+			return err
+		}
+		return f(now)
 	})
 }

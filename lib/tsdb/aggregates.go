@@ -202,6 +202,11 @@ func (db *DB) Width(ctx context.Context, a *Aggregate) (int64, error) {
 // Span is a range of internal values, From inclusive, Until exclusive.
 type Span struct{ From, Until int64 }
 
+// of is the same as a range of a column.
+func (s Span) of(column string) task.Range {
+	return task.Range{Column: column, From: task.FormatBound(s.From), Until: task.FormatBound(s.Until)}
+}
+
 // Invalid lists what a refresh of the aggregate would look at, unordered and
 // not aligned to buckets.
 func (db *DB) Invalid(ctx context.Context, a *Aggregate) ([]Span, error) {

@@ -231,7 +231,7 @@ func (db *DB) CreateChunk(ctx context.Context, h *Hypertable,
 // found".
 func ChunkInTheWay(err error) bool {
 	switch pg.Code(err) {
-	case "TS503", "TS003", "42704":
+	case "TS503", "TS003", pg.UndefinedObject:
 		return true
 	}
 	return false

@@ -193,23 +193,21 @@ func (db *DB) Outside(ctx context.Context, h *Hypertable, from int64) (n int64, 
 
 // FirstOf is First for a plain relation, or for parts of it; LastOf is Last.
 func (db *DB) FirstOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
-	return db.edge(ctx, h, p, from, until, "")
+	return db.edge(ctx, h, p, Span{From: from, Until: until}, "")
 }
 
 // LastOf is the counterpart of FirstOf.
 func (db *DB) LastOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
-	return db.edge(ctx, h, p, from, until, " desc")
+	return db.edge(ctx, h, p, Span{From: from, Until: until}, " desc")
 }
 
-func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, from, until int64, desc string) (
-	v int64, ok bool, err error) {
+func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, in Span, desc string) (v int64, ok bool, err error) {
 	d := &h.Dimensions[0]
 	relation, where := pg.Ident(h.Name.Schema, h.Name.Name), "true"
 	if p != nil {
 		relation, where = p.From()
 	}
-	r := task.Range{Column: d.Column, From: task.FormatBound(from), Until: task.FormatBound(until)}
-	condition, err := db.conditions(h, nil, r)
+	condition, err := db.conditions(h, nil, in.of(d.Column))
 	if err != nil {
 		return 0, false, err
 	}
@@ -235,7 +233,7 @@ func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, from, until int6
 		return 0, false, db.Wrap(err, "first and last row of %s", h.Name)
 	}
 	v, ok = internal(value, v)
-	return min(v, until-1), ok, nil
+	return min(v, in.Until-1), ok, nil
 }
 
 // internal is what TimescaleDB makes of a value.
@@ -291,8 +289,7 @@ func (db *DB) Scanned(ctx context.Context, h *Hypertable,
 // Finds reports whether no table is read in whole for a query of a range, if that can
 // be avoided at all.
 func (db *DB) Finds(ctx context.Context, h *Hypertable, in Span) (ok bool, err error) {
-	condition, err := db.conditions(h, nil, task.Range{Column: h.Dimensions[0].Column,
-		From: task.FormatBound(in.From), Until: task.FormatBound(in.Until)})
+	condition, err := db.conditions(h, nil, in.of(h.Dimensions[0].Column))
 	if err != nil {
 		return false, err
 	}

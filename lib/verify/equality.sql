@@ -5,21 +5,8 @@
 -- that may differ, their text without trailing zeros is hashed as well.
 -- Enums hash their OID, other types may have no hash function: these columns,
 -- and all made of them, are left out.
-with recursive part(attnum, typ) as (
-    select a.attnum, a.atttypid
-    from pg_attribute a
-    where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
-  union
-    select p.attnum, x.typ
-    from part p
-    join pg_type t on t.oid = p.typ
-    cross join lateral (
-        select t.typbasetype where t.typtype = 'd'
-        union all select t.typelem where t.typelem <> 0 and t.typlen = -1
-        union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
-        union all select r.rngtypid from pg_range r where r.rngmultitypid = t.oid
-        union all select c.atttypid from pg_attribute c
-                  where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)
+with recursive part(attrelid, attnum, typ) as (
+{type parts}
 ), hashable(typ) as (
     select oc.opcintype
     from pg_opclass oc
@@ -50,6 +37,6 @@ with recursive part(attnum, typ) as (
     from pg_attribute a
     join traits tr on tr.attnum = a.attnum
     left join pg_collation o on o.oid = a.attcollation
-    where a.attrelid = $1
+    where a.attrelid = any($1)
 )
 select name, how from equality where how is not null

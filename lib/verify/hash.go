@@ -13,7 +13,9 @@ import (
 )
 
 //go:embed equality.sql
-var equalitySQL string
+var equalityTemplate string
+
+var equalitySQL = pg.WithTypeParts(equalityTemplate)
 
 // What of a column to hash with the method ByValue, beside tsdb's: values that
 // the type's = calls equal have to hash alike. See equality.sql.
@@ -114,7 +116,7 @@ func trimmed(text string) string {
 // byEquality are the side's columns, hashed so that values which their type's =
 // calls equal hash alike, as far as such a hash exists.
 func (s *side) byEquality(ctx context.Context, cols []Column) ([]Column, error) {
-	rows, err := s.db.Query(ctx, equalitySQL, s.h.OID)
+	rows, err := s.db.Query(ctx, equalitySQL, []uint32{s.h.OID})
 	if err != nil {
 		return nil, s.db.Wrap(err, "columns of %s", s.h.Name)
 	}

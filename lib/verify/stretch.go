@@ -167,7 +167,7 @@ func ago(ctx context.Context, src *tsdb.DB, w Stretch) (until string, err error)
 	for _, h := range hs {
 		if typ := h.Dimensions[0].RangeType; h.View == nil && typ != "timestamp with time zone" && typ != "uuid" {
 			return "", &stage.BadArgument{Flag: "--until",
-				Err:  fmt.Errorf("is required: %s is partitioned by a %s, of which bf does not know what now is", h.Label(), typ),
+				Err:  fmt.Errorf("is required: %s is partitioned by a %s, for which bf cannot tell what now is", h.Label(), typ),
 				Hint: "give it, or leave that hypertable out with --filter and compare it on its own"}
 		}
 	}

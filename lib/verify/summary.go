@@ -83,7 +83,7 @@ type want struct{ hash, values, hashes bool }
 // left out.
 func (s *side) summarize(ctx context.Context, cols []Column, w want) (*Summary, error) {
 	sum, err := s.query(ctx, cols, w, true)
-	if code := pg.Code(err); w.values && (code == "22003" || code == "22008") {
+	if code := pg.Code(err); w.values && (code == pg.NumericOutOfRange || code == pg.DatetimeOverflow) {
 		// A sum of the largest floats or of infinite intervals. Only the savepoint
 		// is rolled back: the transaction keeps its snapshot.
 		if _, err := s.db.Exec(ctx, "rollback to savepoint summary"); err != nil {

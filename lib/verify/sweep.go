@@ -162,7 +162,7 @@ func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 		res.Task = 0
 		res.Range = &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from),
 			Until: task.FormatBound(m.until)}
-		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) are of no task: run bf-stage again",
+		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) belong to no task: run bf-stage again",
 			m.now, res.Range)
 	} else {
 		res.Message = fmt.Sprintf("the source has %d rows in the range, and had %d when their blocks were mapped: "+
