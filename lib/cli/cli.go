@@ -161,8 +161,9 @@ var negative = regexp.MustCompile("^-([0-9]|infinity$)")
 // JoinBounds joins a negative bound to its flag ("--until -5"): the parser would
 // take it for another flag.
 func JoinBounds(args []string) (out []string) {
+	bounds := []string{"--from", "-F", "--until", "-u"}
 	for _, a := range args {
-		if n := len(out); n > 0 && negative.MatchString(a) && slices.Contains([]string{"--from", "-F", "--until", "-u"}, out[n-1]) {
+		if n := len(out); n > 0 && negative.MatchString(a) && slices.Contains(bounds, out[n-1]) {
 			out[n-1] += "=" + a
 		} else {
 			out = append(out, a)

@@ -221,7 +221,8 @@ func counters(ctx context.Context, src, dst *mirror) (diffs []*Difference, err e
 		var behind bool
 		var value, end string
 		sql := fmt.Sprintf("select coalesce(case when %[1]d > 0 then n <= e else n >= e end, false), n::text, "+
-			"coalesce(e::text, '') from (select %[2]s as n, (%[3]s)::numeric as e) x", c.increment, fmt.Sprintf(next, c.increment, c.name), c.end())
+			"coalesce(e::text, '') from (select %[2]s as n, (%[3]s)::numeric as e) x",
+			c.increment, fmt.Sprintf(next, c.increment, c.name), c.end())
 		if err := dst.QueryRow(ctx, sql).Scan(&behind, &value, &end); err != nil {
 			return nil, dst.Wrap(err, "sequence %s", c.name)
 		}

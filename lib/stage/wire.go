@@ -9,8 +9,8 @@ import (
 // A plan travels as NDJSON when the two halves of staging run on two machines: a
 // line of kind "plan" that says what the source is, a line per hypertable and per
 // continuous aggregate, then a task record per chunk, after a line of kind
-// "compressed" where it is. Results of bf-verify among them are passed over. Ids and OIDs mean nothing on the other side and are
-// left out.
+// "compressed" where it is. Results of bf-verify among them are passed over. Ids and
+// OIDs mean nothing on the other side and are left out.
 const (
 	kindPlan       = "plan"
 	kindHypertable = "hypertable"

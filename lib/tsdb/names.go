@@ -59,7 +59,8 @@ func (db *DB) NameCompressed(ctx context.Context, c *Chunk, b *Built) error {
 	native := "select relname || '_compressed' from pg_class where oid = $1"
 	if db.columns["chunk.compressed_chunk_id"] {
 		native = `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
-            where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2) and $1::oid is not null`
+            where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2)
+                and $1::oid is not null`
 	} else {
 		native += " and $2::int is not null"
 	}

@@ -56,7 +56,8 @@ func enterText(ctx context.Context, db *tsdb.DB, text source.Text, t *task.Task)
 	})
 	s.h, s.rows = &only, "pg_temp.bf_rows"
 	_, err = db.Exec(ctx, "begin isolation level repeatable read read write;"+
-		" create temporary table bf_rows on commit drop as select "+pg.Idents(names)+" from "+pg.Ident(h.Name.Schema, h.Name.Name)+" with no data")
+		" create temporary table bf_rows on commit drop as select "+pg.Idents(names)+
+		" from "+pg.Ident(h.Name.Schema, h.Name.Name)+" with no data")
 	if err == nil {
 		_, err = db.CopyIn(ctx, out, "copy pg_temp.bf_rows ("+pg.Idents(names)+") from stdin")
 	}
