@@ -32,7 +32,8 @@ type Column struct {
 	Type      string // as format_type() spells it
 	NotNull   bool
 	Generated bool // computed by the server, never copied
-	Default   bool // has a default or is an identity
+	Default   bool // has a default
+	Identity  bool // numbered by the server; unlike a default, no chunk has it of its hypertable
 	Collation string
 	Binary    bool   // the type can travel in binary COPY
 	Hash      string // what of it to hash, one of the constants Hash…
@@ -94,7 +95,7 @@ func (c *Conn) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column
 	m := map[uint32][]Column{}
 	var oid uint32
 	var a Column
-	_, err = pgx.ForEachRow(rows, []any{&oid, &a.Name, &a.Type, &a.NotNull, &a.Generated, &a.Default,
+	_, err = pgx.ForEachRow(rows, []any{&oid, &a.Name, &a.Type, &a.NotNull, &a.Generated, &a.Default, &a.Identity,
 		&a.Collation, &a.Locale, &a.Version, &a.Binary, &a.Hash}, func() error {
 		m[oid] = append(m[oid], a)
 		return nil

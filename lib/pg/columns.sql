@@ -33,7 +33,7 @@ with recursive part(attrelid, attnum, typ) as (
     values ('float4'::regtype::oid), ('float8'::regtype::oid)
 )
 select a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod),
-       a.attnotnull, a.attgenerated <> '', a.atthasdef or a.attidentity <> '',
+       a.attnotnull, a.attgenerated <> '', a.atthasdef, a.attidentity <> '',
        coalesce(o.name, ''), coalesce(o.locale, ''), coalesce(o.version, ''),
        tr.binary,
        case when coalesce(not o.deterministic, false) then 'text'

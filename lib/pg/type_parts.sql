@@ -12,6 +12,7 @@
         select t.typbasetype where t.typtype = 'd'
         union all select t.typelem where t.typelem <> 0 and t.typlen = -1
         union all select r.rngsubtype from pg_range r where r.rngtypid = t.oid
-        union all select r.rngtypid from pg_range r where r.rngmultitypid = t.oid
+        union all select r.rngtypid from pg_range r -- PostgreSQL 13 has no multiranges
+                  where to_jsonb(r)->>'rngmultitypid' = t.oid::text
         union all select c.atttypid from pg_attribute c
                   where t.typtype = 'c' and c.attrelid = t.typrelid and c.attnum > 0 and not c.attisdropped) x(typ)

@@ -10,6 +10,8 @@ import (
 	"bf/lib/pg"
 	"bf/lib/task"
 	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Misfit lists the differences because of which a plan cannot be carried out on
@@ -84,6 +86,11 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 			return err
 		}
 	}
+	if s.Plain() {
+		if err := f.sequences(ctx, s, t); err != nil {
+			return err
+		}
+	}
 	if s.View == nil {
 		n, err := unstaged(ctx, f.dst, t, f.plan.Tasks)
 		if err != nil {
@@ -96,6 +103,26 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 	if len(dependents.OnInsert) > 0 {
 		f.note("%s: row triggers will fire for every copied row: %s", t.Label(),
 			strings.Join(dependents.OnInsert, ", "))
+	}
+	return nil
+}
+
+// sequences tells of those on the target from which copied columns will be numbered: a
+// copy leaves them where they are.
+func (f *fitting) sequences(ctx context.Context, s, t *tsdb.Hypertable) error {
+	name := pg.Ident(t.Name.Schema, t.Name.Name)
+	for _, c := range s.Columns {
+		var sequence string
+		err := f.dst.QueryRow(ctx, `select coalesce(pg_get_serial_sequence($1, attname), '') from pg_attribute
+            where attrelid = $2 and attname = $3`, name, t.OID, c.Name).Scan(&sequence)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows) || err == nil && sequence == "":
+		case err != nil:
+			return f.dst.Wrap(err, "sequences of %s", t.Name)
+		default:
+			f.note("%s: the copy does not move the sequence of %q: before the target numbers rows itself, run there: "+
+				"select setval(%s, max(%s)) from %s", t.Label(), c.Name, pg.Literal(sequence), pg.Ident(c.Name), name)
+		}
 	}
 	return nil
 }
@@ -259,7 +286,12 @@ func columnDifferences(s, t *tsdb.Hypertable) (diffs []string) {
 		}
 	}
 	for _, c := range t.Columns { // in order
-		if _, extra := theirs[c.Name]; extra && c.NotNull && !c.Default && !c.Generated {
+		_, extra := theirs[c.Name]
+		switch {
+		case extra && c.Identity:
+			say("%s: column %q exists only on the target and is an identity, which its chunks have not: "+
+				"make it one after the copy", label, c.Name)
+		case extra && c.NotNull && !c.Default && !c.Generated:
 			say("%s: column %q exists only on the target, is not null and has no default", label, c.Name)
 		}
 	}

@@ -269,6 +269,9 @@ func (s *survey) helps() string {
 	if s.Relkind == tsdb.View {
 		return fmt.Sprintf("an index on what the view shows as %s, or stage the table behind it%s", column, any)
 	}
+	if why := s.mappable(); why != nil {
+		any = "; " + why.Error() + any
+	}
 	on := pg.Ident(s.Name.Schema, s.Name.Name)
 	if s.by == task.ByRange && len(s.leaves) > 0 {
 		l := s.leaves[0].Name
@@ -284,7 +287,8 @@ func (s *survey) helps() string {
 // mappable says why the leaves cannot be read by blocks; nil if they can.
 func (s *survey) mappable() error {
 	if s.src.Postgres < 140000 {
-		return fmt.Errorf("PostgreSQL before 14 reads all of a table to find some blocks")
+		return fmt.Errorf("PostgreSQL %d is not read by blocks: from 14 on, a server finds some without all others",
+			s.src.Postgres/10000)
 	}
 	for _, l := range s.leaves {
 		if l.AM != "heap" {

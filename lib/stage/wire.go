@@ -68,6 +68,7 @@ type columnLine struct {
 	NotNull       bool   `json:"not_null,omitempty"`
 	Generated     bool   `json:"generated,omitempty"`
 	Default       bool   `json:"default,omitempty"`
+	Identity      bool   `json:"identity,omitempty"`
 	Collation     string `json:"collation,omitempty"`
 	Locale        string `json:"locale,omitempty"`
 	LocaleVersion string `json:"locale_version,omitempty"`
@@ -82,8 +83,8 @@ func toLine(h *tsdb.Hypertable) hypertableLine {
 		l.Dimensions = append(l.Dimensions, dimensionLine(d))
 	}
 	for _, c := range h.Columns {
-		l.Columns = append(l.Columns, columnLine{c.Name, c.Type, c.NotNull, c.Generated, c.Default, c.Collation,
-			c.Order.Locale, c.Order.Version, c.Binary, c.Hash})
+		l.Columns = append(l.Columns, columnLine{c.Name, c.Type, c.NotNull, c.Generated, c.Default, c.Identity,
+			c.Collation, c.Order.Locale, c.Order.Version, c.Binary, c.Hash})
 	}
 	return l
 }
@@ -95,7 +96,7 @@ func (l hypertableLine) hypertable() *tsdb.Hypertable {
 	}
 	for _, c := range l.Columns {
 		h.Columns = append(h.Columns, pg.Column{Name: c.Name, Type: c.Type, NotNull: c.NotNull, Generated: c.Generated,
-			Default: c.Default, Collation: c.Collation, Binary: c.Binary, Hash: c.Hash,
+			Default: c.Default, Identity: c.Identity, Collation: c.Collation, Binary: c.Binary, Hash: c.Hash,
 			Order: pg.Order{Locale: c.Locale, Version: c.LocaleVersion}})
 	}
 	return h
