@@ -103,7 +103,6 @@ func withoutModifier(typ string) (string, string) {
 
 var (
 	errNoTime    = errors.New("not a time of the form 2024-01-02 03:04:05.678901+00")
-	errNoDate    = errors.New("not a day of the form 2024-01-02")
 	errNoDay     = errors.New("no such day")
 	errNoHour    = errors.New("no such time of day")
 	errOffset    = errors.New("no such offset from UTC")
