@@ -70,7 +70,7 @@ func TestVerifyRecords(t *testing.T) {
 		{"", []string{"--source", p.source}, 2, "no task records"},
 		{"", []string{}, 2, "--source and --target are required"},
 		{"", []string{"--target", p.target, "--method", "rows", "-"}, 2, "--method"},
-		{"", []string{"--source", p.source, "--target", p.source}, 1, "no schema __backfill"},
+		{"", []string{"--source", p.target, "--target", p.source}, 1, "no schema __backfill"},
 		{"", []string{"--source", p.target, "--target", p.target}, 1, "the same database"},
 		{"", []string{"--source", p.source, "--target", p.target, "{"}, 1, "task record"},
 		{"", []string{"--source", p.source, "--target", p.target, stray}, 1, "is not staged"},
