@@ -176,7 +176,7 @@ func (g *gatherer) ofExisting(ctx context.Context) (no obstacle, err error) {
 	case g.chunk == nil || !g.unlike.none():
 		return g.unlike, nil
 	case g.chunk.IsCompressed():
-		return asObstacle(g.relation.matches(ctx, g.chunk, true))
+		return asObstacle(g.relation.isLike(ctx, g.chunk))
 	case g.chunk.Status != 0:
 		return obstacle{what: "the target's chunk is frozen"}, nil
 	}

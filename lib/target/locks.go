@@ -193,17 +193,27 @@ func (ld *load) lockChunk(ctx context.Context, mode string) error {
 	if ld.held == "access exclusive" || ld.held == "share row exclusive" && mode == "row exclusive" {
 		return nil // it is, and nobody else has changed it since
 	}
-	name := ld.chunk.Name
 	if err := ld.patiently(ctx, func() error {
-		sql := "lock table only " + ld.chunk.Quoted() + " in " + mode + " mode"
-		if ld.brief {
-			sql += "; " + lockTimeout(moreWait)
-		}
-		_, err := ld.Exec(ctx, sql)
+		_, err := ld.Exec(ctx, ld.chunkLock(mode))
 		return err
 	}); err != nil {
-		return ld.Wrap(err, "lock chunk %s", name)
+		return ld.Wrap(err, "lock chunk %s", ld.chunk.Name)
 	}
+	return ld.lookAtChunk(ctx)
+}
+
+// chunkLock is step 4 of the order of locks.
+func (ld *load) chunkLock(mode string) string {
+	sql := "lock table only " + ld.chunk.Quoted() + " in " + mode + " mode"
+	if ld.brief {
+		sql += "; " + lockTimeout(moreWait)
+	}
+	return sql
+}
+
+// lookAtChunk reads the locked chunk.
+func (ld *load) lookAtChunk(ctx context.Context) error {
+	name := ld.chunk.Name
 	c, err := ld.Chunk(ctx, name)
 	if err == nil && (c == nil || !c.SameSlices(ld.task.Slices)) {
 		err = changed(name)
@@ -212,14 +222,18 @@ func (ld *load) lockChunk(ctx context.Context, mode string) error {
 	return err
 }
 
-// lockHypertable is step 3 of the order of locks; alter is for its settings.
-func (ld *load) lockHypertable(ctx context.Context, alter bool) error {
-	mode, then := "access share", ""
+// hypertableLock is step 3 of the order of locks; alter is for its settings.
+func (ld *load) hypertableLock(alter bool) string {
+	sql := "lock table only " + ld.hypertable() + " in "
 	if alter {
-		mode, then = "access exclusive", lockTimeout(moreWait)
+		return sql + "access exclusive mode; " + lockTimeout(moreWait)
 	}
-	_, err := ld.Exec(ctx, "lock table only "+ld.hypertable()+" in "+mode+" mode; "+then)
-	return ld.Wrap(err, "%s", ld.ht.Label())
+	return sql + "access share mode"
+}
+
+func (ld *load) lockHypertable(ctx context.Context, alter bool) error {
+	_, err := ld.Exec(ctx, ld.hypertableLock(alter))
+	return ld.Wrap(err, "lock %s", ld.ht.Label())
 }
 
 // atLast runs f at the end of a copy, which only the commit may follow, with a lock
@@ -228,16 +242,20 @@ func (ld *load) lockHypertable(ctx context.Context, alter bool) error {
 func (ld *load) atLast(ctx context.Context, mode string, alter bool, f func() error) error {
 	return ld.patiently(ctx, func() error {
 		return ld.withTurn(ctx, func() error {
-			if err := ld.lockHypertable(ctx, alter); err != nil {
-				return err
-			}
-			if mode != "" {
-				if err := ld.lockChunk(ctx, mode); err != nil {
+			if mode == "" {
+				if err := ld.lockHypertable(ctx, alter); err != nil {
 					return err
 				}
-				ld.held = mode
-				defer func() { ld.held = "" }()
+				return f()
 			}
+			if _, err := ld.Exec(ctx, ld.hypertableLock(alter)+"; "+ld.chunkLock(mode)); err != nil {
+				return ld.Wrap(err, "lock %s and its chunk %s", ld.ht.Label(), ld.chunk.Name)
+			}
+			if err := ld.lookAtChunk(ctx); err != nil {
+				return err
+			}
+			ld.held = mode
+			defer func() { ld.held = "" }()
 			return f()
 		})
 	})

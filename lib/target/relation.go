@@ -168,7 +168,7 @@ func (r *relation) tryAttach(ctx context.Context) error {
 	err := r.altering(func(alter bool) error {
 		return r.transaction(ctx, func(pgx.Tx) error {
 			if r.chunk = found; found == nil {
-				return r.atLast(ctx, "", alter, func() error { return r.tryWithChunk(ctx, alter) })
+				return r.tryWithChunk(ctx, alter)
 			}
 			built, err := r.empty(ctx)
 			if err != nil {
@@ -182,7 +182,8 @@ func (r *relation) tryAttach(ctx context.Context) error {
 				if err := (emptier{r.load}).forBatches(ctx, many); err != nil {
 					return err
 				}
-				return errOr(built.attach(ctx, alter), errRehearsal)
+				_, err := built.attach(ctx, alter)
+				return errOr(err, errRehearsal)
 			})
 		})
 	})
@@ -193,19 +194,26 @@ func (r *relation) tryAttach(ctx context.Context) error {
 	return err
 }
 
-// tryWithChunk does so where there is no chunk: what is refused leaves none behind.
-func (r *relation) tryWithChunk(ctx context.Context, alter bool) error {
-	if err := (chunkMaker{r.load}).createOwn(ctx); err != nil {
-		return err
+// tryWithChunk does so where there is no chunk: what is refused leaves none behind. To
+// make it locks the application out, so all else is made before, as far as it does not
+// take a chunk.
+func (r *relation) tryWithChunk(ctx context.Context, alter bool) (err error) {
+	var built *relation
+	if r.Broken() == "" {
+		if built, err = r.empty(ctx); err != nil {
+			return err
+		}
 	}
-	built, err := r.empty(ctx)
-	if err != nil {
-		return err
-	}
-	if err := (emptier{r.load}).forBatches(ctx, false); err != nil {
-		return err
-	}
-	return errOr(built.attach(ctx, alter), errRehearsal)
+	return r.atLast(ctx, "", alter, func() error {
+		err := (chunkMaker{r.load}).createOwn(ctx)
+		if err == nil && built == nil {
+			built, err = r.empty(ctx)
+		}
+		if err == nil {
+			_, err = built.attach(ctx, alter)
+		}
+		return errOr(err, errRehearsal)
+	})
 }
 
 // empty builds the relation without batches, for a rehearsal. If its columns cannot
@@ -232,7 +240,8 @@ func (r *relation) empty(ctx context.Context) (built *relation, err error) {
 func (r *relation) compressChunk(ctx context.Context) (err error) {
 	found := r.chunk
 	r.unlike, err = asObstacle(r.withChunk(ctx, func(alter bool) error {
-		return r.withSettings(ctx, alter, true, func() error { return r.Compress(ctx, r.chunk) })
+		_, err := r.withSettings(ctx, alter, true, nil, r.CompressSQL(r.chunk))
+		return err
 	}))
 	r.chunk, r.alike = found, err == nil && r.unlike.none()
 	return err
@@ -274,70 +283,78 @@ func (r *relation) altering(f func(alter bool) error) error {
 
 // attach makes the relation the chunk's, which has none, with the settings that it
 // was compressed with.
-func (r *relation) attach(ctx context.Context, alter bool) error {
+func (r *relation) attach(ctx context.Context, alter bool) (*tsdb.Attached, error) {
 	tried := r.is(r.lane.known.attached) // and what came of it was compared, column by column
-	return r.withSettings(ctx, alter, !tried, func() error { return r.AttachRelation(ctx, r.ht, r.chunk, &r.Built) })
+	return r.withSettings(ctx, alter, !tried, &r.Built, r.AttachSQL(r.chunk, &r.Built))
 }
 
-// withSettings runs f, which makes the chunk a compressed one: the server gives it
-// the settings that the hypertable has at this moment. If those are not the
-// settings of r, f is undone, and the misfit says so. With alter, f is run while the
-// hypertable has the settings of r; its own are put back at once. That locks the
-// hypertable against everybody until the transaction ends: only the commit may
-// follow. columns are compared where f has the server make the relation, or tries one.
-func (r *relation) withSettings(ctx context.Context, alter, columns bool, f func() error) error {
-	check := func() error {
-		if err := f(); err != nil {
-			return asMisfit(err)
+// withSettings runs a script that makes the chunk a compressed one, with the relation b
+// or, for nil, with one that the server makes: it gives the chunk the settings that the
+// hypertable has at this moment. If those are not the settings of r, the misfit says so,
+// and the script has to be undone. With alter, it runs while the hypertable has the
+// settings of r; its own are put back at once. That locks the hypertable against
+// everybody until the transaction ends: only the commit may follow. columns are compared
+// where the server makes the relation, or tries one.
+func (r *relation) withSettings(ctx context.Context, alter, columns bool, b *tsdb.Built,
+	script string) (*tsdb.Attached, error) {
+	var own *tsdb.Settings
+	if alter {
+		var configured []tsdb.SparseIndex
+		var err error
+		if own, configured, err = r.OwnSettings(ctx, r.ht); err != nil {
+			return nil, err
 		}
-		c, err := r.Chunk(ctx, r.chunk.Name)
-		if err == nil {
-			err = r.matches(ctx, c, columns)
+		if own == nil {
+			return nil, misfitf("compression is not enabled on the target")
 		}
-		if err == nil {
-			r.chunk = c
-		}
-		return err
-	}
-	if !alter {
-		err := r.savepoint(ctx, check)
-		var m *misfit
-		if errors.As(err, &m) {
-			m.settings = r.SettingsPerChunk()
-		}
-		return err
-	}
-	own, configured, err := r.OwnSettings(ctx, r.ht)
-	if err != nil {
-		return err
-	}
-	return r.savepoint(ctx, func() error {
 		want := r.Settings
 		if want.SegmentBy == nil {
 			want.SegmentBy = []string{}
 		}
-		if err := r.SetSettings(ctx, r.ht, &want, r.Sparse); err != nil {
-			return asMisfit(err)
-		}
-		if err := check(); err != nil {
-			return err
-		}
-		same, err := r.ResetSettings(ctx, r.ht, own, configured)
-		if err == nil && !same {
-			err = misfitf("the compression settings of the target's hypertable could not be put back as they were")
-		}
-		return asMisfit(err)
-	})
+		script = r.WithSettingsSQL(r.ht, &want, r.Sparse, script, own, configured)
+	}
+	var seen *tsdb.Attached
+	_, err := r.Exec(ctx, script)
+	if err = asMisfit(err); err == nil {
+		seen, err = r.Attached(ctx, r.ht, r.chunk, b)
+	}
+	if err == nil {
+		err = r.matches(ctx, seen.Chunk, seen.Settings, columns)
+	}
+	var m *misfit
+	switch {
+	case errors.As(err, &m):
+		m.settings = !alter && r.SettingsPerChunk()
+		return nil, err
+	case err != nil:
+		return nil, err
+	case alter && (seen.Own == nil || !seen.Own.Same(own)):
+		return nil, misfitf("the compression settings of the target's hypertable could not be put back as they were")
+	}
+	r.chunk = seen.Chunk
+	return seen, nil
 }
 
-// matches reports by a misfit whether a chunk's compressed relation and settings are
-// those of this one; its columns if they are to be compared.
-func (r *relation) matches(ctx context.Context, c *tsdb.Chunk, columns bool) error {
-	differs, err := r.Differs(ctx, c, &r.Built, columns)
+// matches reports by a misfit whether a chunk's compressed relation and its settings
+// are those of this one; its columns if they are to be compared.
+func (r *relation) matches(ctx context.Context, c *tsdb.Chunk, s *tsdb.Settings, columns bool) (err error) {
+	differs := r.Differs(c, s, &r.Built)
+	if differs == "" && columns {
+		differs, err = r.ColumnsDiffer(ctx, c, &r.Built)
+	}
 	if err == nil && differs != "" {
 		err = misfitf("%s", differs)
 	}
 	return err
+}
+
+// isLike does so for a chunk that was compressed before.
+func (r *relation) isLike(ctx context.Context, c *tsdb.Chunk) error {
+	s, err := r.ChunkSettings(ctx, c)
+	if err != nil {
+		return err
+	}
+	return r.matches(ctx, c, s, true)
 }
 
 // ready indexes the filled relation, before it becomes the chunk's.
@@ -391,32 +408,30 @@ func (r *relation) attachAtLast(ctx context.Context) error {
 // become attaches the relation and makes the chunk like one that the server
 // compressed.
 func (r *relation) become(ctx context.Context, alter bool) error {
-	if err := r.attach(ctx, alter); err != nil {
+	seen, err := r.attach(ctx, alter)
+	if err != nil {
 		return r.Wrap(err, "attach the compressed relation to chunk %s", r.chunk.Name)
 	}
-	c := r.chunk
-	if err := r.MoveForeignKeys(ctx, r.ht, c, r.Name); err != nil {
+	if err := r.AddKeys(ctx, seen, &r.Built); err != nil {
 		return err
 	}
-	if err := r.showBeside(ctx, c); err != nil {
-		return err
+	if seen.Beside && !seen.Chunk.IsPartial() {
+		if err := r.showBeside(ctx); err != nil {
+			return err
+		}
 	}
-	return r.NameCompressed(ctx, c, &r.Built)
+	return r.NameCompressed(ctx, seen, &r.Built)
 }
 
-// showBeside marks the chunk as partially compressed if there are rows beside its
-// batches: else no query looks for them. ≤ 2.13: attaching does not look for them,
+// showBeside marks the chunk as partially compressed: there are rows beside its
+// batches, and no query would look for them. ≤ 2.13: attaching does not look for them,
 // so one of them comes in anew by the hypertable.
-func (r *relation) showBeside(ctx context.Context, c *tsdb.Chunk) error {
-	beside, err := r.some(ctx, "only "+c.Quoted())
-	if err != nil || !beside || c.IsPartial() {
-		return err
-	}
-	_, err = r.execAsUser(ctx, fmt.Sprintf("with one as (delete from only %s where ctid = "+
+func (r *relation) showBeside(ctx context.Context) error {
+	_, err := r.execAsUser(ctx, fmt.Sprintf("with one as (delete from only %s where ctid = "+
 		"(select ctid from only %[1]s limit 1) returning %s) "+
 		"insert into %s (%[2]s) overriding system value select %[2]s from one",
-		c.Quoted(), copied(r.ht), r.hypertable()))
-	return r.Wrap(err, "mark chunk %s as partially compressed", c.Name)
+		r.chunk.Quoted(), copied(r.ht), r.hypertable()))
+	return r.Wrap(err, "mark chunk %s as partially compressed", r.chunk.Name)
 }
 
 // takeExisting has the relation that the chunk has stand for this one, and empties
@@ -426,7 +441,7 @@ func (r *relation) takeExisting(ctx context.Context) (err error) {
 	if err := e.lockUnreferenced(ctx); err != nil {
 		return err
 	}
-	if err := r.matches(ctx, r.chunk, true); err != nil {
+	if err := r.isLike(ctx, r.chunk); err != nil {
 		return changed(r.chunk.Name)
 	}
 	if err := r.Unfreeze(ctx, r.chunk); err != nil {

@@ -164,23 +164,30 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 	if db.Plain() {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1)), args...)
+	rows, err := db.Query(ctx, db.chunksWhere(which), args...)
 	if err != nil {
 		return nil, db.Wrap(err, "list chunks")
 	}
-	cs, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Chunk, error) {
-		var c Chunk
-		var cols []string
-		var from, until []int64
-		err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until,
-			&c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
-		for i := range cols {
-			c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]),
-				Until: task.FormatBound(until[i])})
-		}
-		return &c, err
-	})
+	cs, err := pgx.CollectRows(rows, scanChunk)
 	return cs, db.Wrap(err, "list chunks")
+}
+
+// chunksWhere is the query for the chunks that satisfy a condition.
+func (db *DB) chunksWhere(which string) string {
+	return db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1))
+}
+
+func scanChunk(r pgx.CollectableRow) (*Chunk, error) {
+	var c Chunk
+	var cols []string
+	var from, until []int64
+	err := r.Scan(&c.ID, &c.Hypertable, &c.Name.Schema, &c.Name.Name, &c.OID, &c.Status, &cols, &from, &until,
+		&c.Rows, &c.Bytes, &c.RelationOID, &c.Rewritten, &c.AM)
+	for i := range cols {
+		c.Slices = append(c.Slices, task.Slice{Column: cols[i], From: task.FormatBound(from[i]),
+			Until: task.FormatBound(until[i])})
+	}
+	return &c, err
 }
 
 // SameSlices reports whether a chunk has the extent that a record says; the

@@ -129,6 +129,7 @@ type Built struct {
 	Like    string           // the relation of the server's to make it like, where columns cannot be named
 	space   string           // TABLESPACE clause: that of the chunk
 	after   [3]int64         // its sizes: heap, toast, indexes
+	parent  string           // <= 2.13: the table that it has to be a child of
 	indexes []index
 }
 
@@ -141,21 +142,24 @@ func (b *Built) Arriving() string {
 	return pg.Idents(names)
 }
 
-// BuildRelation makes the compressed relation b, empty and standing alone. On
-// servers before 2.29 it has to live in _timescaledb_internal: their catalog looks
-// for it there.
+// BuildRelation makes the compressed relation b, empty and standing alone: for the
+// chunk, nil for one that is still to be made. On servers before 2.29 it has to live in
+// _timescaledb_internal: their catalog looks for it there.
 func (db *DB) BuildRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
+	oid, name := h.OID, h.Name
+	if c != nil {
+		oid, name = c.OID, c.Name
+	}
 	var xid string
 	var space *string
 	if err := db.QueryRow(ctx, `select pg_current_xact_id()::text, (select t.spcname from pg_class c
-            join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1)`, c.OID).Scan(&xid, &space); err != nil {
-		return db.Wrap(err, "tablespace of chunk %s", c.Name)
+            join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1)`, oid).Scan(&xid, &space); err != nil {
+		return db.Wrap(err, "tablespace of %s", name)
 	}
 	if b.space = ""; space != nil {
 		b.space = " tablespace " + pg.Ident(*space)
 	}
-	name := "compress" + c.Name.Name
-	b.Name = pg.Ident("_timescaledb_internal", clip(name, 62-len(xid))+"_"+xid)
+	b.Name = pg.Ident("_timescaledb_internal", clip("compress"+name.Name, 62-len(xid))+"_"+xid)
 	sql := b.definition()
 	if b.Like != "" {
 		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) "+
@@ -163,7 +167,12 @@ func (db *DB) BuildRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Bui
 			b.Name, b.Like, b.space)
 	}
 	if _, err := db.Exec(ctx, sql); err != nil {
-		return db.Wrap(err, "create the compressed relation of chunk %s", c.Name)
+		return db.Wrap(err, "create the compressed relation of chunk %s", name)
+	}
+	if !db.SettingsPerChunk() {
+		if err := db.QueryRow(ctx, compressedHypertableSQL, h.ID).Scan(&b.parent); err != nil {
+			return db.Wrap(err, "compressed relations of %s", h.Name)
+		}
 	}
 	return db.GrantAlike(ctx, h.OID, b.Name)
 }
@@ -240,53 +249,18 @@ var (
 	sizesSQL string
 	//go:embed compressed_hypertable.sql
 	compressedHypertableSQL string
-	//go:embed keys_of_batches.sql
-	keysOfBatchesSQL string
 	//go:embed scratch.sql
 	scratchSQL string
 )
 
-// Measure looks at the filled relation and its indexes: AttachRelation and
-// NameCompressed come when the chunk is locked, and ask for nothing that is known.
+// Measure looks at the filled relation and its indexes: what follows comes when the
+// chunk is locked, and asks for nothing that can be known before.
 func (db *DB) Measure(ctx context.Context, b *Built) (err error) {
 	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&b.after[0], &b.after[1], &b.after[2]); err != nil {
 		return db.Wrap(err, "sizes of %s", b.Name)
 	}
 	b.indexes, err = db.indexesOf(ctx, b.Name)
 	return err
-}
-
-// AttachRelation makes b the compressed relation of the chunk, which has none.
-// What it writes down for compression_chunk_size are the sizes before (the
-// source's) and after.
-func (db *DB) AttachRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
-	if !db.SettingsPerChunk() {
-		var parent string
-		if err := db.QueryRow(ctx, compressedHypertableSQL, h.ID).Scan(&parent); err != nil {
-			return err
-		}
-		if _, err := db.Exec(ctx, "alter table "+b.Name+" inherit "+parent); err != nil {
-			return err
-		}
-	}
-	_, err := db.Exec(ctx, "select "+db.Fn("create_compressed_chunk")+
-		"($1::oid::regclass, $2::text::regclass, $3, $4, $5, $6, $7, $8, $9, $10)",
-		c.OID, b.Name, b.Before[0], b.Before[1], b.Before[2], b.after[0], b.after[1], b.after[2], b.Rows, b.Batches)
-	return err
-}
-
-// MoveForeignKeys gives the compressed relation of a chunk the foreign keys of the
-// hypertable that 2.14 and 2.15 have there, and do not move when a relation is
-// attached.
-func (db *DB) MoveForeignKeys(ctx context.Context, h *Hypertable, c *Chunk, rel string) error {
-	var keys []string
-	err := db.QueryRow(ctx, keysOfBatchesSQL, h.OID, c.OID, rel).Scan(&keys)
-	for _, k := range keys {
-		if err == nil {
-			_, err = db.Exec(ctx, "alter table "+rel+" add "+k)
-		}
-	}
-	return db.Wrap(err, "foreign keys of chunk %s", c.Name)
 }
 
 // Scratch makes a hypertable of the table of a blueprint like h, with the primary
@@ -331,64 +305,8 @@ func (db *DB) OwnSettings(ctx context.Context, h *Hypertable) (own *Settings, co
 
 // SetSettings gives a hypertable these compression settings.
 func (db *DB) SetSettings(ctx context.Context, h *Hypertable, s *Settings, sparse []SparseIndex) error {
-	_, err := db.Exec(ctx, "alter table "+pg.Ident(h.Name.Schema, h.Name.Name)+" set ("+db.SettingsSQL(s, sparse)+")")
+	_, err := db.Exec(ctx, db.setSQL(h, s, sparse))
 	return db.Wrap(err, "compression settings of %s", h.Name)
-}
-
-// ResetSettings gives a hypertable its own settings back after SetSettings, and
-// reports whether they are as they were.
-func (db *DB) ResetSettings(ctx context.Context, h *Hypertable, own *Settings, configured []SparseIndex) (bool, error) {
-	table := pg.Ident(h.Name.Schema, h.Name.Name)
-	var sql []string
-	if db.ListsSparseIndexes() {
-		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_index)")
-	}
-	if own.OrderBy == nil || own.SegmentBy == nil && db.ListsSparseIndexes() {
-		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)")
-	}
-	if own.OrderBy != nil || own.SegmentBy != nil || len(configured) > 0 {
-		sql = append(sql, "alter table "+table+" set ("+db.SettingsSQL(own, configured)+")")
-	}
-	if _, err := db.Exec(ctx, strings.Join(sql, "; ")); err != nil {
-		return false, db.Wrap(err, "compression settings of %s", h.Name)
-	}
-	now, err := db.HypertableSettings(ctx, h)
-	return now != nil && now.Same(own), err
-}
-
-// Differs says in what the compressed relation and the settings of a chunk are not
-// those of b; "" for nothing. Its columns need not be looked at where it is b.
-func (db *DB) Differs(ctx context.Context, c *Chunk, b *Built, columns bool) (string, error) {
-	if c == nil || c.RelationOID == 0 {
-		return "the target's chunk has no compressed relation", nil
-	}
-	if columns {
-		have, _, err := db.RelationColumns(ctx, c.RelationOID)
-		if err != nil {
-			return "", err
-		}
-		if differs, same := SameColumns(b.Kept, have); !same {
-			return "the target's compressed relation has " + differs, nil
-		}
-	}
-	s, err := db.ChunkSettings(ctx, c)
-	if err != nil {
-		return "", err
-	}
-	if s == nil || !s.SameLayout(&b.Settings) {
-		return "the target's chunk has other compression settings", nil
-	}
-	if !db.ListsSparseIndexes() {
-		return "", nil
-	}
-	sparse, err := s.Sparse(false)
-	switch {
-	case err != nil:
-		return err.Error(), nil
-	case !SameSparse(sparse, b.Sparse):
-		return "the target's chunk has other sparse indexes", nil
-	}
-	return "", nil
 }
 
 // Foreign says which column of the relation cannot be one of a compressed relation

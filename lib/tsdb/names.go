@@ -49,26 +49,25 @@ func (db *DB) indexesOf(ctx context.Context, relation string) (all []index, err 
 	return all, nil
 }
 
-// NameCompressed gives b, the compressed relation of a chunk, and its indexes the
-// names that the server's own have: people and their scripts look for
-// compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). The
-// numbers are known only once it is attached. A name that is taken is left to whoever
-// has it. c is the chunk as it is then: it is locked, so that all of it is one
-// statement, but where a name is taken.
-func (db *DB) NameCompressed(ctx context.Context, c *Chunk, b *Built) error {
-	native := "select relname || '_compressed' from pg_class where oid = $1"
+// nativeNameSQL is the query for the name that the server would have given to the
+// compressed relation of the chunk with the OID $1 and the number $2. It is known only
+// once there is one.
+func (db *DB) nativeNameSQL() string {
 	if db.columns["chunk.compressed_chunk_id"] {
-		native = `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
+		return `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
             where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2)
                 and $1::oid is not null`
-	} else {
-		native += " and $2::int is not null"
 	}
-	var name string
-	if err := db.QueryRow(ctx, native, c.OID, c.ID).Scan(&name); err != nil {
-		return db.Wrap(err, "name of the compressed relation of %s", c.Name)
-	}
-	name = clip(name, maxName)
+	return "select relname || '_compressed' from pg_class where oid = $1 and $2::int is not null"
+}
+
+// NameCompressed gives b, the compressed relation of a chunk, and its indexes the
+// names that the server's own have: people and their scripts look for
+// compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). A name that is
+// taken is left to whoever has it. The chunk is locked, so that all of it is one
+// statement, but where a name is taken.
+func (db *DB) NameCompressed(ctx context.Context, seen *Attached, b *Built) error {
+	name := clip(seen.native, maxName)
 	sql := "savepoint bf; alter table " + b.Name + " rename to " + pg.Ident(name)
 	for _, i := range b.indexes {
 		if i.name != nil {
@@ -82,7 +81,7 @@ func (db *DB) NameCompressed(ctx context.Context, c *Chunk, b *Built) error {
 	if _, err := db.Exec(ctx, "rollback to bf; release bf"); err != nil {
 		return err
 	}
-	if err := db.rename(ctx, c.RelationOID, "table", name); err != nil {
+	if err := db.rename(ctx, seen.Chunk.RelationOID, "table", name); err != nil {
 		return err
 	}
 	for _, i := range b.indexes {

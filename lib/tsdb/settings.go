@@ -63,6 +63,14 @@ func (db *DB) HypertableSettings(ctx context.Context, h *Hypertable) (*Settings,
 }
 
 func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Settings, error) {
+	var s *Settings
+	var ask pgx.Batch
+	db.queueSettings(&ask, rel, hypertable, &s)
+	return s, db.Wrap(db.SendBatch(ctx, &ask).Close(), "compression settings")
+}
+
+// queueSettings asks for the settings of a relation of the hypertable; nil for none.
+func (db *DB) queueSettings(ask *pgx.Batch, rel uint32, hypertable int32, to **Settings) {
 	sql, arg := settingsLegacySQL, any(hypertable)
 	if db.SettingsPerChunk() {
 		index := "null"
@@ -73,16 +81,19 @@ func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Sett
 			" from _timescaledb_catalog.compression_settings where relid = $1::oid"
 		arg = rel
 	}
-	var s Settings
-	var index *string
-	err := db.QueryRow(ctx, sql, arg).Scan(&s.SegmentBy, &s.OrderBy, &s.Desc, &s.NullsFirst, &index)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if index != nil {
-		s.Index = json.RawMessage(*index)
-	}
-	return &s, db.Wrap(err, "compression settings")
+	ask.Queue(sql, arg).QueryRow(func(row pgx.Row) error {
+		var s Settings
+		var index *string
+		err := row.Scan(&s.SegmentBy, &s.OrderBy, &s.Desc, &s.NullsFirst, &index)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if index != nil {
+			s.Index = json.RawMessage(*index)
+		}
+		*to = &s
+		return err
+	})
 }
 
 // SettingsSQL is the option list that gives a hypertable these settings; nil for the
