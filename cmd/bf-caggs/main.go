@@ -3,8 +3,8 @@
 package main
 
 import (
+	"bf/lib/cagg"
 	"bf/lib/cli"
-	"bf/lib/pg"
 	"bf/lib/source"
 	"bf/lib/tsdb"
 )
@@ -21,8 +21,7 @@ type flags struct {
 
 func (*flags) Description() string {
 	return "Refreshes the continuous aggregates of the target, from where they are materialized to " +
-		"where the source's are, " +
-		"window by window.\n" +
+		"where the source's are, window by window.\n" +
 		"Copied buckets are kept as they are. Run it when the chunks are copied, or alone: without a staged backfill " +
 		"it refreshes what has changed since the target's last refresh, and creates nothing there.\n" +
 		"Prints a record per window. Run again, it goes on where it was stopped."
@@ -45,17 +44,6 @@ func (f *flags) Check(e *cli.Env) error {
 }
 
 func run(e *cli.Env, f *flags) error {
-	options := e.Options()
-	options.Locks = true
-	db, err := tsdb.Open(e.Stop.Context, pg.Target, f.Target, options)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	t := &tool{Env: e, db: db, dry: f.Dry, failed: map[int32]bool{}, planned: map[int32][]tsdb.Span{}}
-	aggregates, err := t.prepare(f)
-	if err != nil {
-		return err
-	}
-	return t.run(aggregates)
+	return cagg.Run(e, cagg.Options{Source: f.Source, Target: f.Target, Dry: f.Dry,
+		Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down}})
 }

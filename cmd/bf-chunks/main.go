@@ -2,16 +2,13 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"slices"
+	"time"
 
 	"bf/lib/cli"
+	"bf/lib/lane"
 	"bf/lib/pg"
 	"bf/lib/queue"
-	"bf/lib/task"
+	"bf/lib/view"
 )
 
 type flags struct {
@@ -44,22 +41,6 @@ func (*flags) Epilogue() string {
 
 var orders = map[string]queue.Order{"newest": queue.Newest, "oldest": queue.Oldest, "largest": queue.Largest}
 
-// states are those that were asked for.
-func (f *flags) states() (states []queue.State) {
-	for _, s := range []struct {
-		set   bool
-		state queue.State
-	}{
-		{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All},
-		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All}, {f.Report, queue.All},
-	} {
-		if s.set {
-			states = append(states, s.state)
-		}
-	}
-	return states
-}
-
 func main() { cli.Main("bf-chunks", &flags{}, run) }
 
 func (f *flags) Check(e *cli.Env) error {
@@ -82,8 +63,11 @@ func (f *flags) Check(e *cli.Env) error {
 }
 
 func run(e *cli.Env, f *flags) error {
+	o := view.Options{Target: f.Target, Filter: f.Filter, Records: f.JSON,
+		Every: time.Duration(f.Every * float64(time.Second))}
 	if f.Messages {
-		return look(e, f, e.Stdin) // connects by itself, as often as it takes
+		o.Messages = e.Stdin
+		return view.Run(e, o) // connects by itself, as often as it takes
 	}
 	ctx, options := e.Stop.Context, e.Options()
 	options.Locks = f.Claim
@@ -98,75 +82,19 @@ func run(e *cli.Env, f *flags) error {
 	if err := checkFilter(e, c, f.Filter); err != nil {
 		return err
 	}
-	out := &output{w: e.Stdout, end: '\n'}
-	if f.Null {
-		out.end = 0
-	}
 	switch {
 	case f.Claim:
-		return claim(e, c, f, out)
-	case f.Watch:
-		return watch(e, c, f)
-	case f.Report:
-		return report(e, c, f)
-	case f.Summary:
-		return summarize(e, c, f)
-	}
-	return list(e, c, f, out)
-}
-
-// checkFilter says so when a filter matches nothing.
-func checkFilter(e *cli.Env, c *pg.Conn, filter string) error {
-	if filter == "" {
-		return nil
-	}
-	some, err := queue.Any(e.Stop.Context, c, queue.Selection{State: queue.All, Filter: filter})
-	if err != nil || some {
-		return err
-	}
-	there, err := queue.Labels(e.Stop.Context, c)
-	if err == nil {
-		e.Log.Info("no task matches --filter %q; there are: %s", filter, task.Patterns(there))
-	}
-	return err
-}
-
-// list prints the records of the tasks that were asked for.
-func list(e *cli.Env, c *pg.Conn, f *flags, out *output) error {
-	s := queue.Selection{Tasks: f.Tasks, Filter: f.Filter, Order: orders[f.Order]}
-	if states := f.states(); len(states) > 0 {
-		s.State = states[0]
-	}
-	missing := slices.Clone(f.Tasks)
-	err := queue.Each(e.Stop.Context, c, s, func(entry *queue.Entry) error {
-		if e.Stop.Asked() {
-			return cli.Exit(cli.Stopped)
+		tasks, err := queue.NewLane(ctx, c, f.Filter, orders[f.Order])
+		if err != nil {
+			return err
 		}
-		missing = slices.DeleteFunc(missing, func(n int64) bool { return n == entry.Task.Task })
-		return out.record(entry)
-	})
-	if err != nil || len(missing) == 0 {
-		return err
+		return lane.Claim(e, tasks, func(entry *queue.Entry) error { return write(e.Stdout, entry, f.Null) })
+	case f.Watch:
+		return view.Watch(e, c, o)
+	case f.Report:
+		return view.Report(e, c, f.JSON)
+	case f.Summary:
+		return view.Summarize(e, c, o)
 	}
-	what := "is not staged"
-	if f.Filter != "" {
-		what += ", or does not match --filter"
-	}
-	return &pg.Error{Side: pg.Target, Object: fmt.Sprintf("task %d", missing[0]), Err: errors.New(what),
-		Hint: "bf-chunks --all lists what is staged"}
-}
-
-// output writes records, each in one piece.
-type output struct {
-	w   io.Writer
-	end byte
-}
-
-func (o *output) record(e *queue.Entry) error {
-	b, err := json.Marshal(e.Task)
-	if err != nil {
-		return err
-	}
-	_, err = o.w.Write(append(b, o.end))
-	return err
+	return list(e, c, f)
 }

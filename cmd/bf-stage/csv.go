@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"strings"
 
 	"bf/lib/cli"
 	"bf/lib/csv"
@@ -56,7 +55,7 @@ func fromCSV(e *cli.Env, f *flags, dst *tsdb.DB) (p *stage.Plan, err error) {
 	if source.IsCommand(f.Source) {
 		return stage.Command(ctx, o, files)
 	}
-	dir, err := source.OpenFiles(strings.TrimPrefix(f.Source, "csv:"))
+	dir, err := source.OpenFiles(f.Source)
 	if err != nil {
 		return nil, err
 	}

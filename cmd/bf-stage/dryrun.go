@@ -8,14 +8,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
-	"bf/lib/source"
 	"bf/lib/stage"
-	"bf/lib/stream"
 	"bf/lib/tsdb"
 )
 
@@ -140,7 +137,12 @@ func estimate(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan, dst *tsd
 	for _, t := range p.Tasks {
 		all += t.Bytes
 	}
-	bytes, took, err := sample(ctx, e, f, p)
+	src, err := tsdb.Open(ctx, pg.Source, f.Source, e.Options())
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	bytes, took, err := p.Sample(ctx, src, int64(f.Sample)<<20)
 	if err != nil {
 		return err
 	}
@@ -152,7 +154,7 @@ func estimate(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan, dst *tsd
 	e.Log.Info("sample: the source gives one lane %s/s (%s in %s)",
 		cli.Bytes(int64(gives)), cli.Bytes(bytes), cli.Duration(took.Seconds()))
 	if dst != nil {
-		takes, err := network(ctx, dst)
+		takes, err := stage.Network(ctx, dst)
 		if err != nil {
 			return err
 		}
@@ -163,53 +165,4 @@ func estimate(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan, dst *tsd
 	e.Log.Info("estimate: %s for %s in one lane; in eight %s at best; what the target's disks take was not measured",
 		cli.Duration(seconds), cli.Bytes(all), cli.Duration(seconds/8))
 	return nil
-}
-
-// errEnough ends a sample.
-var errEnough = errors.New("enough")
-
-// nowhere counts what is written to it, up to a limit.
-type nowhere struct{ bytes, limit int64 }
-
-func (n *nowhere) Write(p []byte) (int, error) {
-	if n.bytes += int64(len(p)); n.bytes >= n.limit {
-		return 0, errEnough
-	}
-	return len(p), nil
-}
-
-// sample dumps the first so many megabytes of the plan to nowhere.
-func sample(ctx context.Context, e *cli.Env, f *flags, p *stage.Plan) (bytes int64, took time.Duration, err error) {
-	src, err := tsdb.Open(ctx, pg.Source, f.Source, e.Options())
-	if err != nil {
-		return 0, 0, err
-	}
-	defer src.Close()
-	to := &nowhere{limit: int64(f.Sample) << 20}
-	dumper := source.New(src, stream.NewWriter(to, stream.Compression{}), cli.Version())
-	began := time.Now()
-	for _, t := range p.Tasks {
-		if _, err := dumper.Dump(ctx, t); errors.Is(err, errEnough) {
-			break
-		} else if err != nil {
-			return 0, 0, err
-		}
-	}
-	return to.bytes, time.Since(began), nil
-}
-
-// network measures how fast data travels to the target, in bytes per second. The
-// server counts the bytes and writes nothing.
-func network(ctx context.Context, dst *tsdb.DB) (float64, error) {
-	data := make([]byte, 8<<20)
-	var bytes int64
-	began := time.Now()
-	for range 4 {
-		var n int64
-		if err := dst.QueryRow(ctx, "select octet_length($1::bytea)", data).Scan(&n); err != nil {
-			return 0, dst.Wrap(err, "measure the network")
-		}
-		bytes += n
-	}
-	return float64(bytes) / time.Since(began).Seconds(), nil
 }

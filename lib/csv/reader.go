@@ -159,14 +159,16 @@ func (r *Reader) Header() ([]string, error) {
 
 // Match says what the fields of a file are whose header has these names: of the
 // columns, which may come in any order and need not all be there.
-func Match(names []string, columns []Column) (fields []Column, err error) {
+func Match(file string, names []string, columns []Column) (fields []Column, err error) {
 	for i, name := range names {
 		at := slices.IndexFunc(columns, func(c Column) bool { return c.Name == name })
 		switch {
 		case at < 0:
-			return nil, &Error{Line: 1, Column: fmt.Sprint(i + 1), Reason: "the table has no column of this name", Value: name}
+			return nil, &Error{File: file, Line: 1, Column: fmt.Sprint(i + 1), Value: name,
+				Reason: "the table has no column of this name"}
 		case slices.Contains(names[:i], name):
-			return nil, &Error{Line: 1, Column: fmt.Sprint(i + 1), Reason: "a second column of this name", Value: name}
+			return nil, &Error{File: file, Line: 1, Column: fmt.Sprint(i + 1), Value: name,
+				Reason: "a second column of this name"}
 		}
 		fields = append(fields, columns[at])
 	}

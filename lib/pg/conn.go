@@ -156,6 +156,13 @@ func (c *Conn) Lost() bool { return c.Conn.IsClosed() }
 // rollback where there is none leaves a warning in the server's log.
 func (c *Conn) InTx() bool { return !c.Lost() && c.PgConn().TxStatus() != 'I' }
 
+// Rollback ends the transaction, where one is open; also when ctx has ended.
+func (c *Conn) Rollback(ctx context.Context) {
+	if c.InTx() {
+		_, _ = c.Exec(context.WithoutCancel(ctx), "rollback")
+	}
+}
+
 // Ident quotes an identifier, schema-qualified when two parts are given.
 func Ident(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
 

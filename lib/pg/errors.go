@@ -98,6 +98,7 @@ func Hint(err error) string {
 const (
 	UndefinedTable         = "42P01"
 	UndefinedObject        = "42704"
+	UndefinedSchema        = "3F000"
 	DuplicateSchema        = "42P06"
 	DuplicateTable         = "42P07"
 	LockNotAvailable       = "55P03"

@@ -54,16 +54,16 @@ func unite(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 }
 
 func overlap(a, b *task.Task) bool {
-	lo, hi := task.Slice{From: a.Range.From, Until: a.Range.Until}.Bounds()
-	from, until := task.Slice{From: b.Range.From, Until: b.Range.Until}.Bounds()
+	lo, hi := a.Range.Bounds()
+	from, until := b.Range.Bounds()
 	return lo < until && from < hi
 }
 
 // join adds the files of a staged task to a planned one that has rows of the same range.
 func join(t, staged *task.Task, now map[string]bool) error {
 	besides := slices.IndexFunc(staged.Scan.Files, func(f task.File) bool { return !now[f.Path] })
-	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
-	from, until := task.Slice{From: staged.Range.From, Until: staged.Range.Until}.Bounds()
+	lo, hi := t.Range.Bounds()
+	from, until := staged.Range.Bounds()
 	extent := t.Slices[0] == staged.Slices[0]
 	switch {
 	case extent && (lo > from || hi < until):

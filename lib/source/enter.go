@@ -83,7 +83,7 @@ func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 			Hint: "check --source; its chunks are read through the extension"}
 	}
 	err := beginIn(ctx, db, t, "lock table only "+pg.Ident(t.Chunk.Schema, t.Chunk.Name)+" in access share mode")
-	if code := pg.Code(err); code == pg.UndefinedTable || code == "3F000" {
+	if code := pg.Code(err); code == pg.UndefinedTable || code == pg.UndefinedSchema {
 		return nil, gone(ctx, db, t)
 	}
 	if err != nil {

@@ -127,7 +127,7 @@ func bounds(t *task.Task) (from, until string, err error) {
 	if err != nil || clock == nil {
 		return "", "", fmt.Errorf("%s: no column %q that tells the time: %w", t, t.Range.Column, err)
 	}
-	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
+	lo, hi := t.Range.Bounds()
 	return string(clock.Append(nil, lo)), string(clock.Append(nil, hi)), nil
 }
 
@@ -169,7 +169,7 @@ func copyCSV(out io.Reader, t *task.Task, begin func([]stream.Column) error,
 	if err := begin(kept(columns)); err != nil {
 		return 0, err
 	}
-	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
+	lo, hi := t.Range.Bounds()
 	for {
 		row, err := r.Next()
 		switch {
@@ -203,12 +203,7 @@ func fieldsOf(r *csv.Reader, t *task.Task) (columns []csv.Column, err error) {
 	if err != nil || t.Scan.Header == task.HeaderSkip {
 		return columns, err
 	}
-	fields, err := csv.Match(names, columns)
-	var bad *csv.Error
-	if errors.As(err, &bad) {
-		bad.File = r.File
-	}
-	return fields, err
+	return csv.Match(r.File, names, columns)
 }
 
 func badCSV(t *task.Task, err error) error {

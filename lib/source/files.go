@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"bf/lib/csv"
@@ -41,11 +42,12 @@ type heldFile struct {
 	*csv.File
 }
 
-// OpenFiles opens the directory.
-func OpenFiles(dir string) (*Files, error) {
+// OpenFiles opens the directory of a --source, csv:DIR.
+func OpenFiles(source string) (*Files, error) {
+	dir := strings.TrimPrefix(source, csvPrefix)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, &pg.Error{Side: pg.Source, Object: "--source " + csvPrefix + dir, Err: err}
+		return nil, &pg.Error{Side: pg.Source, Object: "--source " + source, Err: err}
 	}
 	return &Files{dir: dir, root: root}, nil
 }
@@ -246,7 +248,7 @@ func atEnd(f io.Reader) error {
 // inRange writes the rows of a block that are of the task's range. cut says that the last one
 // has no line end.
 func (s *Files) inRange(r *csv.Reader, t *task.Task, write func([]byte) error) (rows int64, cut bool, err error) {
-	lo, hi := task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
+	lo, hi := t.Range.Bounds()
 	began := false // with a row that comes in pieces: such a block has no other
 	for {
 		row, err := r.Next()

@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -111,7 +110,7 @@ func beginSlice(ctx context.Context, db *tsdb.DB, t *task.Task, leaves []leaf) e
 		sql = "lock table " + strings.Join(lockable, ", ") + " in access share mode; " + sql
 	}
 	err := beginIn(ctx, db, t, sql)
-	if code := pg.Code(err); code == pg.UndefinedTable || code == "3F000" {
+	if code := pg.Code(err); code == pg.UndefinedTable || code == pg.UndefinedSchema {
 		return restage(t, "was dropped, or a partition of it, since it was staged")
 	}
 	return err
@@ -160,42 +159,17 @@ func noMore(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) 
 	if err != nil {
 		return err
 	}
-	var out []byte
-	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
-		" where "+cond).Scan(&out)
+	leaves, _, err := db.Scanned(ctx, h, cond)
 	if err != nil {
 		return err
 	}
-	var plan any
-	if err := json.Unmarshal(out, &plan); err != nil {
-		return err
-	}
-	for _, name := range scanned(plan) {
+	for _, name := range leaves {
 		if !slices.ContainsFunc(t.Scan.Relations, func(l task.Leaf) bool { return l.Name == name }) {
 			return restage(t, "%s is a partition or child of it since it was staged, and may hold rows of the range",
 				name)
 		}
 	}
 	return nil
-}
-
-// scanned lists the relations of a plan.
-func scanned(plan any) (names []task.Name) {
-	switch p := plan.(type) {
-	case []any:
-		for _, v := range p {
-			names = append(names, scanned(v)...)
-		}
-	case map[string]any:
-		if name, ok := p["Relation Name"].(string); ok {
-			schema, _ := p["Schema"].(string)
-			names = append(names, task.Name{Schema: schema, Name: name})
-		}
-		for _, v := range p {
-			names = append(names, scanned(v)...)
-		}
-	}
-	return names
 }
 
 // restage is a slice that is not what it was when it was staged.

@@ -33,18 +33,6 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-// TestScanned: the relations of a plan, wherever they are in it.
-func TestScanned(t *testing.T) {
-	plan := []any{map[string]any{"Plan": map[string]any{"Plans": []any{
-		map[string]any{"Relation Name": "a", "Schema": "s"},
-		map[string]any{"Plans": []any{map[string]any{"Relation Name": "b", "Schema": "t"}}},
-	}}}}
-	got := scanned(plan)
-	if len(got) != 2 || got[0].String() != "s.a" || got[1].String() != "t.b" {
-		t.Errorf("%v", got)
-	}
-}
-
 // TestCounted: only a map knows how many rows there have to be.
 func TestCounted(t *testing.T) {
 	for _, c := range []struct {

@@ -49,15 +49,21 @@ func (d *Dumper) Dump(ctx context.Context, t *task.Task) (Result, error) {
 		return res, err
 	}
 	err = d.db.Wrap(err, "%s", t.What())
+	return res, abort(d.w, begun, d.header(t, stream.StateChunk, nil), err)
+}
+
+// abort ends a segment, or one that has only this header yet, in the reason why it
+// cannot be whole, and returns that.
+func abort(w *stream.Writer, begun bool, head *stream.Header, err error) error {
 	if !begun {
-		if e := d.w.Begin(d.header(t, stream.StateChunk, nil)); e != nil {
-			return res, output(e)
+		if e := w.Begin(head); e != nil {
+			return output(e)
 		}
 	}
-	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
-		return res, output(e)
+	if e := w.Abort(err.Error(), pg.Code(err)); e != nil {
+		return output(e)
 	}
-	return res, err
+	return err
 }
 
 func output(err error) error {
@@ -74,11 +80,7 @@ func (d *Dumper) header(t *task.Task, state string, parts []stream.Part) *stream
 
 // dump writes the segment; begun reports whether its header was written.
 func (d *Dumper) dump(ctx context.Context, t *task.Task) (res Result, begun bool, err error) {
-	defer func() {
-		if d.db.InTx() {
-			_, _ = d.db.Exec(context.WithoutCancel(ctx), "rollback")
-		}
-	}()
+	defer d.db.Rollback(ctx)
 	in, err := Enter(ctx, d.db, t)
 	if errors.Is(err, ErrGone) {
 		if err := d.w.Begin(d.header(t, stream.StateGone, nil)); err != nil {

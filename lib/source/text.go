@@ -45,8 +45,8 @@ func OpenText(source string, stderr io.Writer) (Text, error) {
 	if shell, ok := strings.CutPrefix(source, execPrefix); ok {
 		return &Command{shell: shell, stderr: stderr}, nil
 	}
-	if dir, ok := strings.CutPrefix(source, csvPrefix); ok {
-		return OpenFiles(dir)
+	if IsFiles(source) {
+		return OpenFiles(source)
 	}
 	return nil, nil
 }
@@ -92,15 +92,7 @@ func (d *TextDumper) Dump(ctx context.Context, t *task.Task) (res Result, err er
 	if err == nil || errors.Is(err, ErrOutput) {
 		return res, err
 	}
-	if !begun {
-		if e := d.w.Begin(d.header(t, nil)); e != nil {
-			return res, output(e)
-		}
-	}
-	if e := d.w.Abort(err.Error(), pg.Code(err)); e != nil {
-		return res, output(e)
-	}
-	return res, err
+	return res, abort(d.w, begun, d.header(t, nil), err)
 }
 
 func (d *TextDumper) header(t *task.Task, parts []stream.Part) *stream.Header {

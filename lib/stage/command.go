@@ -37,42 +37,88 @@ const (
 // mostSlices is how many tasks CSV may become: more are a mistake in a bound.
 const mostSlices = 100_000
 
+// filling is a hypertable of the target that CSV is to fill.
+type filling struct {
+	Files
+	h      *tsdb.Hypertable
+	scan   *task.Scan // what the records say of the CSV
+	format *csv.Format
+	grid   *grid
+	in     span // what is staged
+}
+
+func newFilling(ctx context.Context, o Options, f Files) (c *filling, err error) {
+	c = &filling{Files: f}
+	if c.h, err = into(ctx, o.Target, f.Into); err != nil {
+		return nil, err
+	}
+	if c.scan, err = f.scan(c.h); err != nil {
+		return nil, err
+	}
+	if c.in.From, c.in.Until, err = bounds(ctx, o.Target, c.h, o); err != nil {
+		return nil, err
+	}
+	if c.format, err = f.Dialect.Format(); err != nil {
+		return nil, &BadArgument{Flag: "dialect", Err: err}
+	}
+	d := c.h.Dimensions[0]
+	if _, err := c.format.Clock(d.RangeType); err != nil {
+		return nil, &BadArgument{Flag: "--into", Err: fmt.Errorf("column %q: %w", d.Column, err)}
+	}
+	c.grid, err = newGrid(ctx, o.Target, c.h)
+	return c, err
+}
+
 // Command plans for a command: a task for each slice of the target's grid in [From,
 // Until), as nobody knows what the command will print. Nothing is run.
 func Command(ctx context.Context, o Options, f Files) (*Plan, error) {
-	h, err := into(ctx, o.Target, f.Into)
+	c, err := newFilling(ctx, o, f)
 	if err != nil {
 		return nil, err
 	}
-	scan, err := f.scan(h)
-	if err != nil {
+	if err := tellable(c.h.Dimensions[0].RangeType, c.in); err != nil {
 		return nil, err
 	}
-	lo, hi, err := bounds(ctx, o.Target, h, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := tellable(f, h, lo, hi); err != nil {
-		return nil, err
-	}
-	g, err := newGrid(ctx, o.Target, h)
-	if err != nil {
-		return nil, err
-	}
-	p := textPlan(h, originCommand)
-	for at := lo; at < hi; {
-		extent := g.at(at)
-		until := min(extent.Until, hi)
-		t := sliceOf(h, extent, span{From: at, Until: until}, scan)
+	p := textPlan(c.h, originCommand)
+	for at := c.in.From; at < c.in.Until; {
+		extent := c.grid.at(at)
+		t := c.task(extent, c.scan)
 		t.Kind, t.Origin = task.KindExec, originCommand
 		p.Tasks = append(p.Tasks, t)
-		if at = until; len(p.Tasks) > mostSlices {
-			return nil, &BadArgument{Flag: "--from", Hint: "chunks may be larger: set_chunk_time_interval() on the target",
-				Err: fmt.Errorf("from %s to %s are more than %d chunks", o.From, o.Until, mostSlices)}
+		if at = extent.Until; len(p.Tasks) > mostSlices {
+			return nil, tooMany("from %s to %s are", o.From, o.Until)
 		}
 	}
 	slices.Reverse(p.Tasks) // newest first, as ever
-	return p, spell(ctx, o.Target, h, p.Tasks)
+	return p, spell(ctx, o.Target, c.h, p.Tasks)
+}
+
+func tooMany(what string, args ...any) error {
+	return &BadArgument{Flag: "--from", Hint: "chunks may be larger: set_chunk_time_interval() on the target",
+		Err: fmt.Errorf(what+" more than %d chunks", append(args, mostSlices)...)}
+}
+
+// clip is what is staged of an extent.
+func (c *filling) clip(extent span) span {
+	return span{From: max(extent.From, c.in.From), Until: min(extent.Until, c.in.Until)}
+}
+
+// task is the record of a slice that CSV fills, without its kind.
+func (c *filling) task(extent span, scan *task.Scan) *task.Task {
+	t := sliceTask(c.h, extent, c.clip(extent))
+	t.Hypertable, t.Into, t.Chunk, t.Scan = c.h.Name, &c.h.Name, c.h.Name, scan
+	return t
+}
+
+// sliceTask is the record of rows of one extent of a hypertable of the target, without
+// what they are read from.
+func sliceTask(h *tsdb.Hypertable, extent, rows span) *task.Task {
+	column := h.Dimensions[0].Column
+	t := &task.Task{V: task.VersionOther, Range: task.NewRange(column, rows.From, rows.Until),
+		Slices: []task.Slice{{Column: column, From: task.FormatBound(extent.From),
+			Until: task.FormatBound(extent.Until)}}}
+	t.Range.Partial = rows != extent
+	return t
 }
 
 // textKind is the Relkind of what is no relation at all.
@@ -84,17 +130,6 @@ func textPlan(h *tsdb.Hypertable, origin string) *Plan {
 	source.Relkind, source.CompressionEnabled = textKind, false
 	return &Plan{Source: Server{Identity: origin, Origin: origin}, Hypertables: []*tsdb.Hypertable{&source},
 		Compressed: map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{h.Name: h}}
-}
-
-// sliceOf is the record of a slice that CSV fills, without its kind.
-func sliceOf(h *tsdb.Hypertable, extent, rows span, scan *task.Scan) *task.Task {
-	column := h.Dimensions[0].Column
-	return &task.Task{V: task.VersionOther, Hypertable: h.Name, Into: &h.Name, Chunk: h.Name,
-		Slices: []task.Slice{{Column: column, From: task.FormatBound(extent.From),
-			Until: task.FormatBound(extent.Until)}},
-		Range: task.Range{Column: column, From: task.FormatBound(rows.From), Until: task.FormatBound(rows.Until),
-			Partial: rows != extent},
-		Scan: scan}
 }
 
 // into finds the hypertable that CSV goes into.
@@ -158,26 +193,20 @@ func (f Files) scan(h *tsdb.Hypertable) (*task.Scan, error) {
 	return s, nil
 }
 
-// tellable refuses a dialect that cannot be read, and bounds that cannot be told to a command.
-func tellable(f Files, h *tsdb.Hypertable, bounds ...int64) error {
-	format, err := f.Dialect.Format()
+// tellable refuses bounds that cannot be told to a command.
+func tellable(typ string, in span) error {
+	format, err := csv.Dialect{}.Format()
 	if err != nil {
-		return &BadArgument{Flag: "dialect", Err: err}
+		return err
 	}
-	d := h.Dimensions[0]
-	clock, err := format.Clock(d.RangeType)
+	clock, err := format.Clock(typ)
 	if err != nil {
-		return &BadArgument{Flag: "--into", Err: fmt.Errorf("column %q: %w", d.Column, err)}
+		return err
 	}
-	plain, err := (csv.Dialect{}).Format()
-	if err == nil {
-		clock, err = plain.Clock(d.RangeType)
-	}
-	for i := 0; err == nil && i < len(bounds); i++ {
-		text := clock.Append(nil, bounds[i])
-		if back, e := clock.Parse(text); e != nil || back.Internal != bounds[i] {
+	for _, bound := range []int64{in.From, in.Until} {
+		if back, err := clock.Parse(clock.Append(nil, bound)); err != nil || back.Internal != bound {
 			return &BadArgument{Flag: "--from", Err: errors.New("--from and --until must be in the years from 1 to 9999")}
 		}
 	}
-	return err
+	return nil
 }

@@ -13,7 +13,6 @@ import (
 
 	"bf/lib/csv"
 	"bf/lib/task"
-	"bf/lib/tsdb"
 )
 
 // BadFiles lists what is wrong with files. Nothing is staged.
@@ -48,17 +47,12 @@ func (b *BadFiles) add(err error) {
 
 // mapping finds out which blocks of files hold the rows of which slices.
 type mapping struct {
-	Files
-	h       *tsdb.Hypertable
-	format  *csv.Format
-	grid    *grid
-	in      span // what is staged
-	key     string
+	*filling
 	columns []csv.Column // of the fields of all files, once the first one is read
 	first   string       // whose columns they are
 	bad     BadFiles
-	outside int64
-	left    int // records that were left out
+	outside int64 // rows that are not in the range
+	left    int   // records that were left out
 	files   []mappedFile
 }
 
@@ -71,33 +65,16 @@ type mappedFile struct {
 // CSV plans for files: all of them are read once, and a task is made of each slice of the
 // target's grid in [From, Until) that they have rows of.
 func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
-	h, err := into(ctx, o.Target, f.Into)
+	c, err := newFilling(ctx, o, f)
 	if err != nil {
 		return nil, err
 	}
-	scan, err := f.scan(h)
-	if err != nil {
+	m := &mapping{filling: c}
+	if err := m.read(ctx, o.Progress); err != nil {
 		return nil, err
 	}
-	lo, hi, err := bounds(ctx, o.Target, h, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := tellable(f, h); err != nil {
-		return nil, err
-	}
-	m := &mapping{Files: f, h: h, in: span{From: lo, Until: hi}, key: h.Dimensions[0].Column}
-	if m.format, err = f.Dialect.Format(); err != nil {
-		return nil, err
-	}
-	if m.grid, err = newGrid(ctx, o.Target, h); err != nil {
-		return nil, err
-	}
-	if err := m.read(ctx, scan, o.Progress); err != nil {
-		return nil, err
-	}
-	p := textPlan(h, originFiles)
-	if p.Tasks, err = m.tasks(scan, o.Any); err != nil {
+	p := textPlan(m.h, originFiles)
+	if p.Tasks, err = m.tasks(o.Any); err != nil {
 		return nil, err
 	}
 	if m.left > 0 {
@@ -106,11 +83,11 @@ func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if m.outside > 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("%d rows are not from %s to %s: they are left out", m.outside, o.From, o.Until))
 	}
-	return p, spell(ctx, o.Target, h, p.Tasks)
+	return p, spell(ctx, o.Target, m.h, p.Tasks)
 }
 
 // read maps all files.
-func (m *mapping) read(ctx context.Context, scan *task.Scan, progress func(string, ...any)) error {
+func (m *mapping) read(ctx context.Context, progress func(string, ...any)) error {
 	seen := map[string]bool{}
 	same := map[string]string{}
 	for i, path := range m.Paths {
@@ -125,7 +102,7 @@ func (m *mapping) read(ctx context.Context, scan *task.Scan, progress func(strin
 			return &BadArgument{Flag: "FILE", Err: fmt.Errorf("%q: a name that is not UTF-8", path)}
 		}
 		seen[path] = true
-		f, err := m.file(path, scan)
+		f, err := m.file(path)
 		if err != nil {
 			m.bad.add(err)
 		}
@@ -148,7 +125,7 @@ func (m *mapping) read(ctx context.Context, scan *task.Scan, progress func(strin
 }
 
 // file maps one file.
-func (m *mapping) file(path string, scan *task.Scan) (out mappedFile, err error) {
+func (m *mapping) file(path string) (out mappedFile, err error) {
 	f, c, err := m.Open(path)
 	if err != nil {
 		return out, err
@@ -158,13 +135,13 @@ func (m *mapping) file(path string, scan *task.Scan) (out mappedFile, err error)
 	out = mappedFile{path: path, codec: f.Codec()}
 	r := csv.NewReader(f, m.format)
 	r.File = path
-	if err := m.header(r, scan); err != nil {
+	if err := m.header(r); err != nil {
 		return out, err
 	}
 	read := csv.Mapper{
 		Slice: func(time int64) (from, until int64, ok bool) {
-			s := m.grid.at(time)
-			return max(s.From, m.in.From), min(s.Until, m.in.Until), time >= m.in.From && time < m.in.Until
+			s := m.clip(m.grid.at(time))
+			return s.From, s.Until, time >= m.in.From && time < m.in.Until
 		},
 		Block: func(b csv.Block) error { out.blocks = append(out.blocks, b); return nil },
 		Bad:   m.reject,
@@ -180,9 +157,9 @@ func (m *mapping) file(path string, scan *task.Scan) (out mappedFile, err error)
 
 // header reads the header, where there is one, and says what the fields are: the same in all
 // files, so that a task can read from several.
-func (m *mapping) header(r *csv.Reader, scan *task.Scan) error {
+func (m *mapping) header(r *csv.Reader) error {
 	var columns []csv.Column
-	for _, c := range scan.Columns {
+	for _, c := range m.scan.Columns {
 		columns = append(columns, csv.Column(c))
 	}
 	if !m.NoHeader {
@@ -191,17 +168,13 @@ func (m *mapping) header(r *csv.Reader, scan *task.Scan) error {
 			return fmt.Errorf("%s: is empty: not even a header", r.File)
 		}
 		if err == nil && m.Columns == "" {
-			columns, err = csv.Match(names, columns)
-		}
-		var bad *csv.Error
-		if errors.As(err, &bad) {
-			bad.File = r.File
+			columns, err = csv.Match(r.File, names, columns)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := r.Columns(columns, m.key); err != nil {
+	if err := r.Columns(columns, m.h.Dimensions[0].Column); err != nil {
 		return fmt.Errorf("%s:1: %w", r.File, err)
 	}
 	switch {
@@ -235,7 +208,8 @@ func (m *mapping) reject(bad *csv.Error, raw []byte) error {
 
 // tasks makes a task of each slice that has rows, in the order of the files, so that a lane
 // reads a compressed one forward.
-func (m *mapping) tasks(scan *task.Scan, any bool) ([]*task.Task, error) {
+func (m *mapping) tasks(any bool) ([]*task.Task, error) {
+	scan := *m.scan
 	scan.Columns, scan.By, scan.Header = nil, task.ByBlocks, task.HeaderNone
 	for _, c := range m.columns {
 		scan.Columns = append(scan.Columns, task.Column(c))
@@ -252,7 +226,7 @@ func (m *mapping) tasks(scan *task.Scan, any bool) ([]*task.Task, error) {
 			for _, s := range b.Rows {
 				t := bySlice[s.From]
 				if t == nil {
-					t = m.task(s, *scan)
+					t = m.task(s.From, scan)
 					bySlice[s.From] = t
 					tasks = append(tasks, t)
 				}
@@ -266,8 +240,7 @@ func (m *mapping) tasks(scan *task.Scan, any bool) ([]*task.Task, error) {
 		}
 	}
 	if len(tasks) > mostSlices {
-		return nil, &BadArgument{Flag: "--from", Err: fmt.Errorf("the rows are of more than %d chunks", mostSlices),
-			Hint: "chunks may be larger: set_chunk_time_interval() on the target"}
+		return nil, tooMany("the rows are of")
 	}
 	return tasks, m.inOrder(size, read, any)
 }
@@ -281,12 +254,13 @@ func (m *mapping) inOrder(size, read int64, any bool) error {
 		return nil
 	}
 	return &BadArgument{Flag: "FILE", Err: fmt.Errorf("the rows are in no order of %q: over all chunks the files would be "+
-		"read %d times", m.key, read/cmp.Or(size, 1)),
+		"read %d times", m.h.Dimensions[0].Column, read/cmp.Or(size, 1)),
 		Hint: "sort them by time (order by in the export), or make the target's chunks larger; --scan any stages them all the same"}
 }
 
-func (m *mapping) task(s csv.SliceRows, scan task.Scan) *task.Task {
-	t := sliceOf(m.h, m.grid.at(s.From), span{From: s.From, Until: s.Until}, &scan)
+// task is the record of the slice that holds a value, still without files.
+func (m *mapping) task(at int64, scan task.Scan) *task.Task {
+	t := m.filling.task(m.grid.at(at), &scan)
 	t.Kind, t.Origin = task.KindCSV, originFiles
 	return t
 }

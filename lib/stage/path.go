@@ -73,15 +73,11 @@ func (s *survey) tasks(ctx context.Context) ([]*task.Task, error) {
 
 // task is the record of a slice.
 func (s *survey) task(sl *slice) *task.Task {
-	column := s.into.Dimensions[0].Column
-	t := &task.Task{V: task.VersionOther, Kind: task.KindSlice, Hypertable: s.Name, Chunk: s.Name,
-		Slices: []task.Slice{{Column: column, From: task.FormatBound(sl.extent.From),
-			Until: task.FormatBound(sl.extent.Until)}},
-		Range: task.Range{Column: column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until),
-			Partial: sl.span != sl.extent},
-		Scan: &task.Scan{By: s.by,
-			Columnstore: s.o.Columnstore && s.into.CompressionEnabled && sl.span == sl.extent},
-		Origin: s.src.Origin, LSN: s.src.LSN, Snapshot: s.o.Snapshot, Bytes: sl.bytes, Rows: sl.rows}
+	t := sliceTask(s.into, sl.extent, sl.span)
+	t.Kind, t.Hypertable, t.Chunk = task.KindSlice, s.Name, s.Name
+	t.Origin, t.LSN, t.Snapshot, t.Bytes, t.Rows = s.src.Origin, s.src.LSN, s.o.Snapshot, sl.bytes, sl.rows
+	t.Scan = &task.Scan{By: s.by,
+		Columnstore: s.o.Columnstore && s.into.CompressionEnabled && sl.span == sl.extent}
 	if s.into.Name != s.Name {
 		t.Into = &s.into.Name
 	}
@@ -204,8 +200,8 @@ func (s *survey) choose(ctx context.Context, found string) error {
 func (s *survey) scanned(ctx context.Context) error {
 	total, bytes := s.totals()
 	for _, sl := range s.slices {
-		condition, err := s.src.RangeCondition(s.Hypertable, &task.Task{Range: task.Range{
-			Column: s.into.Dimensions[0].Column, From: task.FormatBound(sl.From), Until: task.FormatBound(sl.Until)}})
+		condition, err := s.src.RangeCondition(s.Hypertable, &task.Task{
+			Range: task.NewRange(s.into.Dimensions[0].Column, sl.From, sl.Until)})
 		if err != nil {
 			return err
 		}

@@ -178,9 +178,7 @@ func readIn(ctx context.Context, src *tsdb.DB, snapshot string) (end func(), err
 	}
 	_, err = src.Exec(ctx, sql)
 	return func() {
-		if src.InTx() {
-			_, _ = src.Exec(context.WithoutCancel(ctx), "rollback")
-		}
+		src.Rollback(ctx)
 		_, _ = src.Exec(context.WithoutCancel(ctx), "reset enable_seqscan")
 	}, src.Wrap(err, "snapshot %s", snapshot)
 }

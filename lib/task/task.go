@@ -99,6 +99,14 @@ type Range struct {
 	UntilText string `json:"until_text,omitempty"`
 }
 
+// NewRange is a range of internal values.
+func NewRange(column string, from, until int64) Range {
+	return Range{Column: column, From: FormatBound(from), Until: FormatBound(until)}
+}
+
+// Bounds are the two ends of the range of a validated record.
+func (r *Range) Bounds() (from, until int64) { return Slice{From: r.From, Until: r.Until}.Bounds() }
+
 // String is the range in messages, as people read it where that is known.
 func (r *Range) String() string {
 	return fmt.Sprintf("[%s, %s)", cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until))

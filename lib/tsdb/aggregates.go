@@ -204,7 +204,7 @@ type Span struct{ From, Until int64 }
 
 // of is the same as a range of a column.
 func (s Span) of(column string) task.Range {
-	return task.Range{Column: column, From: task.FormatBound(s.From), Until: task.FormatBound(s.Until)}
+	return task.NewRange(column, s.From, s.Until)
 }
 
 // Invalid lists what a refresh of the aggregate would look at, unordered and

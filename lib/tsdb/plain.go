@@ -265,25 +265,23 @@ func internal(value any, v int64) (int64, bool) {
 // rows the planner expects.
 func (db *DB) Scanned(ctx context.Context, h *Hypertable,
 	condition string) (leaves []task.Name, rows int64, err error) {
-	var text []byte
-	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
-		" where "+condition).Scan(&text)
+	plan, err := db.explain(ctx, h, condition)
 	if err != nil {
-		return nil, 0, db.Wrap(err, "explain a query of %s", h.Name)
-	}
-	var plans []struct{ Plan planNode }
-	if err := json.Unmarshal(text, &plans); err != nil || len(plans) == 0 {
-		return nil, 0, fmt.Errorf("%s: a plan that cannot be read: %v", h.Name, err)
+		return nil, 0, err
 	}
 	if h.Relkind == Partitioned || h.Relkind == Table {
-		plans[0].Plan.relations(&leaves)
+		plan.each(func(n *planNode) {
+			if n.Relation != "" {
+				leaves = append(leaves, task.Name{Schema: n.Schema, Name: n.Relation})
+			}
+		})
 	} else {
 		leaves = []task.Name{h.Name}
 	}
 	slices.SortFunc(leaves, func(a, b task.Name) int {
 		return cmp.Or(strings.Compare(a.Schema, b.Schema), strings.Compare(a.Name, b.Name))
 	})
-	return slices.Compact(leaves), plans[0].Plan.Rows, nil
+	return slices.Compact(leaves), plan.Rows, nil
 }
 
 // Finds reports whether no table is read in whole for a query of a range, if that can
@@ -293,26 +291,44 @@ func (db *DB) Finds(ctx context.Context, h *Hypertable, in Span) (ok bool, err e
 	if err != nil {
 		return false, err
 	}
+	plan, err := db.explain(ctx, h, condition)
+	if err != nil {
+		return false, err
+	}
+	ok = true
+	plan.each(func(n *planNode) { ok = ok && n.Type != "Seq Scan" })
+	return ok, nil
+}
+
+// explain is the plan of a query with a condition.
+func (db *DB) explain(ctx context.Context, h *Hypertable, condition string) (*planNode, error) {
 	var text []byte
-	err = db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
+	err := db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
 		" where "+condition).Scan(&text)
-	return !strings.Contains(string(text), "\"Seq Scan\""), db.Wrap(err, "explain a query of %s", h.Name)
+	if err != nil {
+		return nil, db.Wrap(err, "explain a query of %s", h.Name)
+	}
+	var plans []struct{ Plan planNode }
+	if err := json.Unmarshal(text, &plans); err != nil || len(plans) == 0 {
+		return nil, fmt.Errorf("%s: a plan that cannot be read: %v", h.Name, err)
+	}
+	return &plans[0].Plan, nil
 }
 
 // planNode is a node of EXPLAIN (FORMAT JSON).
 type planNode struct {
+	Type     string     `json:"Node Type"`
 	Schema   string     `json:"Schema"`
 	Relation string     `json:"Relation Name"`
 	Rows     int64      `json:"Plan Rows"`
 	Plans    []planNode `json:"Plans"`
 }
 
-func (n *planNode) relations(to *[]task.Name) {
-	if n.Relation != "" {
-		*to = append(*to, task.Name{Schema: n.Schema, Name: n.Relation})
-	}
+// each calls f for a node and all below it.
+func (n *planNode) each(f func(*planNode)) {
+	f(n)
 	for i := range n.Plans {
-		n.Plans[i].relations(to)
+		n.Plans[i].each(f)
 	}
 }
 

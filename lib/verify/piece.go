@@ -104,8 +104,7 @@ func (s *piece) String() string { return fmt.Sprintf("%s %s", s.task.Target(), &
 func (s *side) leaveOut(of *piece) error {
 	var others []string
 	for _, extent := range of.except {
-		all := task.Range{Column: extent[0].Column,
-			From: task.FormatBound(task.MinBound), Until: task.FormatBound(task.MaxBound)}
+		all := task.NewRange(extent[0].Column, task.MinBound, task.MaxBound)
 		cond, err := s.db.TaskCondition(s.h, &task.Task{Slices: extent, Range: all})
 		if err != nil {
 			return err

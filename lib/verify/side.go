@@ -166,11 +166,7 @@ func (s *side) remark(note string) {
 }
 
 // leave ends the transaction.
-func (s *side) leave(ctx context.Context) {
-	if s.db.InTx() {
-		_, _ = s.db.Exec(context.WithoutCancel(ctx), "rollback")
-	}
-}
+func (s *side) leave(ctx context.Context) { s.db.Rollback(ctx) }
 
 // utf8 reports whether the bytes of text are the same as on any other such
 // server.

@@ -189,9 +189,7 @@ func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task
 			return nil, err
 		}
 	}
-	whole := task.Range{Column: there.Dimensions[0].Column,
-		From: task.FormatBound(ends[0]), Until: task.FormatBound(ends[1])}
-	chunks, err := p.Target.ChunksIn(ctx, there, whole)
+	chunks, err := p.Target.ChunksIn(ctx, there, task.NewRange(there.Dimensions[0].Column, ends[0], ends[1]))
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +197,7 @@ func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task
 	cuts := ends[:]
 	for _, t := range tasks {
 		if t.Hypertable == h.Name {
-			from, until := bounds(t)
+			from, until := t.Range.Bounds()
 			own, cuts = append(own, t), append(cuts, from, until)
 		}
 	}
@@ -221,12 +219,12 @@ func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task
 // uncovered is the slice of what the tasks leave of a range that each of them
 // covers or does not touch; nil if it is nothing.
 func uncovered(h *tsdb.Hypertable, tasks []*task.Task, from, until int64) *piece {
-	r := task.Range{Column: h.Dimensions[0].Column,
-		From: task.FormatBound(from), Until: task.FormatBound(until), Partial: true}
+	r := task.NewRange(h.Dimensions[0].Column, from, until)
+	r.Partial = true
 	s := &piece{beside: true, task: &task.Task{V: task.Version, Hypertable: h.Name, Range: r,
 		Slices: []task.Slice{{Column: r.Column, From: r.From, Until: r.Until}}}}
 	for _, t := range tasks {
-		if f, u := bounds(t); f < until && u > from {
+		if f, u := t.Range.Bounds(); f < until && u > from {
 			s.except = append(s.except, t.Slices)
 		}
 	}
@@ -254,16 +252,11 @@ func tiled(extents [][]task.Slice) bool {
 	return len(extents) > 0 && end == task.MaxBound
 }
 
-// bounds are those of a task's range.
-func bounds(t *task.Task) (from, until int64) {
-	return task.Slice{From: t.Range.From, Until: t.Range.Until}.Bounds()
-}
-
 // nameBounds says the bounds of slices as people read them.
 func nameBounds(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, all []*piece) error {
 	var values []int64
 	for _, s := range all {
-		from, until := bounds(s.task)
+		from, until := s.task.Range.Bounds()
 		values = append(values, from, until)
 	}
 	texts, err := src.Text(ctx, h, values)

@@ -76,7 +76,7 @@ type moved struct {
 func (s *sweeping) run(ctx context.Context) (found []moved, err error) {
 	var bounds []int64
 	for _, e := range s.tasks {
-		from, until := (task.Slice{From: e.Range.From, Until: e.Range.Until}).Bounds()
+		from, until := e.Range.Bounds()
 		bounds = append(bounds, from, until)
 	}
 	slices.Sort(bounds)
@@ -88,7 +88,7 @@ func (s *sweeping) run(ctx context.Context) (found []moved, err error) {
 	for i, until := range bounds[1:] {
 		from, n := bounds[i], rows[i]
 		at := slices.IndexFunc(s.tasks, func(e *queue.Entry) bool {
-			lo, hi := (task.Slice{From: e.Range.From, Until: e.Range.Until}).Bounds()
+			lo, hi := e.Range.Bounds()
 			return lo <= from && until <= hi
 		})
 		if at < 0 {
@@ -109,14 +109,10 @@ func (s *sweeping) run(ctx context.Context) (found []moved, err error) {
 // there.
 func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err error) {
 	db, t := s.pair.Source, s.tasks[0].Task
-	defer func() {
-		if db.InTx() {
-			_, _ = db.Exec(context.WithoutCancel(ctx), "rollback")
-		}
-	}()
+	defer db.Rollback(ctx)
 	err = source.Begin(ctx, db, &t)
 	if errors.Is(err, source.ErrSnapshot) {
-		_, _ = db.Exec(ctx, "rollback")
+		db.Rollback(ctx)
 		t.Snapshot = ""
 		err = source.Begin(ctx, db, &t)
 	}
@@ -124,8 +120,11 @@ func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err er
 		return nil, err
 	}
 	h, err := db.PlainRelation(ctx, s.of, t.Range.Column)
-	if err != nil || h == nil {
-		return nil, errOr(err, errors.New("is not there any more"))
+	if err != nil {
+		return nil, err
+	}
+	if h == nil {
+		return nil, errors.New("is not there any more")
 	}
 	leaves, err := db.Leaves(ctx, h)
 	if err != nil {
@@ -144,13 +143,6 @@ func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err er
 	return n, nil
 }
 
-func errOr(err, other error) error {
-	if err != nil {
-		return err
-	}
-	return other
-}
-
 // reportMoved takes the task's verdict back and says why.
 func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 	t := m.of
@@ -160,8 +152,8 @@ func (r *runner) reportMoved(ctx context.Context, p *Pair, m moved) error {
 	res.Differences = []task.Difference{rows}
 	if m.entry == nil {
 		res.Task = 0
-		res.Range = &task.Range{Column: t.Range.Column, From: task.FormatBound(m.from),
-			Until: task.FormatBound(m.until)}
+		r := task.NewRange(t.Range.Column, m.from, m.until)
+		res.Range = &r
 		res.Message = fmt.Sprintf("%d rows of the source in %s (internal values) belong to no task: run bf-stage again",
 			m.now, res.Range)
 	} else {

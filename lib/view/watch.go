@@ -18,6 +18,7 @@ import (
 type Options struct {
 	Target, Filter string
 	Every          time.Duration // between two looks, at least
+	Records        bool          // print records instead, for machines
 	// Messages is a file to which those who do the work append what they say. It is
 	// passed on above the view. With it, the view goes on until it is told to stop,
 	// also where nothing is staged yet.
@@ -47,7 +48,7 @@ type span struct {
 	counts queue.Counts
 }
 
-// Run shows the backfill until it is done, or until a stop is requested.
+// Run shows the backfill on a terminal until it is done, or until a stop is requested.
 func Run(e *cli.Env, o Options) error {
 	w := &watcher{Options: o, Env: e, log: cli.NewLog(e.Name, e.Stdout, cli.Common{}), began: map[Phase]*span{},
 		failed: time.Now(), printed: time.Now()}

@@ -1,4 +1,4 @@
-package main
+package view
 
 import (
 	"context"
@@ -13,30 +13,29 @@ import (
 	"bf/lib/pg"
 	"bf/lib/queue"
 	"bf/lib/task"
-	"bf/lib/view"
 )
 
-// state is what a summary shows.
-type state struct {
+// summary is how far each hypertable is, from the tasks alone.
+type summary struct {
 	each []*queue.Progress
 	all  *queue.Progress
 	busy int // connections of bf-load and bf-verify
 }
 
-func read(ctx context.Context, c *pg.Conn, filter string) (s state, err error) {
+func readSummary(ctx context.Context, c *pg.Conn, filter string) (s summary, err error) {
 	if s.each, s.all, err = queue.Progresses(ctx, c, filter); err == nil {
 		s.busy, err = queue.AtWork(ctx, c, "bf-load", "bf-verify")
 	}
 	return s, err
 }
 
-// summarize prints the summary once.
-func summarize(e *cli.Env, c *pg.Conn, f *flags) error {
-	s, err := read(e.Stop.Context, c, f.Filter)
+// Summarize prints the summary once.
+func Summarize(e *cli.Env, c *pg.Conn, o Options) error {
+	s, err := readSummary(e.Stop.Context, c, o.Filter)
 	if err != nil {
 		return err
 	}
-	if f.JSON {
+	if o.Records {
 		return s.records(e.Stdout)
 	}
 	columns, _ := cli.Size(e.Stdout)
@@ -44,26 +43,19 @@ func summarize(e *cli.Env, c *pg.Conn, f *flags) error {
 	return err
 }
 
-// look shows the view of the backfill on the terminal, with the messages of those
-// who work on it; nil for none.
-func look(e *cli.Env, f *flags, messages io.Reader) error {
-	return view.Run(e, view.Options{Target: f.Target, Filter: f.Filter, Messages: messages,
-		Every: time.Duration(f.Every * float64(time.Second))})
-}
-
-// watch shows the view on a terminal, and leaves the summary behind. Elsewhere it
+// Watch shows the view on a terminal, and leaves the summary behind. Elsewhere it
 // prints the summary again and again until nothing is pending and nobody is at work.
-func watch(e *cli.Env, c *pg.Conn, f *flags) error {
-	if cli.Redraws(e.Stdout) && !f.JSON {
-		err := look(e, f, nil)
-		return errors.Join(err, summarize(e, c, f))
+func Watch(e *cli.Env, c *pg.Conn, o Options) error {
+	if cli.Redraws(e.Stdout) && !o.Records {
+		err := Run(e, o)
+		return errors.Join(err, Summarize(e, c, o))
 	}
 	for {
-		now, err := read(e.Stop.Context, c, f.Filter)
+		now, err := readSummary(e.Stop.Context, c, o.Filter)
 		if err != nil {
 			return err
 		}
-		if f.JSON {
+		if o.Records {
 			err = now.records(e.Stdout)
 		} else {
 			_, err = fmt.Fprintf(e.Stdout, "%s %s\n", time.Now().Format(time.TimeOnly), now.line())
@@ -72,7 +64,7 @@ func watch(e *cli.Env, c *pg.Conn, f *flags) error {
 			return err
 		}
 		select {
-		case <-time.After(time.Duration(f.Every * float64(time.Second))):
+		case <-time.After(o.Every):
 		case <-e.Stop.Requested():
 			return cli.Exit(cli.Stopped)
 		}
@@ -80,7 +72,7 @@ func watch(e *cli.Env, c *pg.Conn, f *flags) error {
 }
 
 // records prints the summary for machines.
-func (s *state) records(w io.Writer) error {
+func (s *summary) records(w io.Writer) error {
 	for _, p := range append(s.each, s.all) {
 		if err := task.Write(w, p); err != nil {
 			return err
@@ -90,7 +82,7 @@ func (s *state) records(w io.Writer) error {
 }
 
 // line is the summary in one line.
-func (s *state) line() string {
+func (s *summary) line() string {
 	p := s.all
 	c := cli.Progress{Chunks: p.Total, ChunksDone: p.Done, Bytes: p.Bytes, BytesDone: p.BytesDone}
 	return fmt.Sprintf("%s; %d failed, %d verified, %d unequal; %d at work", c.Line(p.Rate), p.Failed, p.Verified,
@@ -98,7 +90,7 @@ func (s *state) line() string {
 }
 
 // table is the summary as a table, at most so many columns wide; 0 for any.
-func (s *state) table(columns int) string {
+func (s *summary) table(columns int) string {
 	rows := s.rows()
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
@@ -119,7 +111,7 @@ func (s *state) table(columns int) string {
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := fmt.Sprintf("%-*s", widths[0], view.Shorten(r[0], widths[0]))
+		line := fmt.Sprintf("%-*s", widths[0], Shorten(r[0], widths[0]))
 		for i, cell := range r[1:] {
 			line += fmt.Sprintf("%*s", gap+widths[i+1], cell)
 		}
@@ -133,7 +125,7 @@ func (s *state) table(columns int) string {
 }
 
 // rows are the cells of the table, its head first and the whole last.
-func (s *state) rows() [][]string {
+func (s *summary) rows() [][]string {
 	rows := [][]string{{"hypertable", "chunks", "pending", "failed", "verified", "unequal", "bytes", "rate", "left"}}
 	for _, p := range append(s.each, s.all) {
 		name := "total"
@@ -148,8 +140,8 @@ func (s *state) rows() [][]string {
 			left = cli.Duration(p.Left)
 		}
 		rows = append(rows, []string{name, fmt.Sprintf("%d/%d", p.Done, p.Total), fmt.Sprint(p.Pending),
-			fmt.Sprint(p.Failed),
-			fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal), cli.Share(p.BytesDone, p.Bytes), rate, left})
+			fmt.Sprint(p.Failed), fmt.Sprint(p.Verified), fmt.Sprint(p.Unequal),
+			cli.Share(p.BytesDone, p.Bytes), rate, left})
 	}
 	return rows
 }

@@ -1,4 +1,4 @@
-package main
+package lane
 
 import (
 	"context"
@@ -17,9 +17,8 @@ import (
 // terminal and no other bf-load is connected to the target. Otherwise there is a
 // line per chunk, so that lanes that share a terminal do not overwrite each other.
 type progress struct {
-	log   *cli.Log
+	*cli.Env
 	r     *stream.Reader
-	stop  *cli.Stop
 	live  *cli.Live
 	meter cli.Meter
 
@@ -39,10 +38,10 @@ type progress struct {
 	chunks, bytes int64 // loaded by this process
 }
 
-func newProgress(log *cli.Log, r *stream.Reader, stop *cli.Stop) *progress {
-	p := &progress{log: log, r: r, stop: stop, began: time.Now()}
-	p.live = log.Live(p.line)
-	stop.Waiting(p.waitingFor)
+func newProgress(e *cli.Env, r *stream.Reader) *progress {
+	p := &progress{Env: e, r: r, began: time.Now()}
+	p.live = e.Log.Live(p.line)
+	e.Stop.Waiting(p.waitingFor)
 	return p
 }
 
@@ -55,7 +54,7 @@ func (p *progress) open(ctx context.Context, c *pg.Conn, connString string) erro
 	p.watch.Add(1)
 	go func() {
 		defer p.watch.Done()
-		queue.Alone(ctx, connString, name, func(c *pg.Conn, alone bool) {
+		queue.Alone(ctx, connString, p.Name, func(c *pg.Conn, alone bool) {
 			if alone && !p.live.Shown() {
 				p.look(ctx, c)
 			}
@@ -145,14 +144,14 @@ func (p *progress) over() {
 	p.live.Show(false)
 	if shown && p.chunks > 0 {
 		took := time.Since(p.began).Seconds()
-		p.log.Info("%d loaded, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took,
+		p.Log.Info("%d loaded, %s in %.1fs, %s/s", p.chunks, cli.Bytes(p.bytes), took,
 			cli.Bytes(int64(float64(p.bytes)/took)))
 	}
 }
 
 // line is the live line.
 func (p *progress) line() string {
-	if p.stop.Asked() {
+	if p.Stop.Asked() {
 		if what := p.waitingFor(); what != "" {
 			return "waiting for " + what
 		}

@@ -1,4 +1,4 @@
-package main
+package cagg
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"bf/lib/cagg"
 	"bf/lib/cli"
 	"bf/lib/pg"
 	"bf/lib/queue"
@@ -15,21 +14,47 @@ import (
 	"bf/lib/tsdb"
 )
 
-// tool is one run.
-type tool struct {
+// Options say what a run refreshes.
+type Options struct {
+	Source string // "": up to the watermarks that were staged
+	Target string
+	Choice tsdb.Choice
+	Dry    bool // print the windows, and refresh nothing
+}
+
+// runner is one run.
+type runner struct {
 	*cli.Env
+	Options
 	db       *tsdb.DB
-	r        *cagg.Refresher
-	dry      bool
+	r        *Refresher
 	planless bool                  // no backfill is staged on the target
 	failed   map[int32]bool        // aggregates, by the number of their hypertable
 	planned  map[int32][]tsdb.Span // of a dry run
 	windows  int
 }
 
+// Run refreshes the aggregates that are chosen, and prints a record per window. The
+// error is cli.Exit where it was told already.
+func Run(e *cli.Env, o Options) error {
+	options := e.Options()
+	options.Locks = true
+	db, err := tsdb.Open(e.Stop.Context, pg.Target, o.Target, options)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	t := &runner{Env: e, Options: o, db: db, failed: map[int32]bool{}, planned: map[int32][]tsdb.Span{}}
+	aggregates, err := t.prepare()
+	if err != nil {
+		return err
+	}
+	return t.run(aggregates)
+}
+
 // run refreshes aggregates, parents first. Where one fails, the aggregates that
 // depend on it are left out.
-func (t *tool) run(aggregates []*tsdb.Aggregate) error {
+func (t *runner) run(aggregates []*tsdb.Aggregate) error {
 	ctx := t.Stop.Context
 	for _, a := range aggregates {
 		if t.failed[a.Raw] {
@@ -62,11 +87,11 @@ func (t *tool) run(aggregates []*tsdb.Aggregate) error {
 }
 
 // prepare returns the matching aggregates, parents first.
-func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
+func (t *runner) prepare() ([]*tsdb.Aggregate, error) {
 	ctx := t.Stop.Context
 	err := queue.Check(ctx, t.db.Conn)
 	switch planless := errors.Is(err, queue.ErrNone); {
-	case planless && f.Source == "":
+	case planless && t.Source == "":
 		return nil, &pg.Error{Side: pg.Target, Err: queue.ErrNone,
 			Hint: "give --source: without a staged backfill only the source says how far to refresh"}
 	case planless:
@@ -82,17 +107,17 @@ func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := t.db.Choose(ctx, choice, tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down})
+	chosen, err := t.db.Choose(ctx, choice, t.Choice)
 	if err != nil {
 		return nil, err
 	}
-	marks, err := t.marks(ctx, f)
+	marks, err := t.marks(ctx)
 	if err != nil {
 		return nil, err
 	}
-	refresher := cagg.NewRefresher
+	refresher := NewRefresher
 	if t.planless {
-		refresher = cagg.Planless
+		refresher = Planless
 	} else if err := t.onSlices(ctx, all, marks); err != nil {
 		return nil, err
 	}
@@ -111,7 +136,7 @@ func (t *tool) prepare(f *flags) ([]*tsdb.Aggregate, error) {
 
 // sources adds the sources of hypertables that have another name there: --filter may
 // name them, as bf-stage's does.
-func (t *tool) sources(ctx context.Context, all []*tsdb.Hypertable) ([]*tsdb.Hypertable, error) {
+func (t *runner) sources(ctx context.Context, all []*tsdb.Hypertable) ([]*tsdb.Hypertable, error) {
 	if t.planless {
 		return all, nil
 	}
@@ -127,11 +152,11 @@ func (t *tool) sources(ctx context.Context, all []*tsdb.Hypertable) ([]*tsdb.Hyp
 
 // marks are the source's watermarks: the present ones, or without --source those
 // of the staging.
-func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error) {
-	if f.Source == "" {
+func (t *runner) marks(ctx context.Context) (map[task.Name]int64, error) {
+	if t.Source == "" {
 		return queue.Marks(ctx, t.db.Conn)
 	}
-	src, err := tsdb.Open(ctx, pg.Source, f.Source, t.Options())
+	src, err := tsdb.Open(ctx, pg.Source, t.Source, t.Env.Options())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +173,7 @@ func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error)
 	for _, a := range theirs {
 		marks[*a.View] = a.Watermark
 	}
-	if t.dry || t.planless {
+	if t.Dry || t.planless {
 		return marks, nil
 	}
 	return marks, queue.SetMarks(ctx, t.db.Conn, marks)
@@ -156,7 +181,7 @@ func (t *tool) marks(ctx context.Context, f *flags) (map[task.Name]int64, error)
 
 // onSlices adds the aggregates of what was copied from a source that has no hypertables,
 // and so no aggregates: they are refreshed up to the last bucket that was copied whole.
-func (t *tool) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[task.Name]int64) error {
+func (t *runner) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map[task.Name]int64) error {
 	ends, err := queue.SliceEnds(ctx, t.db.Conn)
 	if err != nil {
 		return err
@@ -203,8 +228,8 @@ type record struct {
 }
 
 // aggregate refreshes one aggregate.
-func (t *tool) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
-	if !t.dry {
+func (t *runner) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
+	if !t.Dry {
 		if err := t.r.Lock(ctx, a); err != nil {
 			return err
 		}
@@ -233,7 +258,7 @@ func (t *tool) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
 		}
 		t.windows++
 		t.planned[a.ID] = append(t.planned[a.ID], w.Span)
-		if t.dry {
+		if t.Dry {
 			if err := t.print(ctx, a, w, record{Status: "planned"}); err != nil {
 				return err
 			}
@@ -243,14 +268,14 @@ func (t *tool) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
 			return err
 		}
 	}
-	if t.dry {
+	if t.Dry {
 		return nil
 	}
 	return t.finish(ctx, a)
 }
 
 // window refreshes one window. It prints the window first: a refresh may take long.
-func (t *tool) window(ctx context.Context, a *tsdb.Aggregate, w cagg.Window, i, n int) error {
+func (t *runner) window(ctx context.Context, a *tsdb.Aggregate, w Window, i, n int) error {
 	texts, err := t.db.Text(ctx, a.Hypertable, []int64{w.Span.From, w.Span.Until})
 	if err != nil {
 		return err
@@ -273,7 +298,7 @@ func (t *tool) window(ctx context.Context, a *tsdb.Aggregate, w cagg.Window, i, 
 }
 
 // print prints the record of a window.
-func (t *tool) print(ctx context.Context, a *tsdb.Aggregate, w cagg.Window, r record) error {
+func (t *runner) print(ctx context.Context, a *tsdb.Aggregate, w Window, r record) error {
 	texts := map[int64]string{}
 	if !t.db.Lost() {
 		var err error
@@ -287,7 +312,7 @@ func (t *tool) print(ctx context.Context, a *tsdb.Aggregate, w cagg.Window, r re
 }
 
 // finish sets the watermark where refreshing did not, and reports it.
-func (t *tool) finish(ctx context.Context, a *tsdb.Aggregate) error {
+func (t *runner) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	m, err := t.r.Finish(ctx, a)
 	if err != nil || m == nil || m.Target >= m.Source {
 		return err

@@ -1,11 +1,10 @@
-package main
+package lane
 
 import (
 	"errors"
 	"time"
 
 	"bf/lib/cli"
-	"bf/lib/pg"
 	"bf/lib/queue"
 )
 
@@ -16,25 +15,20 @@ const (
 	pollLast  = 250 * time.Millisecond
 )
 
-// claim feeds a lane until nothing is pending, the lane's reader goes away or a
-// stop is requested.
-func claim(e *cli.Env, c *pg.Conn, f *flags, out *output) error {
-	ctx := e.Stop.Context
-	lane, err := queue.NewLane(ctx, c, f.Filter, orders[f.Order])
-	if err != nil {
-		return err
-	}
-	gone := cli.ReaderGone(out.w)
+// Claim hands out task after task to write, until nothing is pending, the reader of
+// the records goes away or a stop is requested.
+func Claim(e *cli.Env, tasks *queue.Lane, write func(*queue.Entry) error) error {
+	gone := cli.ReaderGone(e.Stdout)
 	for poll := pollFirst; ; {
 		if e.Stop.Asked() {
 			return cli.Exit(cli.Stopped)
 		}
-		entry, more, err := lane.Next(ctx)
+		entry, more, err := tasks.Next(e.Stop.Context)
 		switch {
 		case err != nil:
 			return err
 		case entry != nil:
-			if err := out.record(entry); err != nil {
+			if err := write(entry); err != nil {
 				return err
 			}
 			poll = pollFirst

@@ -1,4 +1,4 @@
-package main
+package view
 
 import (
 	"fmt"
@@ -17,13 +17,13 @@ import (
 // rateParts is how many lines show how the rate was over time.
 const rateParts = 12
 
-// report prints what became of the backfill.
-func report(e *cli.Env, c *pg.Conn, f *flags) error {
+// Report prints what became of a backfill, as text or as a record.
+func Report(e *cli.Env, c *pg.Conn, asRecord bool) error {
 	r, err := queue.NewReport(e.Stop.Context, c, rateParts)
 	if err != nil {
 		return err
 	}
-	if f.JSON {
+	if asRecord {
 		return task.Write(e.Stdout, r)
 	}
 	var b strings.Builder
