@@ -16,7 +16,7 @@ type grid struct {
 }
 
 func newGrid(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (*grid, error) {
-	w, err := db.Width(ctx, a)
+	w, err := a.Width(ctx, db)
 	return &grid{db, a, w}, err
 }
 
@@ -25,7 +25,7 @@ func (g *grid) floor(ctx context.Context, values []int64) ([]int64, error) {
 	if len(values) == 0 {
 		return nil, nil
 	}
-	return g.db.Buckets(ctx, g.a, values...)
+	return g.a.Buckets(ctx, g.db, values...)
 }
 
 // floor1 is floor for one value.

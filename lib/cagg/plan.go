@@ -117,13 +117,13 @@ func (r *Refresher) gather(ctx context.Context, a *tsdb.Aggregate, until int64, 
 		return nil, err
 	}
 	s := &facts{grid: g, raw: r.byID[a.Raw], until: until}
-	if s.first, s.ok, err = r.db.First(ctx, a.Hypertable, task.MinBound, until); err != nil {
+	if s.first, s.ok, err = tsdb.First(ctx, r.db, a.Hypertable, task.MinBound, until); err != nil {
 		return nil, err
 	}
 	from := until
 	if s.ok {
 		from = s.first
-		if s.last, _, err = r.db.Last(ctx, a.Hypertable, task.MinBound, until); err != nil {
+		if s.last, _, err = tsdb.Last(ctx, r.db, a.Hypertable, task.MinBound, until); err != nil {
 			return nil, err
 		}
 	}
@@ -137,7 +137,7 @@ func (r *Refresher) gather(ctx context.Context, a *tsdb.Aggregate, until int64, 
 	if from >= until {
 		return nil, nil // nothing is there
 	}
-	logged, err := r.db.Invalid(ctx, a)
+	logged, err := a.Invalid(ctx, r.db)
 	if err != nil {
 		return nil, err
 	}
@@ -152,12 +152,12 @@ func (r *Refresher) gather(ctx context.Context, a *tsdb.Aggregate, until int64, 
 // a real-time view, these are its own buckets before its watermark, and from
 // there on what it is computed from.
 func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, error) {
-	filled, err := r.db.Filled(ctx, h)
+	filled, err := h.Filled(ctx, r.db)
 	if err != nil {
 		return nil, err
 	}
 	if len(filled) > 0 {
-		first, _, err := r.db.First(ctx, h, task.MinBound, task.MaxBound)
+		first, _, err := tsdb.First(ctx, r.db, h, task.MinBound, task.MaxBound)
 		if err != nil {
 			return nil, err
 		}
@@ -177,7 +177,7 @@ func (r *Refresher) visible(ctx context.Context, h *tsdb.Hypertable) ([]span, er
 func (r *Refresher) copied(ctx context.Context, s *facts, copiedUntil, rawUntil int64) ([]Window, error) {
 	// Where the application writes to the target (dual writes), the last copied
 	// bucket has rows on both sides of --until: it has to be computed.
-	_, live, err := r.db.First(ctx, s.raw, rawUntil, task.MaxBound)
+	_, live, err := tsdb.First(ctx, r.db, s.raw, rawUntil, task.MaxBound)
 	if err != nil {
 		return nil, err
 	}
@@ -330,7 +330,7 @@ func (r *Refresher) keep(ctx context.Context, s *facts, spans []span) ([]Window,
 			todo.From = before
 		}
 		for from := todo.From; from < todo.Until; {
-			first, ok, err := r.db.First(ctx, s.a.Hypertable, from, todo.Until)
+			first, ok, err := tsdb.First(ctx, r.db, s.a.Hypertable, from, todo.Until)
 			if err != nil {
 				return nil, err
 			}

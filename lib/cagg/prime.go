@@ -86,7 +86,7 @@ func prime(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypert
 	if err != nil {
 		return "", false, err
 	}
-	logged, err := db.Invalid(ctx, a)
+	logged, err := a.Invalid(ctx, db)
 	if err != nil {
 		return "", false, err
 	}
@@ -94,13 +94,13 @@ func prime(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.Hypert
 	if err != nil || len(clip(merge(logged), max(from, a.Lowest()), until)) == 0 {
 		return "", false, err
 	}
-	if err := retryLocked(ctx, func() error { return db.Refresh(ctx, a, span{From: from, Until: until}) }); err != nil {
+	if err := retryLocked(ctx, func() error { return a.Refresh(ctx, db, span{From: from, Until: until}) }); err != nil {
 		return "", false, err
 	}
 	if err := queue.SetPrimed(ctx, db.Conn, *a.View, until); err != nil {
 		return "", false, err
 	}
-	texts, err := db.Text(ctx, a.Hypertable, []int64{until})
+	texts, err := a.Hypertable.Text(ctx, db, []int64{until})
 	return texts[until], true, err
 }
 
@@ -123,16 +123,16 @@ func Beyond(ctx context.Context, src *tsdb.DB, staged []*tsdb.Hypertable) (views
 		if i < 0 || planned(a.ID) || !planned(a.Raw) {
 			continue
 		}
-		first, ok, err := src.First(ctx, a.Hypertable, task.MinBound, task.MaxBound)
+		first, ok, err := tsdb.First(ctx, src, a.Hypertable, task.MinBound, task.MaxBound)
 		if err != nil {
 			return nil, err
 		}
-		row, any, err := src.First(ctx, all[i], task.MinBound, task.MaxBound)
+		row, any, err := tsdb.First(ctx, src, all[i], task.MinBound, task.MaxBound)
 		if err != nil {
 			return nil, err
 		}
 		if ok && any && first < row {
-			b, err := src.Buckets(ctx, a, row)
+			b, err := a.Buckets(ctx, src, row)
 			if err != nil {
 				return nil, err
 			}
@@ -154,7 +154,7 @@ func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.H
 	}
 	until := mark
 	for _, h := range []*tsdb.Hypertable{raw, a.Hypertable} {
-		first, ok, err := db.First(ctx, h, task.MinBound, until)
+		first, ok, err := tsdb.First(ctx, db, h, task.MinBound, until)
 		if err != nil {
 			return 0, err
 		}
@@ -165,7 +165,7 @@ func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.H
 	if until == mark {
 		return mark, nil
 	}
-	b, err := db.Buckets(ctx, a, until)
+	b, err := a.Buckets(ctx, db, until)
 	if err != nil {
 		return 0, err
 	}
@@ -180,7 +180,7 @@ func beginning(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (int64, erro
 	if a.Lowest() != math.MinInt64 {
 		return task.MinBound, nil
 	}
-	b, err := db.Buckets(ctx, a, math.MinInt64/2)
+	b, err := a.Buckets(ctx, db, math.MinInt64/2)
 	if err != nil {
 		return 0, err
 	}

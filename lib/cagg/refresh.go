@@ -47,7 +47,7 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	if !w.Keep {
 		return r.refresh(ctx, a, w.Span)
 	}
-	where, err := r.db.Condition(a.Hypertable, w.Span)
+	where, err := a.Hypertable.Condition(r.db, w.Span)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	if err := r.refresh(ctx, a, w.Span); err != nil {
 		return err
 	}
-	where, err := r.db.Condition(a.Hypertable, w.Span)
+	where, err := a.Hypertable.Condition(r.db, w.Span)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 // by hand) would raise the watermark, and a real-time view would no longer show
 // the raw rows below it. So such buckets are put aside during the refresh.
 func (r *Refresher) refresh(ctx context.Context, a *tsdb.Aggregate, s span) error {
-	refresh := func() error { return retryLocked(ctx, func() error { return r.db.Refresh(ctx, a, s) }) }
+	refresh := func() error { return retryLocked(ctx, func() error { return a.Refresh(ctx, r.db, s) }) }
 	if r.planless {
 		return refresh()
 	}
@@ -113,10 +113,10 @@ func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int6
 		return err
 	}
 	until = max(until, r.marks[*a.View], now.Watermark)
-	if _, some, err := r.db.First(ctx, a.Hypertable, until, task.MaxBound); err != nil || !some {
+	if _, some, err := tsdb.First(ctx, r.db, a.Hypertable, until, task.MaxBound); err != nil || !some {
 		return err
 	}
-	where, err := r.db.Condition(a.Hypertable, span{From: until, Until: task.MaxBound})
+	where, err := a.Hypertable.Condition(r.db, span{From: until, Until: task.MaxBound})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 	if m.Target >= m.Source {
 		return m, nil
 	}
-	hidden, any, err := r.db.First(ctx, a.Hypertable, m.Target, task.MaxBound)
+	hidden, any, err := tsdb.First(ctx, r.db, a.Hypertable, m.Target, task.MaxBound)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (r *Refresher) Finish(ctx context.Context, a *tsdb.Aggregate) (*Mark, error
 	// would hide them.
 	if r.db.Superuser && r.Pending(a) == 0 && (any || !r.planless) {
 		m.Moved = true
-		return m, r.db.SetWatermark(ctx, a, m.Source)
+		return m, a.SetWatermark(ctx, r.db, m.Source)
 	}
 	if any && !a.MaterializedOnly {
 		m.Hidden = &hidden

@@ -107,7 +107,7 @@ func (t *runner) prepare() ([]*tsdb.Aggregate, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := t.db.Choose(ctx, choice, t.Choice)
+	chosen, err := tsdb.Choose(ctx, t.db, choice, t.Choice)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (t *runner) onSlices(ctx context.Context, all []*tsdb.Hypertable, marks map
 			continue
 		}
 		if end, ok := ends[raw.Name]; ok {
-			bucket, err := t.db.Buckets(ctx, h, end)
+			bucket, err := h.Buckets(ctx, t.db, end)
 			if err != nil {
 				return err
 			}
@@ -276,7 +276,7 @@ func (t *runner) aggregate(ctx context.Context, a *tsdb.Aggregate) error {
 
 // window refreshes one window. It prints the window first: a refresh may take long.
 func (t *runner) window(ctx context.Context, a *tsdb.Aggregate, w Window, i, n int) error {
-	texts, err := t.db.Text(ctx, a.Hypertable, []int64{w.Span.From, w.Span.Until})
+	texts, err := a.Hypertable.Text(ctx, t.db, []int64{w.Span.From, w.Span.Until})
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (t *runner) print(ctx context.Context, a *tsdb.Aggregate, w Window, r recor
 	texts := map[int64]string{}
 	if !t.db.Lost() {
 		var err error
-		if texts, err = t.db.Text(ctx, a.Hypertable, []int64{w.Span.From, w.Span.Until}); err != nil {
+		if texts, err = a.Hypertable.Text(ctx, t.db, []int64{w.Span.From, w.Span.Until}); err != nil {
 			return err
 		}
 	}
@@ -321,7 +321,7 @@ func (t *runner) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	if m.Hidden != nil {
 		values = append(values, *m.Hidden)
 	}
-	texts, err := t.db.Text(ctx, a.Hypertable, values)
+	texts, err := a.Hypertable.Text(ctx, t.db, values)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func schedule(ctx context.Context, db *tsdb.DB, tx pgx.Tx, id int32, scheduled b
 // alterJob is the call that schedules job j.id or not, by the parameter $2. Where
 // alter_job takes a time zone, it sets it to null unless it is given.
 func alterJob(ctx context.Context, db *tsdb.DB) (string, error) {
-	l, err := db.Language(ctx)
+	l, err := tsdb.LanguageOf(ctx, db)
 	if err != nil {
 		return "", err
 	}

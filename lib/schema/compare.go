@@ -123,7 +123,7 @@ func Compare(ctx context.Context, source, target string, o pg.Options) (*Compari
 	case src.db != nil && src.db.Identity == dst.db.Identity:
 		return nil, &Error{"target: source and target are the same database", "check --source and --target"}
 	}
-	l, err := dst.db.Language(ctx)
+	l, err := tsdb.LanguageOf(ctx, dst.db)
 	if err != nil {
 		return nil, err
 	}
@@ -175,17 +175,17 @@ func reflect(ctx context.Context, conn *pg.Conn) (m *mirror, err error) {
 
 func (m *mirror) readCatalogs(ctx context.Context) error {
 	p := &m.catalogs
-	ds, err := m.db.Definitions(ctx)
+	ds, err := tsdb.Definitions(ctx, m.db)
 	if err != nil {
 		return err
 	}
-	if p.aggregates, p.hypertables, err = m.db.AggregateDefinitions(ctx, ds); err != nil {
+	if p.aggregates, p.hypertables, err = tsdb.AggregateDefinitions(ctx, m.db, ds); err != nil {
 		return err
 	}
-	if p.jobs, err = m.db.JobDefinitions(ctx); err != nil {
+	if p.jobs, err = tsdb.JobDefinitions(ctx, m.db); err != nil {
 		return err
 	}
-	internals, err := m.db.Internals(ctx)
+	internals, err := tsdb.Internals(ctx, m.db)
 	for _, i := range internals {
 		m.internals = append(m.internals, i.OID)
 	}

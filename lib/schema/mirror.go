@@ -166,7 +166,7 @@ func toBeResumed(ctx context.Context, l dialect, src, dst *mirror) (string, erro
 		return "", nil
 	}
 	var err error
-	if c.jobsTable, err = dst.db.JobsTable(ctx); err != nil {
+	if c.jobsTable, err = tsdb.JobsTable(ctx, dst.db); err != nil {
 		return "", err
 	}
 	slices.Sort(ids)

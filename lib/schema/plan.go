@@ -54,11 +54,11 @@ type obstacle struct {
 // lacking lists what the source's objects use of TimescaleDB and the target's
 // does not have.
 func (c *clone) lacking(ctx context.Context, dst *tsdb.DB) ([]use, error) {
-	ds, err := c.src.Definitions(ctx)
+	ds, err := tsdb.Definitions(ctx, c.src)
 	if err != nil {
 		return nil, err
 	}
-	as, _, err := c.src.AggregateDefinitions(ctx, ds)
+	as, _, err := tsdb.AggregateDefinitions(ctx, c.src, ds)
 	if err != nil {
 		return nil, err
 	}
@@ -162,11 +162,11 @@ func (c *clone) lookUpHypertables(ctx context.Context) (err error) {
 
 func (c *clone) readCatalogs(ctx context.Context) error {
 	p := &c.plan
-	ds, err := c.src.Definitions(ctx)
+	ds, err := tsdb.Definitions(ctx, c.src)
 	if err != nil {
 		return err
 	}
-	as, ds, err := c.src.AggregateDefinitions(ctx, ds)
+	as, ds, err := tsdb.AggregateDefinitions(ctx, c.src, ds)
 	if err != nil {
 		return err
 	}
@@ -177,10 +177,10 @@ func (c *clone) readCatalogs(ctx context.Context) error {
 		}
 	}
 	p.hypertables, p.aggregates = append(ds, p.hypertables...), as
-	if p.jobs, err = c.src.JobDefinitions(ctx); err != nil {
+	if p.jobs, err = tsdb.JobDefinitions(ctx, c.src); err != nil {
 		return err
 	}
-	internals, err := c.src.Internals(ctx)
+	internals, err := tsdb.Internals(ctx, c.src)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (c *clone) runner(ctx context.Context) (*runner, error) {
 // without the data of chunks, restored between timescaledb_pre_restore() and
 // timescaledb_post_restore(). Chunks come with their names and numbers, empty.
 func (c *clone) copyCatalogs(ctx context.Context) error {
-	internals, err := c.src.Internals(ctx)
+	internals, err := tsdb.Internals(ctx, c.src)
 	if err != nil {
 		return err
 	}

@@ -252,7 +252,7 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 	if err != nil {
 		return err
 	}
-	language, err := db.Language(ctx)
+	language, err := tsdb.LanguageOf(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -261,17 +261,17 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 		types: map[task.Name]string{}, nested: map[task.Name]bool{}}
 	pauses := true
 	if c.src != nil && db.Full {
-		if pauses, err = db.PausesNested(ctx); err != nil {
+		if pauses, err = tsdb.PausesNested(ctx, db); err != nil {
 			return err
 		}
 	}
 	c.pausesNested = pauses
 	if len(c.Hypertables) > 0 {
-		if c.referable, err = db.Referable(ctx); err != nil {
+		if c.referable, err = tsdb.Referable(ctx, db); err != nil {
 			return err
 		}
 	}
-	if c.jobsTable, err = db.JobsTable(ctx); err != nil {
+	if c.jobsTable, err = tsdb.JobsTable(ctx, db); err != nil {
 		return err
 	}
 	// What the source's objects use of TimescaleDB is looked for while the

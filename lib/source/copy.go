@@ -29,7 +29,7 @@ func (d *Dumper) copies(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, 
 	}
 	where := ""
 	if t.Range.Partial {
-		where, err = d.db.RangeCondition(h, t)
+		where, err = h.RangeCondition(d.db, t)
 	}
 	return []copyOut{copyRows(c, h, where)}, err
 }
@@ -99,7 +99,7 @@ func (d *Dumper) copyBatches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relatio
 	for _, col := range r.Columns {
 		part.Columns = append(part.Columns, stream.Column{Name: col.Name, Type: col.Type})
 		if col.Type == tsdb.CompressedData {
-			exprs = append(exprs, d.db.NullBatches(col.Name))
+			exprs = append(exprs, tsdb.NullBatches(d.db, col.Name))
 		} else {
 			exprs = append(exprs, pg.Ident(col.Name))
 		}

@@ -157,7 +157,7 @@ func gone(ctx context.Context, db *tsdb.DB, t *task.Task) error {
 	if _, err := db.Exec(ctx, "rollback"); err != nil {
 		return err
 	}
-	heirs, err := db.Heirs(ctx, t)
+	heirs, err := tsdb.Heirs(ctx, db, t)
 	switch {
 	case err != nil:
 		return err

@@ -35,7 +35,7 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	if img.WhyRows, err = d.unreadable(ctx, c); err != nil || img.WhyRows != "" {
 		return img, err
 	}
-	if img.Relation, img.WhyRows, err = d.db.Relation(ctx, c, h); err != nil || img.WhyRows != "" {
+	if img.Relation, img.WhyRows, err = c.Relation(ctx, d.db, h); err != nil || img.WhyRows != "" {
 		return img, err
 	}
 	if column := img.Relation.Broken(); column != "" {
@@ -64,9 +64,9 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 // do not travel: what queries show is what is copied.
 func (d *Dumper) hidden(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task) (int64, error) {
 	if !c.Hides() || !t.Range.Partial {
-		return d.db.HiddenRows(ctx, c, "")
+		return c.HiddenRows(ctx, d.db, "")
 	}
-	where, err := d.db.RangeCondition(h, t)
+	where, err := h.RangeCondition(d.db, t)
 	if err != nil {
 		return 0, err
 	}
@@ -74,7 +74,7 @@ func (d *Dumper) hidden(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, 
 	if _, err := d.db.Exec(ctx, "set local search_path to default"); err != nil {
 		return 0, err
 	}
-	n, err := d.db.HiddenRows(ctx, c, where)
+	n, err := c.HiddenRows(ctx, d.db, where)
 	if err == nil {
 		_, err = d.db.Exec(ctx, "set local search_path = pg_catalog, pg_temp")
 	}

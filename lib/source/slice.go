@@ -62,7 +62,7 @@ func enterSlice(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 			return nil, err
 		}
 	}
-	cond, err := db.RangeCondition(h, t)
+	cond, err := h.RangeCondition(db, t)
 	return &Opened{Hypertable: h, branches: branches(t.Scan, cond)}, err
 }
 
@@ -155,11 +155,11 @@ func unchanged(t *task.Task, leaves []leaf) error {
 // read by blocks, a relation without rows of the range is not in the record either: see
 // package verify for rows outside of the map.
 func noMore(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) error {
-	cond, err := db.RangeCondition(h, t)
+	cond, err := h.RangeCondition(db, t)
 	if err != nil {
 		return err
 	}
-	leaves, _, err := db.Scanned(ctx, h, cond)
+	leaves, _, err := tsdb.Scanned(ctx, db, h, cond)
 	if err != nil {
 		return err
 	}

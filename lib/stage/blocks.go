@@ -86,7 +86,7 @@ func (c counter) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
 		if p.Until != 0 {
 			p.Until = min(p.Until, p.First+4)
 		}
-		v, ok, err := c.src.FirstOf(ctx, c.Hypertable, &p, lo, hi)
+		v, ok, err := p.Earliest(ctx, c.src, c.Hypertable, lo, hi)
 		if err != nil {
 			return 0, err
 		}
@@ -112,7 +112,7 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 	bounds = append(bounds, pieces[len(pieces)-1].Until)
 	again := map[int][]tsdb.Part{}
 	for i, part := range parts {
-		n, o, err := c.src.CountBetween(ctx, c.Hypertable, part, bounds)
+		n, o, err := part.Count(ctx, c.src, c.Hypertable, bounds)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -144,11 +144,11 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 func (c counter) refine(ctx context.Context, parts []tsdb.Part, piece span) ([]hit, error) {
 	in := span{From: piece.Until, Until: piece.From}
 	for _, p := range parts {
-		a, ok, err := c.src.FirstOf(ctx, c.Hypertable, &p, piece.From, piece.Until)
+		a, ok, err := p.Earliest(ctx, c.src, c.Hypertable, piece.From, piece.Until)
 		if err != nil {
 			return nil, err
 		}
-		b, ok2, err := c.src.LastOf(ctx, c.Hypertable, &p, piece.From, piece.Until)
+		b, ok2, err := p.Latest(ctx, c.src, c.Hypertable, piece.From, piece.Until)
 		if err != nil {
 			return nil, err
 		}

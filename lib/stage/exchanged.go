@@ -27,7 +27,7 @@ func Exchanged(ctx context.Context, dst *tsdb.DB, p *Plan, until string) (bool, 
 		}
 		bound := int64(task.MaxBound)
 		if until != "" {
-			if bound, err = dst.Internal(ctx, t, until); err != nil {
+			if bound, err = t.Internal(ctx, dst, until); err != nil {
 				return false, err
 			}
 		}

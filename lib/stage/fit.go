@@ -77,7 +77,7 @@ func (f *fitting) hypertable(ctx context.Context, s, t *tsdb.Hypertable) error {
 		diffs, notes := dimensionDifferences(s, t)
 		f.differences, f.notes = append(f.differences, diffs...), append(f.notes, notes...)
 	}
-	dependents, err := f.dst.Dependents(ctx, t)
+	dependents, err := t.Dependents(ctx, f.dst)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (p *Plan) Counterpart(all []*tsdb.Hypertable, s *tsdb.Hypertable) *tsdb.Hyp
 // compressed tells how compressed chunks of a hypertable will travel, and which
 // will not be compressed on the target.
 func (f *fitting) compressed(ctx context.Context, s, t *tsdb.Hypertable, triggers []string) error {
-	settings, err := f.dst.HypertableSettings(ctx, t)
+	settings, err := tsdb.HypertableSettings(ctx, f.dst, t)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func aggregateDifferences(ctx context.Context, dst *tsdb.DB, all []*tsdb.Hyperta
 			if *t.View != s.View || s.Buckets == nil {
 				continue
 			}
-			buckets, err := dst.Buckets(ctx, t, t.Samples()...)
+			buckets, err := t.Buckets(ctx, dst, t.Samples()...)
 			if err != nil {
 				return nil, nil, err
 			}

@@ -18,7 +18,7 @@ func hidden(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsd
 	for _, t := range tasks {
 		staged[t.Chunk] = true
 	}
-	chunks, err := src.Hiding(ctx, slices.DeleteFunc(slices.Clone(chunks), func(c *tsdb.Chunk) bool {
+	chunks, err := tsdb.Hiding(ctx, src, slices.DeleteFunc(slices.Clone(chunks), func(c *tsdb.Chunk) bool {
 		return !staged[c.Name]
 	}))
 	if err != nil {
@@ -28,7 +28,7 @@ func hidden(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*tsd
 	var first *tsdb.Chunk
 	more := 0
 	for _, c := range chunks {
-		n, err := src.HiddenRows(ctx, c, "")
+		n, err := c.HiddenRows(ctx, src, "")
 		switch {
 		case err != nil:
 			return "", err

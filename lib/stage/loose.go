@@ -38,7 +38,7 @@ func (p *Plan) sizes(ctx context.Context, src *tsdb.DB, chunks []*tsdb.Chunk, ta
 	if ids == nil {
 		return nil
 	}
-	sizes, err := src.Sizes(ctx, ids)
+	sizes, err := tsdb.ChunkSizes(ctx, src, ids)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 	if !dst.Full || !t.CompressionEnabled {
 		return o, nil
 	}
-	if o.dependents, err = dst.Dependents(ctx, t); err != nil {
+	if o.dependents, err = t.Dependents(ctx, dst); err != nil {
 		return nil, err
 	}
 	if o.mayBuild, o.role, err = dst.MayBuild(ctx); err != nil {
@@ -102,7 +102,7 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 	if i := slices.IndexFunc(jobs, func(j *tsdb.Job) bool { return j.Kind == tsdb.Compression }); i >= 0 {
 		o.policy = jobs[i]
 	}
-	if o.settled, err = dst.Settled(ctx, t); err != nil {
+	if o.settled, err = tsdb.Settled(ctx, dst, t); err != nil {
 		return nil, err
 	}
 	o.chunks, err = dst.Chunks(ctx, t.ID)
@@ -112,7 +112,7 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 // certain reports whether a role that may not create relations will leave chunks
 // uncompressed for certain: it cannot use the relations that the server makes either.
 func (o *outlook) certain(ctx context.Context) (bool, error) {
-	if skips, err := o.db.Skips(ctx, o.t); skips || err != nil {
+	if skips, err := tsdb.Skips(ctx, o.db, o.t); skips || err != nil {
 		return skips, err
 	}
 	if o.dependents.Aggregated && len(o.dependents.OnDelete) > 0 {

@@ -98,13 +98,13 @@ func (s *survey) indexed(ctx context.Context) (string, error) {
 		return "btree", nil
 	case tsdb.View:
 		// Through a view, the plan tells.
-		ok, err := s.src.Finds(ctx, s.Hypertable, span{From: s.hi - 1, Until: s.hi})
+		ok, err := tsdb.Finds(ctx, s.src, s.Hypertable, span{From: s.hi - 1, Until: s.hi})
 		if !ok {
 			return "", err
 		}
 		return "btree", err
 	}
-	by, err := s.src.Indexed(ctx, s.Hypertable, s.leaves)
+	by, err := tsdb.Indexed(ctx, s.src, s.Hypertable, s.leaves)
 	if err != nil {
 		return "", err
 	}
@@ -125,7 +125,7 @@ func (s *survey) indexed(ctx context.Context) (string, error) {
 // walk finds the slices with rows from one to the next, through an index on the column.
 func (s *survey) walk(ctx context.Context) (err error) {
 	for from := max(s.lo, s.Lowest()); from < s.hi; {
-		v, ok, err := s.src.FirstOf(ctx, s.Hypertable, nil, from, s.hi)
+		v, ok, err := tsdb.Part{}.Earliest(ctx, s.src, s.Hypertable, from, s.hi)
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (s *survey) walk(ctx context.Context) (err error) {
 		s.slices = append(s.slices, sl)
 		from = sl.Until
 	}
-	s.out, err = s.src.Outside(ctx, s.Hypertable, s.lo)
+	s.out, err = tsdb.Outside(ctx, s.src, s.Hypertable, s.lo)
 	return err
 }
 
@@ -200,13 +200,13 @@ func (s *survey) choose(ctx context.Context, found string) error {
 func (s *survey) scanned(ctx context.Context) error {
 	total, bytes := s.totals()
 	for _, sl := range s.slices {
-		condition, err := s.src.RangeCondition(s.Hypertable, &task.Task{
+		condition, err := s.Hypertable.RangeCondition(s.src, &task.Task{
 			Range: task.NewRange(s.into.Dimensions[0].Column, sl.From, sl.Until)})
 		if err != nil {
 			return err
 		}
 		var expected int64
-		if sl.leaves, expected, err = s.src.Scanned(ctx, s.Hypertable, condition); err != nil {
+		if sl.leaves, expected, err = tsdb.Scanned(ctx, s.src, s.Hypertable, condition); err != nil {
 			return err
 		}
 		sl.rows = cmp.Or(sl.rows, expected)

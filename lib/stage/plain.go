@@ -205,7 +205,7 @@ func (r *plain) prepare(ctx context.Context, src *tsdb.DB, o Options) (err error
 	if r.grid, err = newGrid(ctx, o.Target, r.into); err != nil {
 		return err
 	}
-	if r.leaves, err = src.Leaves(ctx, r.Hypertable); err != nil {
+	if r.leaves, err = tsdb.Leaves(ctx, src, r.Hypertable); err != nil {
 		return err
 	}
 	var closed []string

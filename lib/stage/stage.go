@@ -112,7 +112,7 @@ func Make(ctx context.Context, src *tsdb.DB, o Options) (*Plan, error) {
 	if src.Plain() && len(choice) == 0 {
 		return nil, nothingThere(src, o)
 	}
-	chosen, err := src.Choose(ctx, choice, o.Choice)
+	chosen, err := tsdb.Choose(ctx, src, choice, o.Choice)
 	if err == nil {
 		err = twoSources(chosen, relations)
 	}
@@ -212,10 +212,10 @@ func (p *Plan) addAggregates(ctx context.Context, src *tsdb.DB, aggregates []*ts
 	for _, a := range aggregates {
 		pa := Aggregate{View: *a.View, Watermark: a.Watermark, Definition: a.Definition}
 		if slices.ContainsFunc(p.Tasks, func(t *task.Task) bool { return t.Hypertable == a.Name }) {
-			if pa.Buckets, err = src.Buckets(ctx, a, a.Samples()...); err != nil {
+			if pa.Buckets, err = a.Buckets(ctx, src, a.Samples()...); err != nil {
 				return err
 			}
-			until, err := src.Internal(ctx, a.Hypertable, bound)
+			until, err := a.Hypertable.Internal(ctx, src, bound)
 			if err != nil {
 				return badBound("--until", err)
 			}
@@ -265,11 +265,11 @@ func tasksOf(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, chunks []*ts
 func bounds(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, o Options) (lo, hi int64, err error) {
 	lo = task.MinBound
 	if o.From != "" {
-		if lo, err = db.Internal(ctx, h, o.From); err != nil {
+		if lo, err = h.Internal(ctx, db, o.From); err != nil {
 			return 0, 0, badBound("--from", err)
 		}
 	}
-	if hi, err = db.Internal(ctx, h, o.Until); err != nil {
+	if hi, err = h.Internal(ctx, db, o.Until); err != nil {
 		return 0, 0, badBound("--until", err)
 	}
 	switch {
@@ -289,7 +289,7 @@ func spell(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, tasks []*task.T
 		until, _ := task.Bound(t.Range.Until)
 		ends = append(ends, from, until)
 	}
-	texts, err := db.Text(ctx, h, ends)
+	texts, err := h.Text(ctx, db, ends)
 	for i, t := range tasks {
 		t.Range.FromText, t.Range.UntilText = texts[ends[2*i]], texts[ends[2*i+1]]
 	}

@@ -28,7 +28,7 @@ func unstaged(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable, tasks []*ta
 	for _, s := range staged {
 		whole = span{min(whole.from, s.from), max(whole.until, s.until)}
 	}
-	chunks, err := dst.ChunksIn(ctx, t, task.Range{Column: t.Dimensions[0].Column, From: task.FormatBound(whole.from),
+	chunks, err := t.ChunksIn(ctx, dst, task.Range{Column: t.Dimensions[0].Column, From: task.FormatBound(whole.from),
 		Until: task.FormatBound(whole.until)})
 	if err != nil {
 		return 0, err

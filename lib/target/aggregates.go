@@ -132,7 +132,7 @@ func (v invalidation) of(ctx context.Context, span []string) error {
 	if err := v.keepRows(ctx, span); err != nil {
 		return err
 	}
-	b, err := v.BatchFilter(ctx, v.ht, c)
+	b, err := tsdb.NewBatchFilter(ctx, v.DB, v.ht, c)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (w *batchesInto) copy(ctx context.Context) (err error) {
 		_, err = w.copyRows(ctx, w.hypertable()) // which marks the chunk as partial
 		return err
 	}
-	if err := w.BuildRelation(ctx, w.ht, w.chunk, &r.Built); err != nil {
+	if err := r.Built.Build(ctx, w.DB, w.ht, w.chunk); err != nil {
 		return err
 	}
 	if err := w.copyBatches(ctx, "freeze"); err != nil {

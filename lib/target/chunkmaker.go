@@ -61,7 +61,7 @@ func (k chunkMaker) make(ctx context.Context) (err error) {
 func (k chunkMaker) fill(ctx context.Context, extent []task.Slice) (no obstacle, err error) {
 	var last []task.Slice
 	for range mostGaps {
-		gap, err := k.Gap(ctx, k.ht, extent)
+		gap, err := tsdb.Gap(ctx, k.DB, k.ht, extent)
 		if err != nil || gap == nil || slices.Equal(gap, last) {
 			return no, err
 		}
@@ -90,7 +90,7 @@ func (k chunkMaker) makeOne(ctx context.Context, want []task.Slice) (no obstacle
 // the way.
 func (k chunkMaker) create(ctx context.Context, want []task.Slice) (made bool, err error) {
 	err = k.briefly(ctx, func() error {
-		_, _, err := k.CreateChunk(ctx, k.ht, want)
+		_, _, err := k.ht.CreateChunk(ctx, k.DB, want)
 		return err
 	})
 	if tsdb.ChunkInTheWay(err) {
@@ -102,14 +102,14 @@ func (k chunkMaker) create(ctx context.Context, want []task.Slice) (made bool, e
 // createOwn makes the task's chunk within the transaction that is open. A
 // misfit says that there can be none.
 func (k chunkMaker) createOwn(ctx context.Context) error {
-	_, _, err := k.CreateChunk(ctx, k.ht, k.task.Slices)
+	_, _, err := k.ht.CreateChunk(ctx, k.DB, k.task.Slices)
 	if tsdb.ChunkInTheWay(err) {
 		return &misfit{obstacle: cutDifferently}
 	}
 	if err != nil {
 		return err
 	}
-	if k.chunk, err = k.ChunkOf(ctx, k.ht, k.task.Slices); err != nil {
+	if k.chunk, err = k.ht.ChunkOf(ctx, k.DB, k.task.Slices); err != nil {
 		return err
 	}
 	if k.chunk == nil {
@@ -138,7 +138,7 @@ func (k chunkMaker) routeRow(ctx context.Context, want []task.Slice) (no obstacl
 	moved := make([]string, len(k.part.Columns))
 	for i, c := range k.part.Columns {
 		if moved[i] = pg.Ident(c.Name); c.Name == want[0].Column {
-			at, err := k.Beginning(k.ht, want[0])
+			at, err := tsdb.Beginning(k.DB, k.ht, want[0])
 			if err != nil {
 				return no, err
 			}

@@ -18,12 +18,12 @@ import (
 // to the chunk.
 func (w *rowsInto) clear(ctx context.Context) error {
 	if w.root {
-		cond, err := w.TaskCondition(w.ht, w.task)
+		cond, err := w.ht.TaskCondition(w.DB, w.task)
 		if err != nil {
 			return err
 		}
 		if w.chunk != nil {
-			if err := w.Unfreeze(ctx, w.chunk); err != nil {
+			if err := w.chunk.Unfreeze(ctx, w.DB); err != nil {
 				return err
 			}
 		}
@@ -35,11 +35,11 @@ func (w *rowsInto) clear(ctx context.Context) error {
 	if !w.task.Range.Partial {
 		return emptier{w.load}.empty(ctx, false)
 	}
-	cond, err := w.RangeCondition(w.ht, w.task)
+	cond, err := w.ht.RangeCondition(w.DB, w.task)
 	if err != nil {
 		return err
 	}
-	if err := w.Unfreeze(ctx, w.chunk); err != nil {
+	if err := w.chunk.Unfreeze(ctx, w.DB); err != nil {
 		return err
 	}
 	err = w.deleteFrom(ctx, "only "+w.chunk.Quoted()+" where "+cond)
@@ -102,7 +102,7 @@ func (w *rowsInto) clearPart(ctx context.Context, c *tsdb.Chunk, cond string) er
 				"unfreeze that chunk for the time of the migration, then run the same again",
 				"%w", err)
 		case code == pg.Internal: // 2.14 to 2.22, where time is a segment
-			return w.cannotDelete(c, pg.Describe(err), w.DecompressSQL(c))
+			return w.cannotDelete(c, pg.Describe(err), c.DecompressSQL(w.DB))
 		}
 		if err != nil || c.Status == 0 {
 			return err
@@ -119,12 +119,12 @@ func (w *rowsInto) clearPart(ctx context.Context, c *tsdb.Chunk, cond string) er
 			continue
 		}
 		// ≤ 2.22: batches can be deleted from through the hypertable only.
-		if index, err := w.CrashingIndex(ctx, w.ht); err != nil {
+		if index, err := tsdb.CrashingIndex(ctx, w.DB, w.ht); err != nil {
 			return err
 		} else if index != nil {
 			return w.cannotDelete(c, "it would crash over an index on an expression", "drop index "+*index)
 		}
-		if err := (marker{w.load}).reserveLocks(ctx, ", or "+w.DecompressSQL(c)); err != nil {
+		if err := (marker{w.load}).reserveLocks(ctx, ", or "+c.DecompressSQL(w.DB)); err != nil {
 			return err
 		}
 		if w.alone { // or two lanes that have a lock on every chunk would wait for each other's

@@ -50,7 +50,7 @@ func (e emptier) lockUnreferenced(ctx context.Context) error {
 // reference the hypertable, TRUNCATE of the chunk is refused: then its batches alone
 // are truncated, unless truncate says that aggregates have to learn of it.
 func (e emptier) empty(ctx context.Context, truncate bool) error {
-	if err := e.Unfreeze(ctx, e.chunk); err != nil {
+	if err := e.chunk.Unfreeze(ctx, e.DB); err != nil {
 		return err
 	}
 	if !e.chunk.IsCompressed() && !truncate {
@@ -69,7 +69,7 @@ func (e emptier) empty(ctx context.Context, truncate bool) error {
 			}
 		}
 		if err == nil {
-			err = e.Decompress(ctx, c)
+			err = c.Decompress(ctx, e.DB)
 		}
 		if err == nil {
 			err = e.unskipped(ctx)
@@ -88,7 +88,7 @@ func (e emptier) empty(ctx context.Context, truncate bool) error {
 // unskipped is an error if queries may leave out a chunk that has just been emptied:
 // it was compressed since the unbinder was here.
 func (e emptier) unskipped(ctx context.Context) error {
-	left, err := e.Skippable(ctx, e.ht, e.chunk)
+	left, err := tsdb.Skippable(ctx, e.DB, e.ht, e.chunk)
 	if err == nil && len(left) > 0 {
 		err = changed(e.chunk.Name)
 	}
@@ -136,16 +136,16 @@ func (e emptier) decompress(ctx context.Context) error {
 		if can, err := e.canDecompress(ctx, c); err != nil || !can {
 			return err
 		}
-		return e.Decompress(ctx, c)
+		return c.Decompress(ctx, e.DB)
 	})
 }
 
 // canDecompress reports whether that would neither take time nor show hidden rows.
 func (e emptier) canDecompress(ctx context.Context, c *tsdb.Chunk) (bool, error) {
-	some, err := e.HasBatches(ctx, c)
+	some, err := c.HasBatches(ctx, e.DB)
 	if err != nil || some {
 		return false, err
 	}
-	n, err := e.HiddenRows(ctx, c, "")
+	n, err := c.HiddenRows(ctx, e.DB, "")
 	return n == 0, err
 }

@@ -54,7 +54,7 @@ func (ld *load) gather(ctx context.Context) (facts, error) {
 // findChunk looks for the chunk with the task's extent, and says whether one is
 // still to be made, or why there is none, or none that takes rows.
 func (g *gatherer) findChunk(ctx context.Context) (err error) {
-	if g.chunk, err = g.ChunkOf(ctx, g.ht, g.task.Slices); err != nil {
+	if g.chunk, err = g.ht.ChunkOf(ctx, g.DB, g.task.Slices); err != nil {
 		return err
 	}
 	if g.chunk == nil {
@@ -64,7 +64,7 @@ func (g *gatherer) findChunk(ctx context.Context) (err error) {
 		}
 		return nil
 	}
-	if g.load.indirect, err = g.Skewed(ctx, g.ht, g.chunk); g.load.indirect {
+	if g.load.indirect, err = g.chunk.Skewed(ctx, g.DB, g.ht); g.load.indirect {
 		g.facts.indirect.what = "the chunk's columns have other numbers than the hypertable's"
 	}
 	return err
@@ -165,7 +165,7 @@ func (g *gatherer) ofRelation(ctx context.Context) (err error) {
 // ofExisting says why the relation that the server makes for the chunk does not
 // take the batches.
 func (g *gatherer) ofExisting(ctx context.Context) (no obstacle, err error) {
-	skips, err := g.Skips(ctx, g.ht)
+	skips, err := tsdb.Skips(ctx, g.DB, g.ht)
 	if skips || err != nil {
 		return obstacle{what: "chunk skipping would go by the ranges of the rows that were in the chunk before"}, err
 	}

@@ -26,7 +26,7 @@ func notCopied(ld *load) string {
 // in a transaction of its own, ahead of the copy, would show them.
 func (w *rowsInto) hides(ctx context.Context, chunks []*tsdb.Chunk) (bool, error) {
 	for _, c := range chunks {
-		if n, err := w.HiddenRows(ctx, c, ""); n > 0 || err != nil {
+		if n, err := c.HiddenRows(ctx, w.DB, ""); n > 0 || err != nil {
 			return true, err
 		}
 	}
@@ -40,12 +40,12 @@ func (w *rowsInto) deleteHidden(ctx context.Context, merge bool) (note string, e
 	if err != nil {
 		return "", err
 	}
-	where, err := w.TaskCondition(w.ht, w.task)
+	where, err := w.ht.TaskCondition(w.DB, w.task)
 	if err != nil {
 		return "", err
 	}
 	for _, c := range chunks {
-		if n, err := w.HiddenRows(ctx, c, ""); err != nil {
+		if n, err := c.HiddenRows(ctx, w.DB, ""); err != nil {
 			return "", err
 		} else if n == 0 {
 			continue
@@ -73,8 +73,8 @@ func (w *rowsInto) deleteHiddenOf(
 	ctx context.Context, c *tsdb.Chunk, where string, merge bool) (outside int64, err error) {
 	var all, inside int64
 	if err := w.asUser(ctx, func() (err error) {
-		if all, err = w.HiddenRows(ctx, c, ""); err == nil {
-			inside, err = w.HiddenRows(ctx, c, where)
+		if all, err = c.HiddenRows(ctx, w.DB, ""); err == nil {
+			inside, err = c.HiddenRows(ctx, w.DB, where)
 		}
 		return err
 	}); err != nil {
@@ -87,7 +87,7 @@ func (w *rowsInto) deleteHiddenOf(
 		return 0, fault("chunk "+c.Name.String(), tsdb.Unhide(w.TimescaleDB, w.ht.Name, c.Name, c.IsFrozen()),
 			"%d rows beside its batches are shown by no query, and other tables reference the chunk's rows", inside)
 	case inside > 0 && !batches: // else clear deletes them with the batches
-		if err := w.Unfreeze(ctx, c); err != nil {
+		if err := c.Unfreeze(ctx, w.DB); err != nil {
 			return 0, err
 		}
 		err = w.Wrap(w.deleteFrom(ctx, "only "+c.Quoted()+" where "+where), "clear chunk %s", c.Name)

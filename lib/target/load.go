@@ -137,7 +137,7 @@ func (ld *load) notEmptied(ctx context.Context) error {
 	if err != nil || !empty {
 		return err
 	}
-	cond, err := ld.TaskCondition(ld.ht, ld.task)
+	cond, err := ld.ht.TaskCondition(ld.DB, ld.task)
 	if err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (ld *load) write(ctx context.Context, f facts, d decision) error {
 			return err
 		}
 		if ld.refreeze && ld.chunk != nil {
-			return ld.Freeze(ctx, ld.chunk)
+			return ld.chunk.Freeze(ctx, ld.DB)
 		}
 		return nil
 	})
@@ -305,7 +305,7 @@ func (ld *load) write(ctx context.Context, f facts, d decision) error {
 
 // lookAgain reads anew who is concerned by rows of the hypertable.
 func (ld *load) lookAgain(ctx context.Context) (err error) {
-	ld.dep, err = ld.Dependents(ctx, ld.ht)
+	ld.dep, err = ld.ht.Dependents(ctx, ld.DB)
 	return err
 }
 
@@ -328,5 +328,5 @@ func (ld *load) beside() string {
 // partitions are none of its business: they may be frozen, and a condition on the
 // hash would not keep the server from decompressing all of their batches.
 func (ld *load) overlapping(ctx context.Context) ([]*tsdb.Chunk, error) {
-	return ld.Overlapping(ctx, ld.ht, ld.task.Range, ld.task.Slices)
+	return tsdb.Overlapping(ctx, ld.DB, ld.ht, ld.task.Range, ld.task.Slices)
 }

@@ -60,12 +60,12 @@ func (k marker) markPartial(ctx context.Context, chunks []*tsdb.Chunk) error {
 // insert waits for our commit; no more than that.
 func (k marker) markChunk(ctx context.Context, c *tsdb.Chunk) error {
 	err := k.briefly(ctx, func() error {
-		if err := k.Unfreeze(ctx, c); err != nil {
+		if err := c.Unfreeze(ctx, k.DB); err != nil {
 			return err
 		}
 		err := k.mark(ctx, c)
 		if err == nil && c.IsFrozen() {
-			err = k.Freeze(ctx, c)
+			err = c.Freeze(ctx, k.DB)
 		}
 		return err
 	})
@@ -94,7 +94,7 @@ func (k marker) mark(ctx context.Context, c *tsdb.Chunk) error {
 // it away again. Where the row has to be unique, the server has marked the chunk
 // before it finds that out.
 func (k marker) insertOneRow(ctx context.Context, c *tsdb.Chunk) error {
-	b, err := k.BatchFilter(ctx, k.ht, c)
+	b, err := tsdb.NewBatchFilter(ctx, k.DB, k.ht, c)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (k marker) insertOneRow(ctx context.Context, c *tsdb.Chunk) error {
 
 // decompressOneBatch does so by a DELETE that deletes nothing.
 func (k marker) decompressOneBatch(ctx context.Context, c *tsdb.Chunk) error {
-	b, err := k.BatchFilter(ctx, k.ht, c)
+	b, err := tsdb.NewBatchFilter(ctx, k.DB, k.ht, c)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (k marker) decompressBoundary(ctx context.Context) error {
 		return nil
 	}
 	for _, end := range []string{k.task.Range.From, k.task.Range.Until} {
-		at, err := k.Beginning(k.ht, task.Slice{Column: k.task.Range.Column, From: end})
+		at, err := tsdb.Beginning(k.DB, k.ht, task.Slice{Column: k.task.Range.Column, From: end})
 		if err != nil {
 			return err
 		}
@@ -165,7 +165,7 @@ func (k marker) decompressBoundary(ctx context.Context) error {
 
 // deleteFromAll deletes from the hypertable, where the server would not crash.
 func (k marker) deleteFromAll(ctx context.Context, where string) error {
-	if index, err := k.CrashingIndex(ctx, k.ht); err != nil || index != nil {
+	if index, err := tsdb.CrashingIndex(ctx, k.DB, k.ht); err != nil || index != nil {
 		return err
 	}
 	if err := k.reserveLocks(ctx, ""); err != nil {

@@ -30,13 +30,13 @@ func newMerger(ctx context.Context, ld *load, root bool) (m *merger, err error) 
 	}
 	if root {
 		m.relation, m.from = ld.hypertable(), ld.hypertable()
-		m.where, err = ld.TaskCondition(ld.ht, ld.task)
+		m.where, err = ld.ht.TaskCondition(ld.DB, ld.task)
 	} else {
 		m.relation, m.from = ld.chunk.Quoted(), ld.chunk.Quoted()
 		if !ld.chunk.IsCompressed() {
 			m.from = "only " + m.from // which does not show what is in batches
 		}
-		m.where, err = ld.RangeCondition(ld.ht, ld.task)
+		m.where, err = ld.ht.RangeCondition(ld.DB, ld.task)
 	}
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"bf/lib/pg"
+	"bf/lib/tsdb"
 )
 
 // errAsItWas undoes a compression that has not taken all rows.
@@ -17,7 +18,7 @@ var errAsItWas = errors.New("the server does not compress the chunk again")
 // is canceled as soon as another session waits for it. Only the completion of the task
 // comes after it. The note says why it was canceled.
 func (w *rowsInto) compressQuietly(ctx context.Context) (done bool, note string, err error) {
-	if settled, err := w.Settled(ctx, w.ht); err != nil || !settled(w.task.Slices[0]) {
+	if settled, err := tsdb.Settled(ctx, w.DB, w.ht); err != nil || !settled(w.task.Slices[0]) {
 		return false, "", err
 	}
 	if !w.SettingsPerChunk() { // ≤ 2.13 compresses no chunk again that is partially compressed
@@ -49,7 +50,7 @@ func (w *rowsInto) compressAgain(ctx context.Context) error {
 		lockTimeout(lockWait), pg.LockQuiet, w.chunk.ID)); err != nil {
 		return err
 	}
-	if err := w.CompressAgain(ctx, w.chunk); err != nil {
+	if err := w.chunk.CompressAgain(ctx, w.DB); err != nil {
 		return err
 	}
 	c, err := w.Chunk(ctx, w.chunk.Name)

@@ -28,7 +28,7 @@ func newScratch(ctx context.Context, ld *load) (s *scratch, err error) {
 	if s.table, err = blueprint(ctx, ld, ld.chunk.Name); err != nil {
 		return nil, err
 	}
-	if s.own, s.part, err = ld.Scratch(ctx, ld.ht, s.table, ld.task.Slices[0]); err == nil && s.part == nil {
+	if s.own, s.part, err = s.table.Scratch(ctx, ld.DB, ld.ht, ld.task.Slices[0]); err == nil && s.part == nil {
 		err = &misfit{obstacle: cutDifferently}
 	}
 	return s, err
@@ -42,21 +42,21 @@ func (s *scratch) compress(ctx context.Context) (*relation, error) {
 	if err := s.buildIndexes(ctx, s.ht, s.table); err != nil {
 		return nil, err
 	}
-	own, configured, err := s.OwnSettings(ctx, s.ht)
+	own, configured, err := tsdb.OwnSettings(ctx, s.DB, s.ht)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.SetSettings(ctx, s.own, own, configured); err != nil {
+	if err := tsdb.SetSettings(ctx, s.DB, s.own, own, configured); err != nil {
 		return nil, err
 	}
-	if err := s.Compress(ctx, s.part); err != nil {
+	if err := s.part.Compress(ctx, s.DB); err != nil {
 		return nil, err
 	}
 	c, err := s.Chunk(ctx, s.part.Name)
 	if err != nil {
 		return nil, err
 	}
-	described, why, err := s.Relation(ctx, c, s.own)
+	described, why, err := c.Relation(ctx, s.DB, s.own)
 	if err != nil {
 		return nil, err
 	}
@@ -89,12 +89,12 @@ func (s *scratch) replace(ctx context.Context, existing, truncate bool) error {
 	if existing {
 		err = r.takeExisting(ctx)
 	} else {
-		err = s.BuildRelation(ctx, s.ht, s.chunk, &r.Built)
+		err = r.Built.Build(ctx, s.DB, s.ht, s.chunk)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.Refill(ctx, &r.Built, from); err != nil {
+	if err := r.Built.Refill(ctx, s.DB, from); err != nil {
 		return err
 	}
 	// With the hypertable alone, 2.28 would leave the batches behind for good.

@@ -52,7 +52,7 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 			errors.New("the compressed relation's columns are not those that travel"))
 	}
 	r.format = part.Format
-	mine, encoding, err := ld.RelationColumns(ctx, ld.ht.OID)
+	mine, encoding, err := tsdb.RelationColumns(ctx, ld.DB, ld.ht.OID)
 	if err != nil {
 		return nil, obstacle{}, err
 	}
@@ -77,7 +77,7 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 func (r *relation) keep(version string) (none obstacle) {
 	without := map[string]bool{}
 	for _, c := range r.Columns {
-		if r.Trusts(&c, version) {
+		if c.Trusts(r.DB, version) {
 			r.Kept = append(r.Kept, c)
 		} else {
 			without[c.Name] = true
@@ -228,10 +228,10 @@ func (r *relation) empty(ctx context.Context) (built *relation, err error) {
 			return nil, err
 		}
 	}
-	if err := r.BuildRelation(ctx, r.ht, r.chunk, &r.Built); err != nil {
+	if err := r.Built.Build(ctx, r.DB, r.ht, r.chunk); err != nil {
 		return nil, err
 	}
-	return r, r.IndexRelation(ctx, &r.Built)
+	return r, r.Built.Index(ctx, r.DB)
 }
 
 // compressChunk has the server compress the chunk, which it makes if there is none,
@@ -240,7 +240,7 @@ func (r *relation) empty(ctx context.Context) (built *relation, err error) {
 func (r *relation) compressChunk(ctx context.Context) (err error) {
 	found := r.chunk
 	r.unlike, err = asObstacle(r.withChunk(ctx, func(alter bool) error {
-		_, err := r.withSettings(ctx, alter, true, nil, r.CompressSQL(r.chunk))
+		_, err := r.withSettings(ctx, alter, true, nil, r.chunk.CompressSQL(r.DB))
 		return err
 	}))
 	r.chunk, r.alike = found, err == nil && r.unlike.none()
@@ -285,7 +285,7 @@ func (r *relation) altering(f func(alter bool) error) error {
 // was compressed with.
 func (r *relation) attach(ctx context.Context, alter bool) (*tsdb.Attached, error) {
 	tried := r.is(r.lane.known.attached) // and what came of it was compared, column by column
-	return r.withSettings(ctx, alter, !tried, &r.Built, r.AttachSQL(r.chunk, &r.Built))
+	return r.withSettings(ctx, alter, !tried, &r.Built, r.Built.AttachSQL(r.DB, r.chunk))
 }
 
 // withSettings runs a script that makes the chunk a compressed one, with the relation b
@@ -301,7 +301,7 @@ func (r *relation) withSettings(ctx context.Context, alter, columns bool, b *tsd
 	if alter {
 		var configured []tsdb.SparseIndex
 		var err error
-		if own, configured, err = r.OwnSettings(ctx, r.ht); err != nil {
+		if own, configured, err = tsdb.OwnSettings(ctx, r.DB, r.ht); err != nil {
 			return nil, err
 		}
 		if own == nil {
@@ -311,12 +311,13 @@ func (r *relation) withSettings(ctx context.Context, alter, columns bool, b *tsd
 		if want.SegmentBy == nil {
 			want.SegmentBy = []string{}
 		}
-		script = r.WithSettingsSQL(r.ht, &want, r.Sparse, script, own, configured)
+		script = want.SetSQL(r.DB, r.ht, r.Sparse) + "; " + script + "; " +
+			tsdb.ResetSQL(r.DB, r.ht, own, configured)
 	}
 	var seen *tsdb.Attached
 	_, err := r.Exec(ctx, script)
 	if err = asMisfit(err); err == nil {
-		seen, err = r.Attached(ctx, r.ht, r.chunk, b)
+		seen, err = r.chunk.Attached(ctx, r.DB, r.ht, b)
 	}
 	if err == nil {
 		err = r.matches(ctx, seen.Chunk, seen.Settings, columns)
@@ -338,9 +339,9 @@ func (r *relation) withSettings(ctx context.Context, alter, columns bool, b *tsd
 // matches reports by a misfit whether a chunk's compressed relation and its settings
 // are those of this one; its columns if they are to be compared.
 func (r *relation) matches(ctx context.Context, c *tsdb.Chunk, s *tsdb.Settings, columns bool) (err error) {
-	differs := r.Differs(c, s, &r.Built)
+	differs := r.Built.Differs(r.DB, c, s)
 	if differs == "" && columns {
-		differs, err = r.ColumnsDiffer(ctx, c, &r.Built)
+		differs, err = r.Built.ColumnsDiffer(ctx, r.DB, c)
 	}
 	if err == nil && differs != "" {
 		err = misfitf("%s", differs)
@@ -350,7 +351,7 @@ func (r *relation) matches(ctx context.Context, c *tsdb.Chunk, s *tsdb.Settings,
 
 // isLike does so for a chunk that was compressed before.
 func (r *relation) isLike(ctx context.Context, c *tsdb.Chunk) error {
-	s, err := r.ChunkSettings(ctx, c)
+	s, err := c.Settings(ctx, r.DB)
 	if err != nil {
 		return err
 	}
@@ -359,13 +360,13 @@ func (r *relation) isLike(ctx context.Context, c *tsdb.Chunk) error {
 
 // ready indexes the filled relation, before it becomes the chunk's.
 func (r *relation) ready(ctx context.Context) error {
-	if err := r.IndexRelation(ctx, &r.Built); err != nil {
+	if err := r.Built.Index(ctx, r.DB); err != nil {
 		return err
 	}
 	if _, err := r.Exec(ctx, "analyze "+r.Name); err != nil {
 		return err
 	}
-	return r.Measure(ctx, &r.Built)
+	return r.Built.Measure(ctx, r.DB)
 }
 
 // lockToEmpty is how the chunk is locked for that, with TRUNCATE or without.
@@ -412,7 +413,7 @@ func (r *relation) become(ctx context.Context, alter bool) error {
 	if err != nil {
 		return r.Wrap(err, "attach the compressed relation to chunk %s", r.chunk.Name)
 	}
-	if err := r.AddKeys(ctx, seen, &r.Built); err != nil {
+	if err := r.Built.AddKeys(ctx, r.DB, seen); err != nil {
 		return err
 	}
 	if seen.Beside && !seen.Chunk.IsPartial() {
@@ -420,7 +421,7 @@ func (r *relation) become(ctx context.Context, alter bool) error {
 			return err
 		}
 	}
-	return r.NameCompressed(ctx, seen, &r.Built)
+	return r.Built.NameLike(ctx, r.DB, seen)
 }
 
 // showBeside marks the chunk as partially compressed: there are rows beside its
@@ -444,7 +445,7 @@ func (r *relation) takeExisting(ctx context.Context) (err error) {
 	if err := r.isLike(ctx, r.chunk); err != nil {
 		return changed(r.chunk.Name)
 	}
-	if err := r.Unfreeze(ctx, r.chunk); err != nil {
+	if err := r.chunk.Unfreeze(ctx, r.DB); err != nil {
 		return err
 	}
 	if r.Name, err = r.RelationName(ctx, r.chunk.RelationOID); err != nil {

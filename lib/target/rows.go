@@ -157,7 +157,7 @@ func (ld *load) inRange() (where, help string, err error) {
 	if ld.task.Kind == task.KindChunk {
 		return "", "", nil
 	}
-	cond, err := ld.TaskCondition(ld.ht, ld.task)
+	cond, err := ld.ht.TaskCondition(ld.DB, ld.task)
 	return " where " + cond, "see that the source gives no rows outside of " + ld.task.Range.String() +
 		", and that no trigger drops any", err
 }

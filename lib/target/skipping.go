@@ -13,14 +13,14 @@ import (
 type unbinder struct{ *load }
 
 func (u unbinder) all(ctx context.Context) error {
-	if skips, err := u.Skips(ctx, u.ht); !skips || err != nil {
+	if skips, err := tsdb.Skips(ctx, u.DB, u.ht); !skips || err != nil {
 		return err
 	}
 	chunks, err := u.overlapping(ctx)
 	if err != nil {
 		return err
 	}
-	skippable, err := u.Skippable(ctx, u.ht, chunks...)
+	skippable, err := tsdb.Skippable(ctx, u.DB, u.ht, chunks...)
 	if err != nil {
 		return err
 	}
@@ -37,7 +37,7 @@ func (u unbinder) all(ctx context.Context) error {
 // it is compressed, if only for a moment.
 func (u unbinder) one(ctx context.Context, c *tsdb.Chunk) error {
 	if u.Superuser {
-		return u.briefly(ctx, func() error { return u.Unbound(ctx, u.ht, c) })
+		return u.briefly(ctx, func() error { return tsdb.Unbound(ctx, u.DB, u.ht, c) })
 	}
 	empty, err := u.vacant(ctx, c)
 	if err != nil {
@@ -56,7 +56,7 @@ func (u unbinder) one(ctx context.Context, c *tsdb.Chunk) error {
 	if err != nil {
 		return err
 	}
-	left, err := u.Skippable(ctx, u.ht, c)
+	left, err := tsdb.Skippable(ctx, u.DB, u.ht, c)
 	if err == nil && len(left) > 0 {
 		err = u.skipped(c)
 	}
@@ -70,10 +70,10 @@ func (u unbinder) throughCompression(ctx context.Context, c *tsdb.Chunk) error {
 		if now.IsCompressed() {
 			return changed(c.Name)
 		}
-		if err := u.Unfreeze(ctx, now); err != nil {
+		if err := now.Unfreeze(ctx, u.DB); err != nil {
 			return err
 		}
-		if err := u.Compress(ctx, c); err != nil {
+		if err := c.Compress(ctx, u.DB); err != nil {
 			return err
 		}
 		compressed, err := u.Chunk(ctx, c.Name)
@@ -81,10 +81,10 @@ func (u unbinder) throughCompression(ctx context.Context, c *tsdb.Chunk) error {
 			err = marker(u).mark(ctx, compressed)
 		}
 		if err == nil {
-			err = u.Decompress(ctx, c)
+			err = c.Decompress(ctx, u.DB)
 		}
 		if err == nil && now.IsFrozen() {
-			err = u.Freeze(ctx, now)
+			err = now.Freeze(ctx, u.DB)
 		}
 		return err
 	})
@@ -92,9 +92,9 @@ func (u unbinder) throughCompression(ctx context.Context, c *tsdb.Chunk) error {
 
 // skipped is a chunk whose rows queries do not find, and what helps.
 func (u unbinder) skipped(c *tsdb.Chunk) error {
-	do := u.CompressSQL(c)
+	do := c.CompressSQL(u.DB)
 	if c.IsCompressed() {
-		do = u.DecompressSQL(c) + "; " + do
+		do = c.DecompressSQL(u.DB) + "; " + do
 	}
 	return fault("chunk "+c.Name.String(),
 		"run this on the target, then the same again: set timescaledb.enable_chunk_skipping = on; "+do,
@@ -108,7 +108,7 @@ func (u unbinder) vacant(ctx context.Context, c *tsdb.Chunk) (bool, error) {
 	if err != nil || rows || c.RelationOID == 0 {
 		return !rows, err
 	}
-	batches, err := u.HasBatches(ctx, c)
+	batches, err := c.HasBatches(ctx, u.DB)
 	return !batches, err
 }
 
@@ -120,13 +120,13 @@ func (u unbinder) remake(ctx context.Context, c *tsdb.Chunk) error {
 		if empty, err := u.vacant(ctx, now); err != nil || !empty {
 			return errOr(err, changed(c.Name))
 		}
-		if err := u.Unfreeze(ctx, now); err != nil {
+		if err := now.Unfreeze(ctx, u.DB); err != nil {
 			return err
 		}
 		if _, err := u.Exec(ctx, "drop table "+c.Quoted()); err != nil {
 			return u.Wrap(err, "make chunk %s again", c.Name)
 		}
-		_, _, err := u.CreateChunk(ctx, u.ht, c.Slices)
+		_, _, err := u.ht.CreateChunk(ctx, u.DB, c.Slices)
 		return err
 	})
 }

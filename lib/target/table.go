@@ -27,7 +27,7 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 	if yes, err := w.Attaches(ctx, queue.Schema); !yes || err != nil {
 		return false, err
 	}
-	if why, err := w.Unattachable(ctx, w.ht, queue.Schema); why != "" || err != nil {
+	if why, err := tsdb.Unattachable(ctx, w.DB, w.ht, queue.Schema); why != "" || err != nil {
 		return false, err
 	}
 	var err error
@@ -39,11 +39,12 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 	// that is for the first one of a hypertable.
 	if known := &w.lane.known.making; *known == w.ht.Version {
 		s := w.task.Slices[0]
-		inTheWay, err := w.Overlapping(ctx, w.ht, task.Range{Column: s.Column, From: s.From, Until: s.Until}, w.task.Slices)
+		inTheWay, err := tsdb.Overlapping(ctx, w.DB, w.ht, task.Range{Column: s.Column, From: s.From, Until: s.Until},
+			w.task.Slices)
 		return len(inTheWay) == 0, err
 	}
 	err = w.rehearse(ctx, func() error {
-		_, _, err := w.CreateChunk(ctx, w.ht, w.task.Slices)
+		_, _, err := w.ht.CreateChunk(ctx, w.DB, w.task.Slices)
 		return err
 	})
 	if pg.Code(err) != "" && !w.Lost() {
@@ -58,7 +59,7 @@ func (w tableAsChunk) attaches(ctx context.Context) (bool, error) {
 // blueprint is that of a table of the task's own.
 func blueprint(ctx context.Context, ld *load, like task.Name) (*tsdb.Blueprint, error) {
 	table := task.Name{Schema: queue.Schema, Name: fmt.Sprintf("load_%d", ld.task.Task)}
-	return ld.Blueprint(ctx, ld.ht, like, table)
+	return tsdb.NewBlueprint(ctx, ld.DB, ld.ht, like, table)
 }
 
 // buildIndexes builds the indexes of such a table.
@@ -89,7 +90,7 @@ func (w tableAsChunk) finish(ctx context.Context) error {
 	err := tsdb.ErrOvertaken
 	for tries := 0; errors.Is(err, tsdb.ErrOvertaken) && tries < 100; tries++ {
 		err = w.atLast(ctx, "", false, func() error {
-			chunk, err := w.Attach(ctx, w.ht, w.task.Slices, w.table)
+			chunk, err := w.table.Attach(ctx, w.DB, w.ht, w.task.Slices)
 			w.unanalyzed = pg.Ident(chunk.Schema, chunk.Name)
 			return err
 		})

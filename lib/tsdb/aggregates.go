@@ -75,10 +75,10 @@ func (db *DB) Aggregates(ctx context.Context, hs []*Hypertable) ([]*Aggregate, e
 			a := &Aggregate{Hypertable: h, Watermark: mark, MaterializedOnly: only, Definition: definition,
 				Whole: months && db.Functions == "_timescaledb_internal"}
 			b.typ = h.Dimensions[0].RangeType
-			a.bucket, a.width = db.bucketing(b)
+			a.bucket, a.width = b.bucketing(db)
 			regular := b
 			regular.origin, regular.offset = "", ""
-			a.regular, _ = db.bucketing(regular)
+			a.regular, _ = regular.bucketing(db)
 			a.Shifted = fixed && a.regular != a.bucket
 			found[id] = a
 		}
@@ -106,7 +106,7 @@ type bucketFunction struct {
 
 // bucketing builds the SQL for the bucket of an internal value v, and for the
 // bucket's width.
-func (db *DB) bucketing(b bucketFunction) (bucket, size string) {
+func (b bucketFunction) bucketing(db *DB) (bucket, size string) {
 	fn := b.fn
 	if fn == "" {
 		fn = pg.Ident(db.ExtensionSchema, "time_bucket")
@@ -119,7 +119,7 @@ func (db *DB) bucketing(b bucketFunction) (bucket, size string) {
 		}
 		return fn + "(" + args + ")::bigint", lit(b.width, "bigint")
 	}
-	value := db.internalToTime(b.typ)
+	value := internalToTime(db, b.typ)
 	wide := lit(b.width, "interval")
 	if strings.Trim(b.width, "0123456789") == "" { // a number of microseconds, up to 2.14
 		wide = lit(b.width+" microseconds", "interval")
@@ -139,7 +139,7 @@ func (db *DB) bucketing(b bucketFunction) (bucket, size string) {
 }
 
 // internalToTime is SQL for the internal value v as a time of that type.
-func (db *DB) internalToTime(typ string) string {
+func internalToTime(db *DB, typ string) string {
 	switch typ {
 	case "timestamp without time zone":
 		return db.Fn("to_timestamp_without_timezone") + "(v)"
@@ -163,7 +163,7 @@ func (a *Aggregate) Lowest() int64 {
 }
 
 // Buckets returns the starts of the buckets that hold these internal values.
-func (db *DB) Buckets(ctx context.Context, a *Aggregate, values ...int64) ([]int64, error) {
+func (a *Aggregate) Buckets(ctx context.Context, db *DB, values ...int64) ([]int64, error) {
 	rows, err := db.Query(ctx, "select "+a.bucket+
 		" from unnest($1::bigint[]) with ordinality u(v, i) order by i", values)
 	if err != nil {
@@ -190,7 +190,7 @@ func (a *Aggregate) Samples() []int64 {
 
 // Width returns the width of the aggregate's buckets in internal units; that of
 // a month, whose length varies, is 30 days.
-func (db *DB) Width(ctx context.Context, a *Aggregate) (int64, error) {
+func (a *Aggregate) Width(ctx context.Context, db *DB) (int64, error) {
 	var w int64
 	err := db.QueryRow(ctx, "select "+a.width).Scan(&w)
 	if err == nil && w <= 0 {
@@ -209,7 +209,7 @@ func (s Span) of(column string) task.Range {
 
 // Invalid lists what a refresh of the aggregate would look at, unordered and
 // not aligned to buckets.
-func (db *DB) Invalid(ctx context.Context, a *Aggregate) ([]Span, error) {
+func (a *Aggregate) Invalid(ctx context.Context, db *DB) ([]Span, error) {
 	ranges := ""
 	if db.columns["continuous_aggs_materialization_ranges.materialization_id"] {
 		ranges = `union all
@@ -232,18 +232,18 @@ func (db *DB) Invalid(ctx context.Context, a *Aggregate) ([]Span, error) {
 
 // First returns the internal value of the first row at or after from, Last that
 // of the last row before until; ok is false where there is none.
-func (db *DB) First(ctx context.Context, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
-	return db.end(ctx, h, from, until, "")
+func First(ctx context.Context, db *DB, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
+	return end(ctx, db, h, Span{from, until}, "")
 }
 
 // Last is the counterpart of First.
-func (db *DB) Last(ctx context.Context, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
-	return db.end(ctx, h, from, until, " desc")
+func Last(ctx context.Context, db *DB, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
+	return end(ctx, db, h, Span{from, until}, " desc")
 }
 
-func (db *DB) end(ctx context.Context, h *Hypertable, from, until int64, desc string) (v int64, ok bool, err error) {
+func end(ctx context.Context, db *DB, h *Hypertable, in Span, desc string) (v int64, ok bool, err error) {
 	d := &h.Dimensions[0]
-	where, err := between(d, task.FormatBound(from), task.FormatBound(until))
+	where, err := between(d, task.FormatBound(in.From), task.FormatBound(in.Until))
 	if err != nil {
 		return 0, false, err
 	}
@@ -264,7 +264,7 @@ func (db *DB) end(ctx context.Context, h *Hypertable, from, until int64, desc st
 
 // Filled lists the extents, on the primary dimension, of the hypertable's chunks
 // that hold rows: a target restored from a dump has all chunks, but empty.
-func (db *DB) Filled(ctx context.Context, h *Hypertable) ([]Span, error) {
+func (h *Hypertable) Filled(ctx context.Context, db *DB) ([]Span, error) {
 	cs, err := db.Chunks(ctx, h.ID)
 	if err != nil {
 		return nil, err
@@ -295,7 +295,7 @@ func (db *DB) Filled(ctx context.Context, h *Hypertable) ([]Span, error) {
 }
 
 // Condition is the SQL condition for the hypertable's rows in the span.
-func (db *DB) Condition(h *Hypertable, s Span) (string, error) {
+func (h *Hypertable) Condition(db *DB, s Span) (string, error) {
 	c, err := between(&h.Dimensions[0], task.FormatBound(s.From), task.FormatBound(s.Until))
 	if c == "" {
 		c = "true"
@@ -306,10 +306,10 @@ func (db *DB) Condition(h *Hypertable, s Span) (string, error) {
 // Refresh refreshes the buckets of the span, which is aligned to buckets;
 // task.MinBound as its start means the beginning of time. It cannot run in a
 // transaction.
-func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
+func (a *Aggregate) Refresh(ctx context.Context, db *DB, s Span) error {
 	typ := a.Dimensions[0].RangeType
 	if a.Shifted {
-		w, err := db.Width(ctx, a)
+		w, err := a.Width(ctx, db)
 		if err != nil {
 			return err
 		}
@@ -330,7 +330,7 @@ func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
 		case isInt(typ):
 			return fmt.Sprintf("'%d'::%s", v, typ)
 		}
-		return strings.Replace(db.internalToTime(typ), "(v)", fmt.Sprintf("('%d'::bigint)", v), 1)
+		return strings.Replace(internalToTime(db, typ), "(v)", fmt.Sprintf("('%d'::bigint)", v), 1)
 	}
 	_, err := db.Exec(ctx, fmt.Sprintf("call %s(%s::regclass, %s, %s)",
 		pg.Ident(db.ExtensionSchema, "refresh_continuous_aggregate"),
@@ -341,7 +341,7 @@ func (db *DB) Refresh(ctx context.Context, a *Aggregate, s Span) error {
 // SetWatermark moves the watermark by hand, which takes a superuser. The second
 // statement makes other sessions plan their queries anew: since 2.14 a plan
 // holds the watermark as a constant.
-func (db *DB) SetWatermark(ctx context.Context, a *Aggregate, mark int64) error {
+func (a *Aggregate) SetWatermark(ctx context.Context, db *DB, mark int64) error {
 	err := pgx.BeginFunc(ctx, db.Conn.Conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `insert into _timescaledb_catalog.continuous_aggs_watermark (mat_hypertable_id,
             watermark) values ($1, $2)

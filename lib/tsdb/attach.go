@@ -36,7 +36,7 @@ func (db *DB) Attaches(ctx context.Context, schema string) (bool, error) {
 		yes := false
 		if db.Full {
 			var err error
-			if yes, err = db.tryAttach(ctx, schema); err != nil {
+			if yes, err = tryAttach(ctx, db, schema); err != nil {
 				return false, err
 			}
 		}
@@ -45,7 +45,7 @@ func (db *DB) Attaches(ctx context.Context, schema string) (bool, error) {
 	return *db.attaches, nil
 }
 
-func (db *DB) tryAttach(ctx context.Context, schema string) (bool, error) {
+func tryAttach(ctx context.Context, db *DB, schema string) (bool, error) {
 	tx, err := db.Begin(ctx)
 	if err != nil {
 		return false, db.Wrap(err, "probe")
@@ -70,7 +70,7 @@ func (db *DB) tryAttach(ctx context.Context, schema string) (bool, error) {
 
 // Unattachable says why a plain table of that schema had better not become a chunk
 // of h; "" if it may.
-func (db *DB) Unattachable(ctx context.Context, h *Hypertable, schema string) (why string, err error) {
+func Unattachable(ctx context.Context, db *DB, h *Hypertable, schema string) (why string, err error) {
 	err = db.QueryRow(ctx, unattachableSQL, h.OID, schema).Scan(&why)
 	return why, db.Wrap(err, "look up what depends on %s", h.Name)
 }
@@ -87,10 +87,10 @@ type Blueprint struct {
 	constraints []bool
 }
 
-// Blueprint looks up what a table must have to be like h. The names of its indexes
+// NewBlueprint looks up what a table must have to be like h. The names of its indexes
 // are its own and a number until it is attached. Making it locks like, which is h
 // or a chunk of it, against changes of its columns.
-func (db *DB) Blueprint(ctx context.Context, h *Hypertable, like, table task.Name) (*Blueprint, error) {
+func NewBlueprint(ctx context.Context, db *DB, h *Hypertable, like, table task.Name) (*Blueprint, error) {
 	b := &Blueprint{Name: pg.Ident(table.Schema, table.Name), schema: table.Schema, prefix: table.Name + "_"}
 	var names [][]byte
 	err := db.QueryRow(ctx, blueprintSQL, h.OID, b.Name, b.prefix, pg.Ident(like.Schema, like.Name)).
@@ -119,7 +119,7 @@ var (
 // The names contain the number of the chunk, and only a superuser may rename
 // what is in TimescaleDB's schema. So the number is read from the sequence
 // beforehand, and ErrOvertaken says that the chunk got another one.
-func (db *DB) Attach(ctx context.Context, h *Hypertable, want []task.Slice, b *Blueprint) (chunk task.Name, err error) {
+func (b *Blueprint) Attach(ctx context.Context, db *DB, h *Hypertable, want []task.Slice) (chunk task.Name, err error) {
 	var id int32
 	var prefix string
 	err = db.QueryRow(ctx, `select last_value + is_called::int, associated_table_prefix

@@ -20,7 +20,7 @@ var keysOfBatchesSQL string
 
 // AttachSQL makes b the compressed relation of the chunk, which has none. What it writes
 // down for compression_chunk_size are the sizes before (the source's) and after.
-func (db *DB) AttachSQL(c *Chunk, b *Built) string {
+func (b *Built) AttachSQL(db *DB, c *Chunk) string {
 	sql := fmt.Sprintf("select %s(%d::oid::regclass, %s::regclass, %d, %d, %d, %d, %d, %d, %d, %d)",
 		db.Fn("create_compressed_chunk"), c.OID, pg.Literal(b.Name), b.Before[0], b.Before[1], b.Before[2],
 		b.after[0], b.after[1], b.after[2], b.Rows, b.Batches)
@@ -30,26 +30,25 @@ func (db *DB) AttachSQL(c *Chunk, b *Built) string {
 	return sql
 }
 
-// WithSettingsSQL is a script that runs while the hypertable has these settings, and
-// puts its own back.
-func (db *DB) WithSettingsSQL(h *Hypertable, s *Settings, sparse []SparseIndex, script string,
-	own *Settings, configured []SparseIndex) string {
-	table := pg.Ident(h.Name.Schema, h.Name.Name)
-	sql := []string{db.setSQL(h, s, sparse), script}
+// ResetSQL gives a hypertable its own settings back, and its configured sparse indexes.
+func ResetSQL(db *DB, h *Hypertable, own *Settings, configured []SparseIndex) string {
+	table := "alter table " + pg.Ident(h.Name.Schema, h.Name.Name)
+	var sql []string
 	if db.ListsSparseIndexes() {
-		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_index)")
+		sql = append(sql, table+" reset (timescaledb.compress_index)")
 	}
 	if own.OrderBy == nil || own.SegmentBy == nil && db.ListsSparseIndexes() {
-		sql = append(sql, "alter table "+table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)")
+		sql = append(sql, table+" reset (timescaledb.compress_segmentby, timescaledb.compress_orderby)")
 	}
 	if own.OrderBy != nil || own.SegmentBy != nil || len(configured) > 0 {
-		sql = append(sql, db.setSQL(h, own, configured))
+		sql = append(sql, own.SetSQL(db, h, configured))
 	}
 	return strings.Join(sql, "; ")
 }
 
-func (db *DB) setSQL(h *Hypertable, s *Settings, sparse []SparseIndex) string {
-	return "alter table " + pg.Ident(h.Name.Schema, h.Name.Name) + " set (" + db.SettingsSQL(s, sparse) + ")"
+// SetSQL gives the settings to a hypertable.
+func (s *Settings) SetSQL(db *DB, h *Hypertable, sparse []SparseIndex) string {
+	return "alter table " + pg.Ident(h.Name.Schema, h.Name.Name) + " set (" + s.SQL(db, sparse) + ")"
 }
 
 // Attached is what there is to see once a chunk has got a compressed relation.
@@ -65,28 +64,28 @@ type Attached struct {
 
 // Attached looks at the chunk; b is the relation that it has got, nil for one that the
 // server has made.
-func (db *DB) Attached(ctx context.Context, h *Hypertable, c *Chunk, b *Built) (*Attached, error) {
+func (c *Chunk) Attached(ctx context.Context, db *DB, h *Hypertable, b *Built) (*Attached, error) {
 	var seen Attached
 	var ask pgx.Batch
-	ask.Queue(db.chunksWhere("{named}"), c.Name.Schema, c.Name.Name).Query(func(rows pgx.Rows) error {
+	ask.Queue(chunksWhere(db, "{named}"), c.Name.Schema, c.Name.Name).Query(func(rows pgx.Rows) error {
 		found, err := pgx.CollectRows(rows, scanChunk)
 		if len(found) > 0 {
 			seen.Chunk = found[0]
 		}
 		return err
 	})
-	db.queueSettings(&ask, h.OID, h.ID, &seen.Own)
+	queueSettings(db, &ask, h.OID, h.ID, &seen.Own)
 	if db.columns["compression_settings.compress_relid"] {
-		db.queueSettings(&ask, c.OID, h.ID, &seen.Settings)
+		queueSettings(db, &ask, c.OID, h.ID, &seen.Settings)
 	}
 	if b != nil {
 		ask.Queue(keysOfBatchesSQL, h.OID, c.OID, b.Name).QueryRow(scanInto(&seen.keys))
 		ask.Queue("select exists (select from only " + c.Quoted() + ")").QueryRow(scanInto(&seen.Beside))
-		ask.Queue(db.nativeNameSQL(), c.OID, c.ID).QueryRow(scanInto(&seen.native))
+		ask.Queue(nativeNameSQL(db), c.OID, c.ID).QueryRow(scanInto(&seen.native))
 	}
 	err := db.SendBatch(ctx, &ask).Close()
 	if err == nil && seen.Chunk != nil && seen.Settings == nil { // before: the relation has them
-		seen.Settings, err = db.ChunkSettings(ctx, seen.Chunk)
+		seen.Settings, err = seen.Chunk.Settings(ctx, db)
 	}
 	return &seen, db.Wrap(err, "look at chunk %s", c.Name)
 }
@@ -95,7 +94,7 @@ func scanInto(to any) func(pgx.Row) error { return func(r pgx.Row) error { retur
 
 // Differs says in what the compressed relation and the settings s of a chunk are not
 // those of b, columns aside; "" for nothing.
-func (db *DB) Differs(c *Chunk, s *Settings, b *Built) string {
+func (b *Built) Differs(db *DB, c *Chunk, s *Settings) string {
 	switch {
 	case c == nil || c.RelationOID == 0:
 		return "the target's chunk has no compressed relation"
@@ -116,8 +115,8 @@ func (db *DB) Differs(c *Chunk, s *Settings, b *Built) string {
 
 // ColumnsDiffer says which columns of the chunk's compressed relation are not those of
 // b; "" for none.
-func (db *DB) ColumnsDiffer(ctx context.Context, c *Chunk, b *Built) (string, error) {
-	have, _, err := db.RelationColumns(ctx, c.RelationOID)
+func (b *Built) ColumnsDiffer(ctx context.Context, db *DB, c *Chunk) (string, error) {
+	have, _, err := RelationColumns(ctx, db, c.RelationOID)
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +128,7 @@ func (db *DB) ColumnsDiffer(ctx context.Context, c *Chunk, b *Built) (string, er
 
 // AddKeys gives the compressed relation of a chunk the foreign keys of the hypertable
 // that 2.14 and 2.15 have there, and do not move when a relation is attached.
-func (db *DB) AddKeys(ctx context.Context, seen *Attached, b *Built) error {
+func (b *Built) AddKeys(ctx context.Context, db *DB, seen *Attached) error {
 	if len(seen.keys) == 0 {
 		return nil
 	}

@@ -12,10 +12,10 @@ import (
 // not keep them from that. The first is the primary dimension's.
 type BatchFilter []string
 
-// BatchFilter returns the filter for a chunk.
-func (db *DB) BatchFilter(ctx context.Context, h *Hypertable, c *Chunk) (BatchFilter, error) {
+// NewBatchFilter returns the filter for a chunk.
+func NewBatchFilter(ctx context.Context, db *DB, h *Hypertable, c *Chunk) (BatchFilter, error) {
 	b := BatchFilter{h.Dimensions[0].Column}
-	settings, err := db.ChunkSettings(ctx, c)
+	settings, err := c.Settings(ctx, db)
 	if err == nil && settings != nil {
 		b = append(b, settings.SegmentBy...)
 	}

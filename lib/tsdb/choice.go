@@ -22,11 +22,11 @@ type Choice struct {
 // Choose returns the chosen ones of all hypertables, parents before the
 // aggregates on them. The error has the code pg.InvalidRegexp for a filter that
 // is no regular expression.
-func (db *DB) Choose(ctx context.Context, all []*Hypertable, c Choice) ([]*Hypertable, error) {
+func Choose(ctx context.Context, db *DB, all []*Hypertable, c Choice) ([]*Hypertable, error) {
 	if c.Filter == "" {
 		return pick(all, func(*Hypertable) bool { return true }), nil
 	}
-	matched, err := db.matching(ctx, all, c.Filter)
+	matched, err := matching(ctx, db, all, c.Filter)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (db *DB) Choose(ctx context.Context, all []*Hypertable, c Choice) ([]*Hyper
 }
 
 // matching returns the ids of the hypertables whose label matches the filter.
-func (db *DB) matching(ctx context.Context, all []*Hypertable, filter string) (map[int32]bool, error) {
+func matching(ctx context.Context, db *DB, all []*Hypertable, filter string) (map[int32]bool, error) {
 	var schemas, names []string
 	for _, h := range all {
 		schemas, names = append(schemas, h.Label().Schema), append(names, h.Label().Name)

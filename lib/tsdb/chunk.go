@@ -46,8 +46,8 @@ func chunksOf(columns map[string]bool) *strings.Replacer {
 
 // chunksIn lists the chunks whose slice of a dimension satisfies a condition on $3
 // and $4.
-func (db *DB) chunksIn(ctx context.Context, h *Hypertable, r task.Range, condition string) ([]*Chunk, error) {
-	return db.queryChunks(ctx, strings.Replace(chunksInSQL, "{range}", condition, 1), h.ID, r.Column, r.From, r.Until)
+func chunksIn(ctx context.Context, db *DB, h *Hypertable, r task.Range, condition string) ([]*Chunk, error) {
+	return queryChunks(ctx, db, strings.Replace(chunksInSQL, "{range}", condition, 1), h.ID, r.Column, r.From, r.Until)
 }
 
 // The bits of a chunk's status.
@@ -78,12 +78,12 @@ type Chunk struct {
 
 // Chunks lists the chunks of hypertables.
 func (db *DB) Chunks(ctx context.Context, hypertables ...int32) ([]*Chunk, error) {
-	return db.queryChunks(ctx, "c.hypertable_id = any($1)", hypertables)
+	return queryChunks(ctx, db, "c.hypertable_id = any($1)", hypertables)
 }
 
 // Chunk returns the chunk of that name, nil if there is none.
 func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
-	cs, err := db.queryChunks(ctx, "{named}", name.Schema, name.Name)
+	cs, err := queryChunks(ctx, db, "{named}", name.Schema, name.Name)
 	if err != nil || len(cs) == 0 {
 		return nil, err
 	}
@@ -92,8 +92,8 @@ func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
 
 // ChunkOf returns the chunk of the hypertable that has exactly these slices,
 // nil if there is none.
-func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*Chunk, error) {
-	cs, err := db.chunksIn(ctx, h, task.Range{Column: want[0].Column, From: want[0].From, Until: want[0].Until},
+func (h *Hypertable) ChunkOf(ctx context.Context, db *DB, want []task.Slice) (*Chunk, error) {
+	cs, err := chunksIn(ctx, db, h, task.Range{Column: want[0].Column, From: want[0].From, Until: want[0].Until},
 		"ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint")
 	if err != nil {
 		return nil, err
@@ -108,9 +108,8 @@ func (db *DB) ChunkOf(ctx context.Context, h *Hypertable, want []task.Slice) (*C
 
 // ChunksIn lists the chunks of the hypertable that may hold rows of the range,
 // oldest first.
-func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chunk, error) {
-	cs, err := db.chunksIn(ctx, h, r,
-		"ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint")
+func (h *Hypertable) ChunksIn(ctx context.Context, db *DB, r task.Range) ([]*Chunk, error) {
+	cs, err := chunksIn(ctx, db, h, r, "ds.range_start < $4::text::bigint and ds.range_end > $3::text::bigint")
 	slices.SortFunc(cs, func(a, b *Chunk) int { return cmp.Compare(a.ID, b.ID) })
 	return cs, err
 }
@@ -119,13 +118,13 @@ func (db *DB) ChunksIn(ctx context.Context, h *Hypertable, r task.Range) ([]*Chu
 // task. When the hypertable is not found under its name, it is one that gives
 // its chunks such names as the task's: a chunk's name begins with a prefix that
 // has the hypertable's number and survives a renaming.
-func (db *DB) Heirs(ctx context.Context, t *task.Task) ([]*Chunk, error) {
+func Heirs(ctx context.Context, db *DB, t *task.Task) ([]*Chunk, error) {
 	var hs []*Hypertable
 	h, err := db.HypertableFor(ctx, t.Hypertable, t.View)
 	if h != nil {
 		hs = append(hs, h)
 	} else if err == nil {
-		hs, err = db.queryHypertables(ctx, "starts_with($1, h.associated_table_prefix || '_')", t.Chunk.Name)
+		hs, err = queryHypertables(ctx, db, "starts_with($1, h.associated_table_prefix || '_')", t.Chunk.Name)
 	}
 	if err != nil {
 		return nil, err
@@ -134,7 +133,7 @@ func (db *DB) Heirs(ctx context.Context, t *task.Task) ([]*Chunk, error) {
 	for _, h := range hs {
 		r := t.Range
 		r.Column = h.Dimensions[0].Column
-		cs, err := db.ChunksIn(ctx, h, r)
+		cs, err := h.ChunksIn(ctx, db, r)
 		if err != nil {
 			return nil, err
 		}
@@ -160,11 +159,11 @@ func (c *Chunk) Apart(of []task.Slice) bool {
 	return false
 }
 
-func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Chunk, error) {
+func queryChunks(ctx context.Context, db *DB, which string, args ...any) ([]*Chunk, error) {
 	if db.Plain() {
 		return nil, nil
 	}
-	rows, err := db.Query(ctx, db.chunksWhere(which), args...)
+	rows, err := db.Query(ctx, chunksWhere(db, which), args...)
 	if err != nil {
 		return nil, db.Wrap(err, "list chunks")
 	}
@@ -173,7 +172,7 @@ func (db *DB) queryChunks(ctx context.Context, which string, args ...any) ([]*Ch
 }
 
 // chunksWhere is the query for the chunks that satisfy a condition.
-func (db *DB) chunksWhere(which string) string {
+func chunksWhere(db *DB, which string) string {
 	return db.chunks.Replace(strings.Replace(chunksSQL, "{which}", which, 1))
 }
 
@@ -210,7 +209,7 @@ func (c *Chunk) SameSlices(want []task.Slice) bool {
 // than in the hypertable: a column was dropped before the chunk was made.
 // TimescaleDB (2.28 and 2.29 at least) then checks the wrong column, or none
 // that exists, when rows are written to the chunk directly.
-func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool, err error) {
+func (c *Chunk) Skewed(ctx context.Context, db *DB, h *Hypertable) (skewed bool, err error) {
 	columns := make([]string, len(h.Dimensions))
 	for i, d := range h.Dimensions {
 		columns[i] = d.Column
@@ -226,8 +225,8 @@ func (db *DB) Skewed(ctx context.Context, h *Hypertable, c *Chunk) (skewed bool,
 // created is false when it was there already. Run it in a transaction of its
 // own: it locks the hypertable against other chunk creation until commit. The
 // Apache edition refuses it.
-func (db *DB) CreateChunk(ctx context.Context, h *Hypertable,
-	want []task.Slice) (name task.Name, created bool, err error) {
+func (h *Hypertable) CreateChunk(ctx context.Context, db *DB, want []task.Slice) (
+	name task.Name, created bool, err error) {
 	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+
 		"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).Scan(&name.Schema, &name.Name, &created)
 	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)

@@ -28,41 +28,41 @@ func (c *Chunk) Quoted() string { return pg.Ident(c.Name.Schema, c.Name.Name) }
 
 // Compress has the server compress a chunk. It locks the application out of the
 // chunk until the transaction ends.
-func (db *DB) Compress(ctx context.Context, c *Chunk) error {
+func (c *Chunk) Compress(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass)", c.OID)
 	return db.Wrap(err, "compress chunk %s", c.Name)
 }
 
 // CompressAgain is Compress of a chunk that may have batches and rows beside them.
-func (db *DB) CompressAgain(ctx context.Context, c *Chunk) error {
+func (c *Chunk) CompressAgain(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "compress_chunk")+"($1::oid::regclass, true)", c.OID)
 	return db.Wrap(err, "compress chunk %s", c.Name)
 }
 
 // Decompress has the server decompress a chunk, under the same lock.
-func (db *DB) Decompress(ctx context.Context, c *Chunk) error {
+func (c *Chunk) Decompress(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, "select "+pg.Ident(db.ExtensionSchema, "decompress_chunk")+"($1::oid::regclass)", c.OID)
 	return db.Wrap(err, "decompress chunk %s", c.Name)
 }
 
 // CompressSQL is the statement with which a user compresses a chunk.
-func (db *DB) CompressSQL(c *Chunk) string { return db.callSQL("compress_chunk", c) }
+func (c *Chunk) CompressSQL(db *DB) string { return callSQL(db, "compress_chunk", c) }
 
 // DecompressSQL is the statement with which a user decompresses a chunk.
-func (db *DB) DecompressSQL(c *Chunk) string { return db.callSQL("decompress_chunk", c) }
+func (c *Chunk) DecompressSQL(db *DB) string { return callSQL(db, "decompress_chunk", c) }
 
-func (db *DB) callSQL(function string, c *Chunk) string {
+func callSQL(db *DB, function string, c *Chunk) string {
 	return "select " + pg.Ident(db.ExtensionSchema, function) + "(" + pg.Literal(c.Quoted()) + ")"
 }
 
 // Freeze forbids changes to a chunk.
-func (db *DB) Freeze(ctx context.Context, c *Chunk) error {
+func (c *Chunk) Freeze(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, "select "+db.Fn("freeze_chunk")+"($1::oid::regclass)", c.OID)
 	return db.Wrap(err, "freeze chunk %s", c.Name)
 }
 
 // Unfreeze allows changes to a chunk that is frozen.
-func (db *DB) Unfreeze(ctx context.Context, c *Chunk) error {
+func (c *Chunk) Unfreeze(ctx context.Context, db *DB) error {
 	if !c.IsFrozen() {
 		return nil
 	}
@@ -72,7 +72,7 @@ func (db *DB) Unfreeze(ctx context.Context, c *Chunk) error {
 
 // HasBatches reports whether there are batches in the compressed relation of a
 // chunk. The restored dump of a schema leaves compressed chunks without any.
-func (db *DB) HasBatches(ctx context.Context, c *Chunk) (some bool, err error) {
+func (c *Chunk) HasBatches(ctx context.Context, db *DB) (some bool, err error) {
 	rel, err := db.RelationName(ctx, c.RelationOID)
 	if err == nil {
 		err = db.QueryRow(ctx, "select exists (select from only "+rel+")").Scan(&some)
@@ -87,7 +87,7 @@ func (db *DB) ReadsBatchesOf(version string) bool { return AtLeast(db.TimescaleD
 // Trusts reports whether this server may use what that version wrote into a column
 // of a compressed relation. Bloom filters of another version hash differently and
 // would hide rows.
-func (db *DB) Trusts(c *RelationColumn, version string) bool {
+func (c *RelationColumn) Trusts(db *DB, version string) bool {
 	return !c.Droppable() || !c.Stale() && version == db.TimescaleDB
 }
 
@@ -102,7 +102,7 @@ func (db *DB) CopyCrashesBesideBatches() bool { return !db.SettingsPerChunk() }
 
 // CrashingIndex returns an index on an expression where the server crashes over it
 // when it decompresses rows (2.11; decompress_chunk does so, too); nil elsewhere.
-func (db *DB) CrashingIndex(ctx context.Context, h *Hypertable) (index *string, err error) {
+func CrashingIndex(ctx context.Context, db *DB, h *Hypertable) (index *string, err error) {
 	if db.SettingsPerChunk() {
 		return nil, nil
 	}
@@ -142,10 +142,10 @@ func (b *Built) Arriving() string {
 	return pg.Idents(names)
 }
 
-// BuildRelation makes the compressed relation b, empty and standing alone: for the
+// Build makes the compressed relation b, empty and standing alone: for the
 // chunk, nil for one that is still to be made. On servers before 2.29 it has to live in
 // _timescaledb_internal: their catalog looks for it there.
-func (db *DB) BuildRelation(ctx context.Context, h *Hypertable, c *Chunk, b *Built) error {
+func (b *Built) Build(ctx context.Context, db *DB, h *Hypertable, c *Chunk) error {
 	oid, name := h.OID, h.Name
 	if c != nil {
 		oid, name = c.OID, c.Name
@@ -196,12 +196,12 @@ func (b *Built) definition() string {
 
 // Refill copies all batches of a relation like b into it, whatever the order of its
 // columns, without naming them.
-func (db *DB) Refill(ctx context.Context, b *Built, from string) error {
+func (b *Built) Refill(ctx context.Context, db *DB, from string) error {
 	var oid uint32
 	if err := db.QueryRow(ctx, "select $1::text::regclass::oid", b.Name).Scan(&oid); err != nil {
 		return db.Wrap(err, "copy into %s", b.Name)
 	}
-	into, _, err := db.RelationColumns(ctx, oid)
+	into, _, err := RelationColumns(ctx, db, oid)
 	if err != nil {
 		return err
 	}
@@ -215,10 +215,10 @@ func (db *DB) Refill(ctx context.Context, b *Built, from string) error {
 	return db.Wrap(err, "copy into %s", b.Name)
 }
 
-// IndexRelation makes the indexes of the compressed relation. Up to 2.13 they come
+// Index makes the indexes of the compressed relation. Up to 2.13 they come
 // with the attachment, from the table that all compressed relations are children
 // of.
-func (db *DB) IndexRelation(ctx context.Context, b *Built) error {
+func (b *Built) Index(ctx context.Context, db *DB) error {
 	if !db.SettingsPerChunk() || b.Like != "" {
 		return nil
 	}
@@ -255,18 +255,18 @@ var (
 
 // Measure looks at the filled relation and its indexes: what follows comes when the
 // chunk is locked, and asks for nothing that can be known before.
-func (db *DB) Measure(ctx context.Context, b *Built) (err error) {
+func (b *Built) Measure(ctx context.Context, db *DB) (err error) {
 	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&b.after[0], &b.after[1], &b.after[2]); err != nil {
 		return db.Wrap(err, "sizes of %s", b.Name)
 	}
-	b.indexes, err = db.indexesOf(ctx, b.Name)
+	b.indexes, err = indexesOf(ctx, db, b.Name)
 	return err
 }
 
 // Scratch makes a hypertable of the table of a blueprint like h, with the primary
 // dimension alone, and one chunk with the given slice; nil where the server makes
 // another one.
-func (db *DB) Scratch(ctx context.Context, h *Hypertable, b *Blueprint, s task.Slice) (*Hypertable, *Chunk, error) {
+func (b *Blueprint) Scratch(ctx context.Context, db *DB, h *Hypertable, s task.Slice) (*Hypertable, *Chunk, error) {
 	if _, err := db.Exec(ctx, strings.Join(b.Table, ";")); err != nil {
 		return nil, nil, db.Wrap(err, "create table %s", b.Name)
 	}
@@ -286,17 +286,17 @@ func (db *DB) Scratch(ctx context.Context, h *Hypertable, b *Blueprint, s task.S
 		&scratch.Name.Name); err != nil {
 		return nil, nil, db.Wrap(err, "hypertable %s", b.Name)
 	}
-	if _, _, err := db.CreateChunk(ctx, &scratch, []task.Slice{s}); err != nil {
+	if _, _, err := scratch.CreateChunk(ctx, db, []task.Slice{s}); err != nil {
 		return nil, nil, err
 	}
-	c, err := db.ChunkOf(ctx, &scratch, []task.Slice{s})
+	c, err := scratch.ChunkOf(ctx, db, []task.Slice{s})
 	return &scratch, c, err
 }
 
 // OwnSettings returns the settings of a hypertable, nil for none, and those of its
 // sparse indexes that the user asked for.
-func (db *DB) OwnSettings(ctx context.Context, h *Hypertable) (own *Settings, configured []SparseIndex, err error) {
-	if own, err = db.HypertableSettings(ctx, h); err != nil || own == nil {
+func OwnSettings(ctx context.Context, db *DB, h *Hypertable) (own *Settings, configured []SparseIndex, err error) {
+	if own, err = HypertableSettings(ctx, db, h); err != nil || own == nil {
 		return nil, nil, err
 	}
 	configured, err = own.Sparse(true)
@@ -304,8 +304,8 @@ func (db *DB) OwnSettings(ctx context.Context, h *Hypertable) (own *Settings, co
 }
 
 // SetSettings gives a hypertable these compression settings.
-func (db *DB) SetSettings(ctx context.Context, h *Hypertable, s *Settings, sparse []SparseIndex) error {
-	_, err := db.Exec(ctx, db.setSQL(h, s, sparse))
+func SetSettings(ctx context.Context, db *DB, h *Hypertable, s *Settings, sparse []SparseIndex) error {
+	_, err := db.Exec(ctx, s.SetSQL(db, h, sparse))
 	return db.Wrap(err, "compression settings of %s", h.Name)
 }
 

@@ -69,9 +69,9 @@ func (d *DimensionDefinition) Integer() bool { return isInt(d.RangeType) }
 
 // Definitions lists what all hypertables were made with, by name, those behind
 // continuous aggregates among them.
-func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
+func Definitions(ctx context.Context, db *DB) ([]*Definition, error) {
 	skips, granular := "null::jsonb", "null::jsonb"
-	tables, err := db.catalogs(ctx)
+	tables, err := catalogs(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 		if !d.Compressed {
 			continue
 		}
-		if d.Settings, err = db.settings(ctx, d.OID, d.ID); err != nil {
+		if d.Settings, err = settings(ctx, db, d.OID, d.ID); err != nil {
 			return nil, err
 		}
 		// ≤ 2.21: settings that are decided (they have an order) and name no
@@ -105,7 +105,7 @@ func (db *DB) Definitions(ctx context.Context) ([]*Definition, error) {
 }
 
 // catalogs are the tables that only some versions have.
-func (db *DB) catalogs(ctx context.Context) (map[string]bool, error) {
+func catalogs(ctx context.Context, db *DB) (map[string]bool, error) {
 	rows, err := db.Query(ctx, `select relname from pg_class
 		where relnamespace = to_regnamespace('_timescaledb_catalog') and relkind = 'r'`)
 	if err != nil {
@@ -148,7 +148,7 @@ type IndexDefinition struct {
 
 // AggregateDefinitions lists what all continuous aggregates were made with,
 // parents first. Their hypertables are taken out of ds.
-func (db *DB) AggregateDefinitions(ctx context.Context, ds []*Definition) (
+func AggregateDefinitions(ctx context.Context, db *DB, ds []*Definition) (
 	as []*AggregateDefinition, rest []*Definition, err error) {
 	as, err = fromJSON[AggregateDefinition](ctx, db, aggregateDefinitionsSQL, "list continuous aggregates")
 	if err != nil {
@@ -195,15 +195,15 @@ const (
 func (j *JobDefinition) Policy() bool { return strings.HasPrefix(j.Proc.Schema, "_timescaledb_") }
 
 // JobsTable names the catalog of the jobs, which has moved.
-func (db *DB) JobsTable(ctx context.Context) (table string, err error) {
+func JobsTable(ctx context.Context, db *DB) (table string, err error) {
 	err = db.QueryRow(ctx, `select coalesce(to_regclass('_timescaledb_catalog.bgw_job'),
 		to_regclass('_timescaledb_config.bgw_job'))::text`).Scan(&table)
 	return table, db.Wrap(err, "list jobs")
 }
 
 // JobDefinitions lists what the users' jobs were made with.
-func (db *DB) JobDefinitions(ctx context.Context) ([]*JobDefinition, error) {
-	table, err := db.JobsTable(ctx)
+func JobDefinitions(ctx context.Context, db *DB) ([]*JobDefinition, error) {
+	table, err := JobsTable(ctx, db)
 	if err != nil {
 		return nil, err
 	}
@@ -231,8 +231,8 @@ type Language struct {
 	args map[string][]string // of the public functions
 }
 
-// Language finds out which functions the server has.
-func (db *DB) Language(ctx context.Context) (*Language, error) {
+// LanguageOf finds out which functions the server has.
+func LanguageOf(ctx context.Context, db *DB) (*Language, error) {
 	rows, err := db.Query(ctx, takesSQL)
 	if err != nil {
 		return nil, db.Wrap(err, "list functions")
@@ -264,21 +264,21 @@ func (l *Language) Columnstore() bool { return l.Has("add_columnstore_policy") }
 // aggregate on top of another one. 2.21 to 2.22 refuse it whatever is to be
 // altered. It tries, and has to be called in a transaction; what it makes is
 // rolled back.
-func (db *DB) PausesNested(ctx context.Context) (bool, error) {
-	refused, err := db.try(ctx, pausableSQL)
+func PausesNested(ctx context.Context, db *DB) (bool, error) {
+	refused, err := try(ctx, db, pausableSQL)
 	return pg.Code(refused) != pg.NotSupported, err
 }
 
 // Referable reports whether a foreign key may reference a hypertable (2.16 and
 // newer). It tries like PausesNested.
-func (db *DB) Referable(ctx context.Context) (bool, error) {
-	refused, err := db.try(ctx, referableSQL)
+func Referable(ctx context.Context, db *DB) (bool, error) {
+	refused, err := try(ctx, db, referableSQL)
 	return refused == nil, err
 }
 
 // try runs a script on a scratch schema, in a transaction that goes on, and rolls
 // it back. refused is what it failed with.
-func (db *DB) try(ctx context.Context, script string) (refused, err error) {
+func try(ctx context.Context, db *DB, script string) (refused, err error) {
 	sql := strings.NewReplacer("{public}", pg.Ident(db.ExtensionSchema), "{probe}", "__backfill_probe").
 		Replace(script)
 	if _, err = db.Exec(ctx, "savepoint probe"); err != nil {
@@ -297,7 +297,7 @@ type Internal struct {
 
 // Internals lists the chunks and compressed relations that do not show by schema
 // and name that they are.
-func (db *DB) Internals(ctx context.Context) ([]Internal, error) {
+func Internals(ctx context.Context, db *DB) ([]Internal, error) {
 	compressed := ""
 	if db.columns["compression_settings.compress_relid"] {
 		compressed = "union select compress_relid::oid from _timescaledb_catalog.compression_settings"

@@ -17,7 +17,7 @@ type Dependents struct {
 }
 
 // Dependents looks them up.
-func (db *DB) Dependents(ctx context.Context, h *Hypertable) (d Dependents, err error) {
+func (h *Hypertable) Dependents(ctx context.Context, db *DB) (d Dependents, err error) {
 	err = db.QueryRow(ctx, dependentsSQL, h.OID, h.ID).Scan(&d.OnInsert, &d.OnDelete, &d.Aggregated, &d.ReferencedKey)
 	return d, db.Wrap(err, "triggers, aggregates and keys of %s", h.Name)
 }

@@ -35,8 +35,8 @@ func (h *Hypertable) Extents(of []task.Slice) [][]task.Slice {
 
 // Overlapping lists the chunks of a hypertable that may hold rows of the range,
 // without those of other partitions than the extent's.
-func (db *DB) Overlapping(ctx context.Context, h *Hypertable, r task.Range, extent []task.Slice) ([]*Chunk, error) {
-	chunks, err := db.ChunksIn(ctx, h, r)
+func Overlapping(ctx context.Context, db *DB, h *Hypertable, r task.Range, extent []task.Slice) ([]*Chunk, error) {
+	chunks, err := h.ChunksIn(ctx, db, r)
 	return slices.DeleteFunc(chunks, func(c *Chunk) bool {
 		return slices.ContainsFunc(extent[1:], func(want task.Slice) bool {
 			d := h.Dimension(want.Column)
@@ -51,9 +51,9 @@ func (db *DB) Overlapping(ctx context.Context, h *Hypertable, r task.Range, exte
 
 // Gap returns the first piece of the extent, along the primary dimension, for which
 // the hypertable has no chunk; nil when there is none.
-func (db *DB) Gap(ctx context.Context, h *Hypertable, extent []task.Slice) ([]task.Slice, error) {
+func Gap(ctx context.Context, db *DB, h *Hypertable, extent []task.Slice) ([]task.Slice, error) {
 	all := task.Range{Column: extent[0].Column, From: extent[0].From, Until: extent[0].Until}
-	chunks, err := db.Overlapping(ctx, h, all, extent)
+	chunks, err := Overlapping(ctx, db, h, all, extent)
 	if err != nil {
 		return nil, err
 	}

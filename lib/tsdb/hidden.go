@@ -22,7 +22,7 @@ func (c *Chunk) Hides() bool {
 
 // HiddenRows counts the rows that queries leave out (Hides), of those that satisfy a
 // condition unless it is empty. Where there are none the heap is empty: it is cheap.
-func (db *DB) HiddenRows(ctx context.Context, c *Chunk, where string) (n int64, err error) {
+func (c *Chunk) HiddenRows(ctx context.Context, db *DB, where string) (n int64, err error) {
 	if !c.Hides() {
 		return 0, nil
 	}
@@ -35,7 +35,7 @@ func (db *DB) HiddenRows(ctx context.Context, c *Chunk, where string) (n int64, 
 
 // Hiding returns those of the chunks that may have hidden rows: compressing a chunk
 // leaves its own heap empty.
-func (db *DB) Hiding(ctx context.Context, chunks []*Chunk) ([]*Chunk, error) {
+func Hiding(ctx context.Context, db *DB, chunks []*Chunk) ([]*Chunk, error) {
 	var oids []uint32
 	for _, c := range chunks {
 		if c.Hides() {

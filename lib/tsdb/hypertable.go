@@ -83,30 +83,29 @@ func (h *Hypertable) Copied() []pg.Column {
 // Hypertables lists all hypertables of the database with their dimensions and
 // columns.
 func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
-	return db.queryHypertables(ctx, "true")
+	return queryHypertables(ctx, db, "true")
 }
 
 // Hypertable returns the hypertable of that id, nil if there is none.
 func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
-	return db.hypertable(ctx, "h.id = $1", id)
+	return hypertable(ctx, db, "h.id = $1", id)
 }
 
 // HypertableFor returns the hypertable of that name, or the one behind the
 // continuous aggregate of that view; nil if there is none.
 func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
 	if view != nil {
-		return db.hypertable(ctx, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
+		return hypertable(ctx, db, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
             where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
 	}
-	return db.hypertable(ctx, `h.schema_name = $1 and h.table_name = $2
-        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`,
-		name.Schema, name.Name)
+	return hypertable(ctx, db, `h.schema_name = $1 and h.table_name = $2
+        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`, name.Schema, name.Name)
 }
 
 // hypertable reads one hypertable, unless it is known and nothing about it has
 // changed: a lane that copies thousands of chunks reads columns and dimensions
 // once, and still sees an ALTER TABLE between two chunks.
-func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hypertable, error) {
+func hypertable(ctx context.Context, db *DB, which string, args ...any) (*Hypertable, error) {
 	if db.Plain() {
 		return nil, nil
 	}
@@ -122,7 +121,7 @@ func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hyper
 	if h := db.known[id]; h != nil && h.Version == fingerprint {
 		return h, nil
 	}
-	hs, err := db.queryHypertables(ctx, "h.id = $1", id)
+	hs, err := queryHypertables(ctx, db, "h.id = $1", id)
 	if err != nil || len(hs) == 0 {
 		return nil, err
 	}
@@ -131,7 +130,7 @@ func (db *DB) hypertable(ctx context.Context, which string, args ...any) (*Hyper
 	return hs[0], nil
 }
 
-func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) ([]*Hypertable, error) {
+func queryHypertables(ctx context.Context, db *DB, which string, args ...any) ([]*Hypertable, error) {
 	if db.Plain() {
 		return nil, nil
 	}
@@ -153,11 +152,11 @@ func (db *DB) queryHypertables(ctx context.Context, which string, args ...any) (
 	if err != nil {
 		return nil, db.Wrap(err, "list hypertables")
 	}
-	return hs, db.describe(ctx, hs)
+	return hs, describe(ctx, db, hs)
 }
 
 // describe fills in dimensions and columns.
-func (db *DB) describe(ctx context.Context, hs []*Hypertable) error {
+func describe(ctx context.Context, db *DB, hs []*Hypertable) error {
 	ids, oids := make([]int32, len(hs)), make([]uint32, len(hs))
 	byID, byOID := map[int32]*Hypertable{}, map[uint32]*Hypertable{}
 	for i, h := range hs {

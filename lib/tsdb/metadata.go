@@ -43,13 +43,13 @@ func metaName(kind string, narrow bool, encoded func(string) string, columns ...
 
 // metaNames returns the names that metadata columns of the relation can have, and
 // what these hold.
-func (db *DB) metaNames(ctx context.Context, r *Relation, h *Hypertable) (map[string]*SparseIndex, error) {
+func (r *Relation) metaNames(ctx context.Context, db *DB, h *Hypertable) (map[string]*SparseIndex, error) {
 	var prefix string
 	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").
 		Scan(&prefix); err != nil {
 		return nil, db.Wrap(err, "probe")
 	}
-	encoded, err := db.encoded(ctx, r.Encoding, h.Columns)
+	encoded, err := encoded(ctx, db, r.Encoding, h.Columns)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (db *DB) metaNames(ctx context.Context, r *Relation, h *Hypertable) (map[st
 
 // encoded returns the names of columns in a database's encoding of one byte for a
 // character; nil where they come as they are stored.
-func (db *DB) encoded(ctx context.Context, encoding string, columns []pg.Column) (map[string]string, error) {
+func encoded(ctx context.Context, db *DB, encoding string, columns []pg.Column) (map[string]string, error) {
 	if encoding == "UTF8" || encoding == "SQL_ASCII" {
 		return nil, nil
 	}
@@ -115,11 +115,11 @@ func (db *DB) encoded(ctx context.Context, encoding string, columns []pg.Column)
 // attribute finds out what each metadata column holds: by its name, which is
 // the only thing that says so on servers before 2.22, and for bloom filters
 // over several columns by the settings.
-func (db *DB) attribute(ctx context.Context, r *Relation, h *Hypertable) (why string, err error) {
+func (r *Relation) attribute(ctx context.Context, db *DB, h *Hypertable) (why string, err error) {
 	if _, err := r.Settings.Sparse(false); err != nil {
 		return err.Error(), nil
 	}
-	names, err := db.metaNames(ctx, r, h)
+	names, err := r.metaNames(ctx, db, h)
 	if err != nil {
 		return "", err
 	}

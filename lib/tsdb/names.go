@@ -20,7 +20,7 @@ type index struct {
 
 // indexesOf lists the indexes of a compressed relation. Up to 2.13 they are called
 // after their parent's, and of no concern.
-func (db *DB) indexesOf(ctx context.Context, relation string) (all []index, err error) {
+func indexesOf(ctx context.Context, db *DB, relation string) (all []index, err error) {
 	if !db.SettingsPerChunk() {
 		return nil, nil
 	}
@@ -52,7 +52,7 @@ func (db *DB) indexesOf(ctx context.Context, relation string) (all []index, err 
 // nativeNameSQL is the query for the name that the server would have given to the
 // compressed relation of the chunk with the OID $1 and the number $2. It is known only
 // once there is one.
-func (db *DB) nativeNameSQL() string {
+func nativeNameSQL(db *DB) string {
 	if db.columns["chunk.compressed_chunk_id"] {
 		return `select format('compress_hyper_%s_%s_chunk', z.hypertable_id, z.id) from _timescaledb_catalog.chunk z
             where z.id = (select compressed_chunk_id from _timescaledb_catalog.chunk where id = $2)
@@ -61,12 +61,12 @@ func (db *DB) nativeNameSQL() string {
 	return "select relname || '_compressed' from pg_class where oid = $1 and $2::int is not null"
 }
 
-// NameCompressed gives b, the compressed relation of a chunk, and its indexes the
+// NameLike gives b, the compressed relation of a chunk, and its indexes the
 // names that the server's own have: people and their scripts look for
 // compress_hyper_N_M_chunk (≥ 2.29: for the chunk's name and _compressed). A name that is
 // taken is left to whoever has it. The chunk is locked, so that all of it is one
 // statement, but where a name is taken.
-func (db *DB) NameCompressed(ctx context.Context, seen *Attached, b *Built) error {
+func (b *Built) NameLike(ctx context.Context, db *DB, seen *Attached) error {
 	name := clip(seen.native, maxName)
 	sql := "savepoint bf; alter table " + b.Name + " rename to " + pg.Ident(name)
 	for _, i := range b.indexes {
@@ -81,11 +81,11 @@ func (db *DB) NameCompressed(ctx context.Context, seen *Attached, b *Built) erro
 	if _, err := db.Exec(ctx, "rollback to bf; release bf"); err != nil {
 		return err
 	}
-	if err := db.rename(ctx, seen.Chunk.RelationOID, "table", name); err != nil {
+	if err := rename(ctx, db, seen.Chunk.RelationOID, "table", name); err != nil {
 		return err
 	}
 	for _, i := range b.indexes {
-		if err := db.rename(ctx, i.oid, "index", i.called(name)); err != nil {
+		if err := rename(ctx, db, i.oid, "index", i.called(name)); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ var renameSQL string
 
 // rename renames a relation unless there is one of that name, or its own cannot be
 // told: in a database of SQL_ASCII the server cuts names within characters.
-func (db *DB) rename(ctx context.Context, oid uint32, kind, to string) error {
+func rename(ctx context.Context, db *DB, oid uint32, kind, to string) error {
 	var from *string
 	err := db.QueryRow(ctx, renameSQL, oid, to).Scan(&from)
 	if err != nil || from == nil {

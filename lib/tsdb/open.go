@@ -1,6 +1,19 @@
 // Package tsdb is everything that bf knows about TimescaleDB: its catalogs,
 // editions and versions, behind plain types. It is the only place where a
 // version shows.
+//
+//	DB           a connection: finds hypertables, chunks, aggregates and jobs, by name or
+//	             all of them, and knows what the server can do
+//	Hypertable   its chunks in a range, conditions and bounds in SQL
+//	Chunk        state, compression, its compressed relation
+//	Aggregate    a continuous aggregate: buckets, invalidations, refresh
+//	Blueprint    a table made to become a chunk
+//	Built        a compressed relation made to become a chunk's
+//	Part         of a plain relation: what is read and counted by itself
+//	Definition   what a hypertable is, for making one like it
+//
+// What is of one of them is its method and takes the connection; what is of several, or
+// of none, is a function.
 package tsdb
 
 import (

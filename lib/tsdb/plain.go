@@ -79,7 +79,7 @@ func (db *DB) PlainRelation(ctx context.Context, name task.Name, column string) 
 		return nil, err
 	}
 	h.Columns = columns[h.OID]
-	if d := db.dimensionOf(h, task.Slice{Column: column}); d != nil {
+	if d := dimensionOf(db, h, task.Slice{Column: column}); d != nil {
 		h.Dimensions = []Dimension{*d}
 	}
 	return h, nil
@@ -100,7 +100,7 @@ type Leaf struct {
 }
 
 // Leaves lists those of a plain relation, by name.
-func (db *DB) Leaves(ctx context.Context, h *Hypertable) ([]*Leaf, error) {
+func Leaves(ctx context.Context, db *DB, h *Hypertable) ([]*Leaf, error) {
 	rows, err := db.Query(ctx, leavesSQL, h.OID)
 	if err != nil {
 		return nil, db.Wrap(err, "partitions of %s", h.Name)
@@ -113,7 +113,7 @@ func (db *DB) Leaves(ctx context.Context, h *Hypertable) ([]*Leaf, error) {
 	return ls, db.Wrap(err, "partitions of %s", h.Name)
 }
 
-// Part is a leaf, or a range of its heap's blocks.
+// Part is a leaf, or a range of its heap's blocks; its zero value is all of a relation.
 type Part struct {
 	Leaf         *Leaf
 	First, Until int64 // blocks; Until 0: all of it
@@ -131,12 +131,11 @@ func (p Part) From() (from, where string) {
 	return from, fmt.Sprintf("ctid >= '(%d,0)' and ctid < '(%d,0)'", p.First, p.Until)
 }
 
-// CountBetween counts the rows of a part between bounds, which are sorted and of the
+// Count counts the rows of a part between bounds, which are sorted and of the
 // primary dimension: n[i] are those at or after bounds[i] and before the next one, the
 // last ones those at or after the last. Those that are in no range (NULL, -infinity)
 // are out.
-func (db *DB) CountBetween(ctx context.Context, h *Hypertable, p Part,
-	bounds []int64) (n []int64, out int64, err error) {
+func (p Part) Count(ctx context.Context, db *DB, h *Hypertable, bounds []int64) (n []int64, out int64, err error) {
 	from, where := p.From()
 	rows, err := db.Query(ctx, "select "+h.bucket(bounds)+", count(*) from "+from+" where "+where+" group by 1")
 	if err != nil {
@@ -181,7 +180,7 @@ func (h *Hypertable) Lowest() int64 {
 
 // Outside counts the rows that are in no range: NULL, and -infinity unless the range
 // has a beginning.
-func (db *DB) Outside(ctx context.Context, h *Hypertable, from int64) (n int64, err error) {
+func Outside(ctx context.Context, db *DB, h *Hypertable, from int64) (n int64, err error) {
 	d := &h.Dimensions[0]
 	where := d.expr() + " is null"
 	if !isInt(d.RangeType) && d.RangeType != "uuid" && from <= h.Lowest() {
@@ -191,23 +190,23 @@ func (db *DB) Outside(ctx context.Context, h *Hypertable, from int64) (n int64, 
 	return n, db.Wrap(err, "count the rows of %s without a time", h.Name)
 }
 
-// FirstOf is First for a plain relation, or for parts of it; LastOf is Last.
-func (db *DB) FirstOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
-	return db.edge(ctx, h, p, Span{From: from, Until: until}, "")
+// Earliest is First for a plain relation, or for parts of it; Latest is Last.
+func (p Part) Earliest(ctx context.Context, db *DB, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
+	return p.edge(ctx, db, h, Span{From: from, Until: until}, "")
 }
 
-// LastOf is the counterpart of FirstOf.
-func (db *DB) LastOf(ctx context.Context, h *Hypertable, p *Part, from, until int64) (v int64, ok bool, err error) {
-	return db.edge(ctx, h, p, Span{From: from, Until: until}, " desc")
+// Latest is the counterpart of Earliest.
+func (p Part) Latest(ctx context.Context, db *DB, h *Hypertable, from, until int64) (v int64, ok bool, err error) {
+	return p.edge(ctx, db, h, Span{From: from, Until: until}, " desc")
 }
 
-func (db *DB) edge(ctx context.Context, h *Hypertable, p *Part, in Span, desc string) (v int64, ok bool, err error) {
+func (p Part) edge(ctx context.Context, db *DB, h *Hypertable, in Span, desc string) (v int64, ok bool, err error) {
 	d := &h.Dimensions[0]
 	relation, where := pg.Ident(h.Name.Schema, h.Name.Name), "true"
-	if p != nil {
+	if p.Leaf != nil {
 		relation, where = p.From()
 	}
-	condition, err := db.conditions(h, nil, in.of(d.Column))
+	condition, err := conditions(db, h, nil, in.of(d.Column))
 	if err != nil {
 		return 0, false, err
 	}
@@ -263,9 +262,8 @@ func internal(value any, v int64) (int64, bool) {
 
 // Scanned says which leaves a query with a condition may read, by name, and how many
 // rows the planner expects.
-func (db *DB) Scanned(ctx context.Context, h *Hypertable,
-	condition string) (leaves []task.Name, rows int64, err error) {
-	plan, err := db.explain(ctx, h, condition)
+func Scanned(ctx context.Context, db *DB, h *Hypertable, condition string) (leaves []task.Name, rows int64, err error) {
+	plan, err := explain(ctx, db, h, condition)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -286,12 +284,12 @@ func (db *DB) Scanned(ctx context.Context, h *Hypertable,
 
 // Finds reports whether no table is read in whole for a query of a range, if that can
 // be avoided at all.
-func (db *DB) Finds(ctx context.Context, h *Hypertable, in Span) (ok bool, err error) {
-	condition, err := db.conditions(h, nil, in.of(h.Dimensions[0].Column))
+func Finds(ctx context.Context, db *DB, h *Hypertable, in Span) (ok bool, err error) {
+	condition, err := conditions(db, h, nil, in.of(h.Dimensions[0].Column))
 	if err != nil {
 		return false, err
 	}
-	plan, err := db.explain(ctx, h, condition)
+	plan, err := explain(ctx, db, h, condition)
 	if err != nil {
 		return false, err
 	}
@@ -301,7 +299,7 @@ func (db *DB) Finds(ctx context.Context, h *Hypertable, in Span) (ok bool, err e
 }
 
 // explain is the plan of a query with a condition.
-func (db *DB) explain(ctx context.Context, h *Hypertable, condition string) (*planNode, error) {
+func explain(ctx context.Context, db *DB, h *Hypertable, condition string) (*planNode, error) {
 	var text []byte
 	err := db.QueryRow(ctx, "explain (format json, verbose) select from "+pg.Ident(h.Name.Schema, h.Name.Name)+
 		" where "+condition).Scan(&text)
@@ -335,7 +333,7 @@ func (n *planNode) each(f func(*planNode)) {
 // Indexed says which leaves have an index that finds a range of the column: a btree
 // that begins with it, or a BRIN. The plan's cost would not tell: that of a BRIN is near
 // a sequential scan's that reads twenty times as much.
-func (db *DB) Indexed(ctx context.Context, h *Hypertable, leaves []*Leaf) (by map[uint32]string, err error) {
+func Indexed(ctx context.Context, db *DB, h *Hypertable, leaves []*Leaf) (by map[uint32]string, err error) {
 	oids := make([]uint32, len(leaves))
 	for i, l := range leaves {
 		oids[i] = l.OID

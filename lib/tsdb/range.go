@@ -34,7 +34,7 @@ func (d *Dimension) expr() string {
 // dimensionOf is the hypertable's dimension that a slice is of. A hypertable
 // that is partitioned otherwise than the slice's may not have it: then it is as
 // TimescaleDB would make it on that column.
-func (db *DB) dimensionOf(h *Hypertable, s task.Slice) *Dimension {
+func dimensionOf(db *DB, h *Hypertable, s task.Slice) *Dimension {
 	if d := h.Dimension(s.Column); d != nil && d.Hash() == s.Hash {
 		return d
 	}
@@ -97,21 +97,21 @@ func between(d *Dimension, from, until string) (string, error) {
 // the primary dimension; "true" when it has no bounds. It is built from the
 // catalog's column and function and from integers, never from text of the
 // record.
-func (db *DB) RangeCondition(h *Hypertable, t *task.Task) (string, error) {
-	return db.conditions(h, nil, t.Range)
+func (h *Hypertable) RangeCondition(db *DB, t *task.Task) (string, error) {
+	return conditions(db, h, nil, t.Range)
 }
 
 // TaskCondition is RangeCondition and the slices of all other dimensions: the
 // rows of the task wherever they are stored.
-func (db *DB) TaskCondition(h *Hypertable, t *task.Task) (string, error) {
-	return db.conditions(h, t.Slices[1:], t.Range)
+func (h *Hypertable) TaskCondition(db *DB, t *task.Task) (string, error) {
+	return conditions(db, h, t.Slices[1:], t.Range)
 }
 
-func (db *DB) conditions(h *Hypertable, slices []task.Slice, r task.Range) (string, error) {
+func conditions(db *DB, h *Hypertable, slices []task.Slice, r task.Range) (string, error) {
 	all := append([]task.Slice{{Column: r.Column, From: r.From, Until: r.Until}}, slices...)
 	var conds []string
 	for _, s := range all {
-		d := db.dimensionOf(h, s)
+		d := dimensionOf(db, h, s)
 		if d == nil {
 			return "", &pg.Error{Side: db.Side, Object: h.Name.String(), Err: fmt.Errorf("has no column %q", s.Column)}
 		}
@@ -147,7 +147,7 @@ func (h *Hypertable) Dimension(column string) *Dimension {
 // or a time. What a cast would drop silently is refused, as rows would be
 // missing: the zone of a time where the dimension has none (UTC may stand: it
 // changes no digit), the time of day of a date.
-func (db *DB) Internal(ctx context.Context, h *Hypertable, text string) (int64, error) {
+func (h *Hypertable) Internal(ctx context.Context, db *DB, text string) (int64, error) {
 	d := &h.Dimensions[0]
 	cast := "cast($1::text as " + d.RangeType + ")"
 	if isInt(d.RangeType) {
@@ -193,7 +193,7 @@ type BadBound struct{ text string }
 func (e *BadBound) Error() string { return e.text }
 
 // Text is the inverse of Internal, for people; "" for an unbounded end.
-func (db *DB) Text(ctx context.Context, h *Hypertable, internal []int64) (map[int64]string, error) {
+func (h *Hypertable) Text(ctx context.Context, db *DB, internal []int64) (map[int64]string, error) {
 	d := &h.Dimensions[0]
 	m := make(map[int64]string, len(internal))
 	if isInt(d.RangeType) {
@@ -302,7 +302,7 @@ func (h *Hypertable) Unaligned(slices []task.Slice) string {
 
 // Beginning is the SQL expression of the first value in a slice of an open
 // dimension; "" where a partitioning function hides it, or there is none.
-func (db *DB) Beginning(h *Hypertable, s task.Slice) (string, error) {
+func Beginning(db *DB, h *Hypertable, s task.Slice) (string, error) {
 	from, err := task.Bound(s.From)
 	if err != nil {
 		return "", err

@@ -71,12 +71,12 @@ func TestDimensionOf(t *testing.T) {
 		{task.Slice{Column: "ts", From: "1", Until: "9223372036854775807"},
 			`"ts" >= '1970-01-01 00:00:00.000001+00'::timestamptz`},
 	} {
-		got, err := between(db.dimensionOf(h, c.slice), c.slice.From, c.slice.Until)
+		got, err := between(dimensionOf(db, h, c.slice), c.slice.From, c.slice.Until)
 		if err != nil || got != c.want {
 			t.Errorf("%v: %s, %v", c.slice, got, err)
 		}
 	}
-	if d := db.dimensionOf(h, task.Slice{Column: "nowhere"}); d != nil {
+	if d := dimensionOf(db, h, task.Slice{Column: "nowhere"}); d != nil {
 		t.Errorf("a dimension on a column that does not exist: %v", d)
 	}
 }

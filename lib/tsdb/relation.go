@@ -86,8 +86,8 @@ const metaPrefix = "_ts_meta_"
 
 // Relation describes the compressed relation of a chunk. why says what in it
 // is not understood; then it must not travel as it is.
-func (db *DB) Relation(ctx context.Context, c *Chunk, h *Hypertable) (r *Relation, why string, err error) {
-	s, err := db.ChunkSettings(ctx, c)
+func (c *Chunk) Relation(ctx context.Context, db *DB, h *Hypertable) (r *Relation, why string, err error) {
+	s, err := c.Settings(ctx, db)
 	if err != nil {
 		return nil, "", err
 	}
@@ -95,21 +95,21 @@ func (db *DB) Relation(ctx context.Context, c *Chunk, h *Hypertable) (r *Relatio
 		return nil, "the chunk has no compression settings", nil
 	}
 	r = &Relation{Settings: *s, Enforced: h.Enforced}
-	if r.Columns, r.Encoding, err = db.RelationColumns(ctx, c.RelationOID); err != nil {
+	if r.Columns, r.Encoding, err = RelationColumns(ctx, db, c.RelationOID); err != nil {
 		return nil, "", err
 	}
-	if r.Indexes, err = db.relationIndexes(ctx, c.RelationOID); err != nil {
+	if r.Indexes, err = relationIndexes(ctx, db, c.RelationOID); err != nil {
 		return nil, "", err
 	}
-	if why, err = db.attribute(ctx, r, h); err != nil || why != "" {
+	if why, err = r.attribute(ctx, db, h); err != nil || why != "" {
 		return nil, why, err
 	}
-	return r, "", db.count(ctx, r, c)
+	return r, "", r.count(ctx, db, c)
 }
 
 // RelationColumns lists the columns of a compressed relation, and the encoding
 // of the database.
-func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationColumn, encoding string, err error) {
+func RelationColumns(ctx context.Context, db *DB, oid uint32) (cols []RelationColumn, encoding string, err error) {
 	rows, err := db.Query(ctx, relationSQL, oid)
 	if err != nil {
 		return nil, "", db.Wrap(err, "columns of the compressed relation")
@@ -125,7 +125,7 @@ func (db *DB) RelationColumns(ctx context.Context, oid uint32) (cols []RelationC
 	return cols, encoding, db.Wrap(err, "columns of the compressed relation")
 }
 
-func (db *DB) relationIndexes(ctx context.Context, oid uint32) ([][]IndexColumn, error) {
+func relationIndexes(ctx context.Context, db *DB, oid uint32) ([][]IndexColumn, error) {
 	rows, err := db.Query(ctx, relationIndexesSQL, oid)
 	if err != nil {
 		return nil, db.Wrap(err, "indexes of the compressed relation")
@@ -162,18 +162,18 @@ func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind ==
 
 // count counts the rows in the batches and finds the columns with SQL NULLs;
 // neither decompresses anything.
-func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
+func (r *Relation) count(ctx context.Context, db *DB, c *Chunk) (err error) {
 	var columns []string
 	for _, col := range r.Columns {
 		if !strings.HasPrefix(col.Name, metaPrefix) {
 			columns = append(columns, col.Name)
 		}
 	}
-	if r.Rows, r.Nulls, err = db.Batches(ctx, c.RelationOID, columns, func(column string) string {
+	if r.Rows, r.Nulls, err = Batches(ctx, db, c.RelationOID, columns, func(column string) string {
 		if slices.Contains(r.Settings.SegmentBy, column) {
 			return pg.Ident(column) // a value, not a batch of them
 		}
-		return db.NullBatches(column)
+		return NullBatches(db, column)
 	}); err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func (db *DB) count(ctx context.Context, r *Relation, c *Chunk) (err error) {
 
 // Batches returns how many rows there are in the batches of a compressed
 // relation, and in which of the columns, read by an expression, SQL NULL occurs.
-func (db *DB) Batches(ctx context.Context, relation uint32, columns []string,
+func Batches(ctx context.Context, db *DB, relation uint32, columns []string,
 	read func(column string) string) (rows int64, nulls []string, err error) {
 	var b strings.Builder
 	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
@@ -208,7 +208,7 @@ func (db *DB) Batches(ctx context.Context, relation uint32, columns []string,
 // that 2.19 and 2.20.0 themselves refuse to receive: there it is read as SQL
 // NULL, which means the same and which every version takes. Newer versions
 // receive the byte, and nothing older is ever sent their data as it is.
-func (db *DB) NullBatches(column string) string {
+func NullBatches(db *DB, column string) string {
 	q := pg.Ident(column)
 	if !db.columns["compression_settings.compress_relid"] || db.ListsSparseIndexes() {
 		return q

@@ -47,30 +47,30 @@ func (db *DB) SettingsPerChunk() bool { return db.columns["compression_settings.
 // (2.22 and newer). Older servers look metadata columns up by name.
 func (db *DB) ListsSparseIndexes() bool { return db.columns["compression_settings.index"] }
 
-// ChunkSettings returns the settings that a compressed chunk has.
-func (db *DB) ChunkSettings(ctx context.Context, c *Chunk) (*Settings, error) {
+// Settings returns the settings that a compressed chunk has.
+func (c *Chunk) Settings(ctx context.Context, db *DB) (*Settings, error) {
 	rel := c.OID
 	if !db.columns["compression_settings.compress_relid"] {
 		rel = c.RelationOID
 	}
-	return db.settings(ctx, rel, c.Hypertable)
+	return settings(ctx, db, rel, c.Hypertable)
 }
 
 // HypertableSettings returns the settings for chunks to be compressed; nil for
 // none.
-func (db *DB) HypertableSettings(ctx context.Context, h *Hypertable) (*Settings, error) {
-	return db.settings(ctx, h.OID, h.ID)
+func HypertableSettings(ctx context.Context, db *DB, h *Hypertable) (*Settings, error) {
+	return settings(ctx, db, h.OID, h.ID)
 }
 
-func (db *DB) settings(ctx context.Context, rel uint32, hypertable int32) (*Settings, error) {
+func settings(ctx context.Context, db *DB, rel uint32, hypertable int32) (*Settings, error) {
 	var s *Settings
 	var ask pgx.Batch
-	db.queueSettings(&ask, rel, hypertable, &s)
+	queueSettings(db, &ask, rel, hypertable, &s)
 	return s, db.Wrap(db.SendBatch(ctx, &ask).Close(), "compression settings")
 }
 
 // queueSettings asks for the settings of a relation of the hypertable; nil for none.
-func (db *DB) queueSettings(ask *pgx.Batch, rel uint32, hypertable int32, to **Settings) {
+func queueSettings(db *DB, ask *pgx.Batch, rel uint32, hypertable int32, to **Settings) {
 	sql, arg := settingsLegacySQL, any(hypertable)
 	if db.SettingsPerChunk() {
 		index := "null"
@@ -96,11 +96,11 @@ func (db *DB) queueSettings(ask *pgx.Batch, rel uint32, hypertable int32, to **S
 	})
 }
 
-// SettingsSQL is the option list that gives a hypertable these settings; nil for the
+// SQL is the option list that gives a hypertable these settings; nil for the
 // server's defaults. On
 // servers that keep a list of sparse indexes it is given as well, unless it is
 // empty: an empty list corrupts the settings (seen on 2.28 to 2.30).
-func (db *DB) SettingsSQL(s *Settings, sparse []SparseIndex) string {
+func (s *Settings) SQL(db *DB, sparse []SparseIndex) string {
 	if s == nil {
 		return "timescaledb.compress"
 	}

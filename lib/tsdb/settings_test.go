@@ -56,7 +56,7 @@ func TestSettingsSQL(t *testing.T) {
 		{old, &Settings{}, nil, "timescaledb.compress, timescaledb.compress_segmentby = ''"},
 		{recent, &Settings{}, nil, "timescaledb.compress"},
 	} {
-		if got := c.db.SettingsSQL(c.s, c.sparse); got != c.want {
+		if got := c.s.SQL(c.db, c.sparse); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // going to change or to be compressed by itself: its range ended at least the width of
 // a chunk ago, and the hypertable has no compression policy. Of an integer dimension
 // the newest chunk of the hypertable tells what time it is.
-func (db *DB) Settled(ctx context.Context, h *Hypertable) (func(task.Slice) bool, error) {
+func Settled(ctx context.Context, db *DB, h *Hypertable) (func(task.Slice) bool, error) {
 	never := func(task.Slice) bool { return false }
 	jobs, err := db.Jobs(ctx, []*Hypertable{h})
 	if err != nil {

@@ -13,8 +13,8 @@ type Sizes struct {
 	Compressed   int64 `json:"compressed,omitempty"`
 }
 
-// Sizes returns those of compressed chunks, by their id.
-func (db *DB) Sizes(ctx context.Context, chunks []int32) (map[int32]Sizes, error) {
+// ChunkSizes returns those of compressed chunks, by their id.
+func ChunkSizes(ctx context.Context, db *DB, chunks []int32) (map[int32]Sizes, error) {
 	rows, err := db.Query(ctx, `select chunk_id,
         uncompressed_heap_size + uncompressed_toast_size + uncompressed_index_size,
         compressed_heap_size + compressed_toast_size + compressed_index_size

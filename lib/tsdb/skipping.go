@@ -32,7 +32,7 @@ var (
 
 // Skips reports whether the server leaves chunks of the hypertable out of queries
 // by the ranges of columns.
-func (db *DB) Skips(ctx context.Context, h *Hypertable) (skips bool, err error) {
+func Skips(ctx context.Context, db *DB, h *Hypertable) (skips bool, err error) {
 	if !db.columns["chunk_column_stats.valid"] {
 		return false, nil
 	}
@@ -43,8 +43,8 @@ func (db *DB) Skips(ctx context.Context, h *Hypertable) (skips bool, err error) 
 
 // Skippable returns those of the hypertable's chunks that a query may leave out by
 // the range of a column: rows that are added to them might not be found.
-func (db *DB) Skippable(ctx context.Context, h *Hypertable, chunks ...*Chunk) ([]*Chunk, error) {
-	if skips, err := db.Skips(ctx, h); !skips || err != nil {
+func Skippable(ctx context.Context, db *DB, h *Hypertable, chunks ...*Chunk) ([]*Chunk, error) {
+	if skips, err := Skips(ctx, db, h); !skips || err != nil {
 		return nil, err
 	}
 	ids := make([]int32, len(chunks))
@@ -64,7 +64,7 @@ func (db *DB) Skippable(ctx context.Context, h *Hypertable, chunks ...*Chunk) ([
 
 // Unbound makes no query leave the chunk out until it is compressed again. It
 // writes to the catalog, which takes a superuser.
-func (db *DB) Unbound(ctx context.Context, h *Hypertable, c *Chunk) error {
+func Unbound(ctx context.Context, db *DB, h *Hypertable, c *Chunk) error {
 	_, err := db.Exec(ctx, unboundSQL, h.ID, c.ID)
 	return db.Wrap(err, "column ranges of chunk %s", c.Name)
 }

@@ -56,7 +56,7 @@ func (r *compressedRelation) sameAs(o *compressedRelation) bool {
 // of a column added later, or settings and columns disagree.
 func (s *side) compressedRelation(ctx context.Context) (*compressedRelation, error) {
 	c := s.compressedChunk
-	r, unfit, err := s.db.Relation(ctx, c, s.h)
+	r, unfit, err := c.Relation(ctx, s.db, s.h)
 	if err != nil || unfit != "" {
 		return nil, err
 	}

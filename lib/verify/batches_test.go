@@ -26,7 +26,7 @@ func compressedSide(t testing.TB, d *testdb.DB, table string) (*side, *compresse
 	if s.h, err = db.HypertableFor(t.Context(), task.Name{Schema: "public", Name: table}, nil); err != nil {
 		t.Fatal(err)
 	}
-	chunks, err := db.ChunksIn(t.Context(), s.h, task.Range{Column: "time", From: "0", Until: "1000"})
+	chunks, err := s.h.ChunksIn(t.Context(), db, task.Range{Column: "time", From: "0", Until: "1000"})
 	if err != nil || len(chunks) != 1 {
 		t.Fatalf("chunks %v: %v", chunks, err)
 	}

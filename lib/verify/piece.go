@@ -105,7 +105,7 @@ func (s *side) leaveOut(of *piece) error {
 	var others []string
 	for _, extent := range of.except {
 		all := task.NewRange(extent[0].Column, task.MinBound, task.MaxBound)
-		cond, err := s.db.TaskCondition(s.h, &task.Task{Slices: extent, Range: all})
+		cond, err := s.h.TaskCondition(s.db, &task.Task{Slices: extent, Range: all})
 		if err != nil {
 			return err
 		}

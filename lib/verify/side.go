@@ -108,20 +108,20 @@ func (s *side) lock(ctx context.Context, t *task.Task) (chunks []*tsdb.Chunk, lo
 // chunks returns the chunk of the task's extent, or else all that may hold rows
 // of its range.
 func (s *side) chunks(ctx context.Context, t *task.Task) ([]*tsdb.Chunk, error) {
-	c, err := s.db.ChunkOf(ctx, s.h, t.Slices)
+	c, err := s.h.ChunkOf(ctx, s.db, t.Slices)
 	if err != nil {
 		return nil, err
 	}
 	if c != nil && len(s.h.Dimensions) == len(t.Slices) {
 		return []*tsdb.Chunk{c}, nil
 	}
-	return s.db.ChunksIn(ctx, s.h, t.Range)
+	return s.h.ChunksIn(ctx, s.db, t.Range)
 }
 
 // chunk compares the rows of one chunk.
 func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 	s.rows = pg.Ident(c.Name.Schema, c.Name.Name) // without ONLY: compressed rows as well
-	hidden, err := s.db.HiddenRows(ctx, c, "")
+	hidden, err := c.HiddenRows(ctx, s.db, "")
 	if err != nil {
 		return err
 	}
@@ -135,14 +135,14 @@ func (s *side) chunk(ctx context.Context, c *tsdb.Chunk, t *task.Task) error {
 		}
 		return nil
 	}
-	cond, err := s.db.RangeCondition(s.h, t)
+	cond, err := s.h.RangeCondition(s.db, t)
 	return s.where(ctx, cond, err)
 }
 
 // root compares the rows of the range, whatever chunks they are in.
 func (s *side) root(ctx context.Context, t *task.Task) error {
 	s.rows = pg.Ident(s.h.Name.Schema, s.h.Name.Name)
-	cond, err := s.db.TaskCondition(s.h, t)
+	cond, err := s.h.TaskCondition(s.db, t)
 	return s.where(ctx, cond, err)
 }
 

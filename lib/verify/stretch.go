@@ -159,7 +159,7 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 func ago(ctx context.Context, src *tsdb.DB, w Stretch) (until string, err error) {
 	hs, err := src.Hypertables(ctx)
 	if err == nil {
-		hs, err = src.Choose(ctx, hs, tsdb.Choice{Filter: w.Filter})
+		hs, err = tsdb.Choose(ctx, src, hs, tsdb.Choice{Filter: w.Filter})
 	}
 	if err != nil {
 		return "", err
@@ -185,11 +185,11 @@ func beside(ctx context.Context, p *Pair, h *tsdb.Hypertable, tasks []*task.Task
 	}
 	var ends [2]int64
 	for i, b := range texts {
-		if ends[i], err = p.Source.Internal(ctx, h, b); err != nil {
+		if ends[i], err = h.Internal(ctx, p.Source, b); err != nil {
 			return nil, err
 		}
 	}
-	chunks, err := p.Target.ChunksIn(ctx, there, task.NewRange(there.Dimensions[0].Column, ends[0], ends[1]))
+	chunks, err := there.ChunksIn(ctx, p.Target, task.NewRange(there.Dimensions[0].Column, ends[0], ends[1]))
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func nameBounds(ctx context.Context, src *tsdb.DB, h *tsdb.Hypertable, all []*pi
 		from, until := s.task.Range.Bounds()
 		values = append(values, from, until)
 	}
-	texts, err := src.Text(ctx, h, values)
+	texts, err := h.Text(ctx, src, values)
 	for i, s := range all {
 		s.task.Range.FromText, s.task.Range.UntilText = texts[values[2*i]], texts[values[2*i+1]]
 	}

@@ -126,13 +126,13 @@ func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err er
 	if h == nil {
 		return nil, errors.New("is not there any more")
 	}
-	leaves, err := db.Leaves(ctx, h)
+	leaves, err := tsdb.Leaves(ctx, db, h)
 	if err != nil {
 		return nil, err
 	}
 	n = make([]int64, len(bounds))
 	for _, l := range leaves {
-		some, _, err := db.CountBetween(ctx, h, tsdb.Part{Leaf: l}, bounds)
+		some, _, err := (tsdb.Part{Leaf: l}).Count(ctx, db, h, bounds)
 		if err != nil {
 			return nil, err
 		}
