@@ -2,7 +2,6 @@ package csv
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -44,21 +43,11 @@ type Reader struct {
 	// File stands in errors.
 	File string
 
-	src    io.Reader
 	f      *Format
 	fields []field // nil: any number, as they are
 	kept   int     // of fields
 
-	// The window: buf[pos:end] is still to be read, and the record in hand begins at
-	// buf[start] unless it is long.
-	buf             []byte
-	start, pos, end int
-	base            int64 // place of buf[0] in the file
-	err             error // why src gives no more: io.EOF, or what went wrong
-
-	// The record in hand.
-	open   bool
-	long   bool
+	window      // with the record in hand
 	quoted bool // within quotes
 	saw    bool // the field has quotes: it is not NULL
 	mute   bool // the record is bad, or has too many fields: only its end is wanted
@@ -73,10 +62,6 @@ type Reader struct {
 	out     []byte // the row as far as it is not handed out
 	sent    int    // handed out by the last call
 	fieldAt int    // of the field in hand in out; -1 when its beginning was handed out
-
-	sum   uint32 // CRC of the records since the last Cut, as far as they left the window
-	sumAt int    // up to here in buf
-	own   uint32 // the same of a long record
 }
 
 type field struct {
@@ -87,13 +72,12 @@ type field struct {
 
 var nullText = []byte(`\N`)
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // NewReader reads a file from its beginning. A byte order mark is dropped.
 func NewReader(src io.Reader, f *Format) *Reader { return newReader(src, f, Window) }
 
-func newReader(src io.Reader, f *Format, window int) *Reader {
-	r := &Reader{f: f, buf: make([]byte, window)}
+func newReader(src io.Reader, f *Format, size int) *Reader {
+	r := &Reader{f: f}
+	r.buf = make([]byte, size)
 	r.Reset(src, 1, 0)
 	if r.avail(3) && string(r.buf[:3]) == "\xef\xbb\xbf" {
 		r.pos, r.start = 3, 3
@@ -209,29 +193,6 @@ func (r *Reader) Next() (Row, error) {
 	return r.finish()
 }
 
-// Raw is the last record as it stands in the file, nil if it was long. Valid until
-// the next call of Next.
-func (r *Reader) Raw() []byte {
-	if r.long {
-		return nil
-	}
-	return r.buf[r.start:r.pos]
-}
-
-// Cut is the CRC-32C of the records since the last Cut or Skip: without the last one
-// that was read, and without long ones. At the end of the file there is no last one.
-func (r *Reader) Cut() uint32 {
-	s := crc32.Update(r.sum, castagnoli, r.buf[r.sumAt:r.start])
-	r.sum, r.sumAt = 0, r.start
-	return s
-}
-
-// Skip leaves the last record out of the next Cut.
-func (r *Reader) Skip() { r.sum, r.sumAt = 0, r.pos }
-
-// Offset is where the next record begins; Line is its line.
-func (r *Reader) Offset() int64 { return r.base + int64(r.pos) }
-
 // Line is the line in which the next record begins.
 func (r *Reader) Line() int64 { return r.line + r.lines }
 
@@ -343,7 +304,7 @@ func (r *Reader) endOfFile() error {
 	}
 	if r.quoted {
 		r.open = false
-		r.err = &Error{File: r.File, Line: r.line, Column: r.column(r.n), Fatal: true,
+		r.err = &Error{File: r.File, Line: r.line, Column: column(r.fields, r.n), Fatal: true,
 			Reason: "a quote is opened and never closed"}
 		return r.err
 	}
@@ -466,16 +427,17 @@ func (r *Reader) fail(reason string) {
 	if r.bad != nil {
 		return
 	}
-	r.bad = &Error{File: r.File, Line: r.line, Column: r.column(r.n), Reason: reason}
+	r.bad = &Error{File: r.File, Line: r.line, Column: column(r.fields, r.n), Reason: reason}
 	if !r.mute && r.fieldAt >= 0 {
 		r.bad.Value = shown(r.out[r.fieldAt:])
 	}
 	r.mute = true
 }
 
-func (r *Reader) column(n int) string {
-	if n < len(r.fields) && r.fields[n].Name != "" {
-		return r.fields[n].Name
+// column is the name of a field in errors: that of its column, else its number.
+func column(fields []field, n int) string {
+	if n < len(fields) && fields[n].Name != "" {
+		return fields[n].Name
 	}
 	return fmt.Sprint(n + 1)
 }
@@ -547,7 +509,7 @@ func (r *Reader) checkText(text []byte) {
 				continue
 			}
 			if n--; n < 0 {
-				r.bad.Column = r.column(i)
+				r.bad.Column = column(r.fields, i)
 				break
 			}
 		}
@@ -555,48 +517,4 @@ func (r *Reader) checkText(text []byte) {
 		r.bad.Value = shown(text[begin:at])
 	}
 	r.mute = true
-}
-
-var errStuck = errors.New("reads nothing")
-
-// avail makes sure that so many bytes are in the window from pos on, and says
-// whether they are: after the end there are none.
-func (r *Reader) avail(n int) bool {
-	for idle := 0; r.end-r.pos < n; {
-		if r.err != nil {
-			return false
-		}
-		if r.end == len(r.buf) {
-			r.slide()
-		}
-		k, err := r.src.Read(r.buf[r.end:])
-		r.end += k
-		if idle++; k > 0 {
-			idle = 0
-		}
-		if r.err = err; err == nil && idle > 100 {
-			r.err = errStuck
-		}
-	}
-	return true
-}
-
-// slide makes room in the window: before the record in hand, or if that fills the
-// window, before what is still to be read of it.
-func (r *Reader) slide() {
-	keep := r.pos
-	if r.open && !r.long {
-		keep = r.start
-		if keep == 0 {
-			r.long, r.own, keep = true, 0, r.pos
-		}
-	}
-	if r.open && r.long {
-		r.own = crc32.Update(r.own, castagnoli, r.buf[r.sumAt:keep])
-	} else {
-		r.sum = crc32.Update(r.sum, castagnoli, r.buf[r.sumAt:keep])
-	}
-	copy(r.buf, r.buf[keep:r.end])
-	r.base += int64(keep)
-	r.start, r.pos, r.end, r.sumAt = max(r.start-keep, 0), r.pos-keep, r.end-keep, 0
 }

@@ -155,7 +155,6 @@ func toBeResumed(ctx context.Context, l dialect, src, dst *mirror) (string, erro
 			scheduled[nameOf(j)+jobSQL(l, j)] = true
 		}
 	}
-	c := &clone{dialect: l, plan: plan{jobs: dst.catalogs.jobs}}
 	var ids []int32
 	for _, j := range dst.catalogs.jobs {
 		if !j.Scheduled && scheduled[nameOf(j)+jobSQL(l, j)] {
@@ -165,12 +164,9 @@ func toBeResumed(ctx context.Context, l dialect, src, dst *mirror) (string, erro
 	if len(ids) == 0 {
 		return "", nil
 	}
-	var err error
-	if c.jobsTable, err = tsdb.JobsTable(ctx, dst.db); err != nil {
-		return "", err
-	}
+	table, err := tsdb.JobsTable(ctx, dst.db)
 	slices.Sort(ids)
-	return c.resume(list(ids)), nil
+	return l.resume(dst.catalogs.jobs, table, list(ids)), err
 }
 
 // counter is a sequence that gives columns their values.

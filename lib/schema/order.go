@@ -411,13 +411,13 @@ func (c *clone) make(ctx context.Context) error {
 		return err
 	}
 	if c.Print != nil {
-		return c.print(ctx, m)
+		return m.print(ctx)
 	}
-	return c.run(ctx, m)
+	return m.run(ctx)
 }
 
-func (c *clone) print(ctx context.Context, m *maker) error {
-	m.sink = printer{c.Print}
+func (m *maker) print(ctx context.Context) error {
+	m.sink = printer{m.Print}
 	if err := m.write(ctx); err != nil {
 		return err
 	}
@@ -427,9 +427,9 @@ func (c *clone) print(ctx context.Context, m *maker) error {
 	if err := m.do(ctx, "commit;"); err != nil {
 		return err
 	}
-	if len(c.plan.jobs) > 0 {
+	if len(m.plan.jobs) > 0 {
 		resume := "All jobs are paused. After the backfill, with the numbers that were printed as " + toResume + ":\n" +
-			c.resume("NUMBER, ...")
+			m.dialect.resume(m.plan.jobs, m.jobsTable, "NUMBER, ...")
 		if err := m.about("", resume); err != nil {
 			return err
 		}
@@ -438,14 +438,14 @@ func (c *clone) print(ctx context.Context, m *maker) error {
 }
 
 // run makes the target in one transaction.
-func (c *clone) run(ctx context.Context, m *maker) error {
-	r, err := c.runner(ctx)
+func (m *maker) run(ctx context.Context) error {
+	r, err := m.runner(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.conn.Close()
 	m.sink = r
-	c.Info("%s", c.route())
+	m.Info("%s", m.route())
 	err = m.write(ctx)
 	if err == nil {
 		err = r.about("commit", "")
@@ -454,20 +454,20 @@ func (c *clone) run(ctx context.Context, m *maker) error {
 		err = r.do(ctx, "commit")
 	}
 	if err != nil {
-		c.nothingMade(ctx)
+		m.nothingMade(ctx)
 		return err
 	}
 	var later []*tsdb.JobDefinition
-	c.plan.jobs = slices.DeleteFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool {
-		if !c.dialect.pausable(j) {
+	m.plan.jobs = slices.DeleteFunc(m.plan.jobs, func(j *tsdb.JobDefinition) bool {
+		if !m.dialect.pausable(j) {
 			later = append(later, j)
 		}
-		return !c.dialect.pausable(j)
+		return !m.dialect.pausable(j)
 	})
-	c.summary(r.resume)
+	m.summary(r.resume)
 	for _, j := range later {
-		c.Warn("not made, as TimescaleDB %s cannot pause it: %s; after the backfill: %s",
-			c.target.version, describe(j), c.dialect.unpaused(j))
+		m.Warn("not made, as TimescaleDB %s cannot pause it: %s; after the backfill: %s",
+			m.target.version, describe(j), m.dialect.unpaused(j))
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ type obstacle struct {
 
 // lacking lists what the source's objects use of TimescaleDB and the target's
 // does not have.
-func (c *clone) lacking(ctx context.Context, dst *tsdb.DB) ([]use, error) {
+func (c *sides) lacking(ctx context.Context, dst *tsdb.DB) ([]use, error) {
 	ds, err := tsdb.Definitions(ctx, c.src)
 	if err != nil {
 		return nil, err
@@ -302,7 +302,7 @@ func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 }
 
 // named are those of the objects that are relations of these kinds.
-func (c *clone) named(ctx context.Context, oids []uint32, kinds ...string) ([]task.Name, error) {
+func (c *sides) named(ctx context.Context, oids []uint32, kinds ...string) ([]task.Name, error) {
 	return names(ctx, c.conn, "list tables", `select nspname, relname
 		from pg_class c join pg_namespace n on n.oid = relnamespace
 		where c.oid = any($1::oid[]) and relkind::text = any($2::text[]) order by 1, 2`, oids, kinds)
@@ -346,7 +346,7 @@ func (c *clone) leaveOutOfCatalogs() {
 
 // dependents lists what depends on objects, themselves included, with what
 // people call it; "" for parts of others.
-func (c *clone) dependents(ctx context.Context, of []object) (map[object]string, error) {
+func (c *sides) dependents(ctx context.Context, of []object) (map[object]string, error) {
 	classes, oids := make([]uint32, len(of)), make([]uint32, len(of))
 	for i, o := range of {
 		classes[i], oids[i] = o.class, o.oid

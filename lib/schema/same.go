@@ -12,7 +12,7 @@ import (
 )
 
 // runner opens the session that makes the target.
-func (c *clone) runner(ctx context.Context) (*runner, error) {
+func (c *sides) runner(ctx context.Context) (*runner, error) {
 	dst, err := pg.Connect(ctx, pg.Target, c.Target, pg.Options{Application: Name, Log: c.Info})
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (c *clone) copyCatalogs(ctx context.Context) error {
 
 // fitsLocks reports whether all can be made in one transaction: it holds a lock
 // on each relation that it makes.
-func (c *clone) fitsLocks(ctx context.Context) (bool, error) {
+func (c *sides) fitsLocks(ctx context.Context) (bool, error) {
 	var relations int
 	err := c.conn.QueryRow(ctx, `select count(*) from pg_class
 		where relnamespace <> all(array['pg_catalog', 'information_schema']::regnamespace[])`).Scan(&relations)
@@ -140,7 +140,7 @@ func existingSchema(sql string, schemas []string) string {
 }
 
 // route says from where to where, and with what.
-func (c *clone) route() string {
+func (c *sides) route() string {
 	from := fmt.Sprintf("PostgreSQL %d", c.source.major)
 	if c.src != nil {
 		from += ", TimescaleDB " + c.version()
@@ -150,7 +150,7 @@ func (c *clone) route() string {
 }
 
 // nothingMade says how to start again after a transaction that was rolled back.
-func (c *clone) nothingMade(ctx context.Context) {
+func (c *sides) nothingMade(ctx context.Context) {
 	if ctx.Err() == nil {
 		c.Warn("nothing was made, the target is as empty as it was: correct what is wrong and run this again")
 	}
@@ -181,20 +181,9 @@ func (c *clone) summary(resume []int32) {
 	}
 	if len(resume) > 0 {
 		slices.Sort(resume)
-		c.Warn("paused on the target: jobs %s; after the backfill: %s", list(resume), c.resume(list(resume)))
+		c.Warn("paused on the target: jobs %s; after the backfill: %s", list(resume), c.dialect.resume(c.plan.jobs, c.jobsTable, list(resume)))
 	}
 	c.Info("not copied: roles, tablespaces, settings of the database and of roles, subscriptions, publications")
-}
-
-// resume is the statement that resumes jobs. alter_job forgets the time zone of
-// a job that it is not told.
-func (c *clone) resume(ids string) string {
-	zoned := slices.ContainsFunc(c.plan.jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" })
-	if zoned && c.dialect.Takes("alter_job", "timezone") {
-		return fmt.Sprintf("select %s(id, scheduled => true, timezone => timezone) from %s where id in (%s);",
-			c.dialect.fn("alter_job"), c.jobsTable, ids)
-	}
-	return fmt.Sprintf("select %s(n, scheduled => true) from unnest(array[%s]) n;", c.dialect.fn("alter_job"), ids)
 }
 
 func list(ids []int32) string {

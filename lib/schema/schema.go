@@ -60,8 +60,8 @@ func (e *Error) Error() string { return e.text }
 // Suggest is what helps.
 func (e *Error) Suggest() string { return e.hint }
 
-// clone is one run.
-type clone struct {
+// sides are the two databases, and what is known of them before anything is made.
+type sides struct {
 	Options
 	programs     programs
 	conn         *pg.Conn // to the source, in a transaction
@@ -74,7 +74,11 @@ type clone struct {
 	pausesNested bool   // see tsdb.PausesNested
 	referable    bool   // the target has foreign keys to hypertables
 	jobsTable    string // the target's catalog of jobs
+}
 
+// clone is one run.
+type clone struct {
+	sides
 	tables     []*plain // that are to become hypertables
 	internals  []task.Name
 	plan       plan
@@ -107,7 +111,7 @@ type target struct {
 
 // Run clones the schema, or prints how.
 func Run(ctx context.Context, o Options) error {
-	c := &clone{Options: o, hypertable: map[task.Name]bool{}}
+	c := &clone{sides: sides{Options: o}, hypertable: map[task.Name]bool{}}
 	var err error
 	if c.conn, err = pg.Connect(ctx, pg.Source, o.Source, pg.Options{Application: Name, Log: o.Info}); err != nil {
 		return err
@@ -144,7 +148,7 @@ func Run(ctx context.Context, o Options) error {
 
 // lookAtSource opens the transaction that everything is read in, and pg_dump
 // reads with.
-func (c *clone) lookAtSource(ctx context.Context) error {
+func (c *sides) lookAtSource(ctx context.Context) error {
 	if _, err := c.conn.Exec(ctx, "begin isolation level repeatable read read only"); err != nil {
 		return c.conn.Wrap(err, "begin")
 	}
@@ -168,14 +172,14 @@ func (c *clone) lookAtSource(ctx context.Context) error {
 	return err
 }
 
-func (c *clone) version() string {
+func (c *sides) version() string {
 	if c.src == nil {
 		return ""
 	}
 	return c.src.TimescaleDB
 }
 
-func (c *clone) lookAtTarget(ctx context.Context, dst *pg.Conn) error {
+func (c *sides) lookAtTarget(ctx context.Context, dst *pg.Conn) error {
 	t := &c.target
 	err := dst.QueryRow(ctx, targetSQL, c.version()).Scan(&t.major, &t.identity, &t.user, &t.there, &t.version,
 		&t.extension, &t.catalogs, &t.locks, &t.roles, &t.tablespaces, &t.extensions, &t.amethods, &t.schemas,
@@ -190,7 +194,7 @@ func (c *clone) lookAtTarget(ctx context.Context, dst *pg.Conn) error {
 }
 
 // fits refuses what cannot work at all.
-func (c *clone) fits() error {
+func (c *sides) fits() error {
 	s, t := &c.source, &c.target
 	refuse := func(hint, format string, args ...any) error { return &Error{fmt.Sprintf(format, args...), hint} }
 	missing := func(want, have []string) string {
@@ -285,7 +289,7 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 	return dst.Wrap(err, "rollback")
 }
 
-func (c *clone) createExtension() []string {
+func (c *sides) createExtension() []string {
 	var sql []string
 	if !slices.Contains(c.target.schemas, c.target.extension) {
 		sql = append(sql, "create schema "+word(c.target.extension)+";")
@@ -295,7 +299,7 @@ func (c *clone) createExtension() []string {
 }
 
 // same reports whether the catalogs can be copied as they are.
-func (c *clone) same() bool {
+func (c *sides) same() bool {
 	return c.src != nil && c.version() == c.target.version && (c.full || !c.src.Full) && c.target.catalogs &&
 		c.Print == nil && len(c.Hypertables) == 0 && !c.SchemaOnly && !c.NoOwner && !c.NoPrivileges
 }

@@ -382,3 +382,14 @@ func (l dialect) ago(of task.Name, raw json.RawMessage) string {
 		return v + "::" + l.types[of]
 	}
 }
+
+// resume is the statement that resumes jobs, of which table is the catalog. alter_job
+// forgets the time zone of a job that it is not told.
+func (l dialect) resume(jobs []*tsdb.JobDefinition, table, ids string) string {
+	zoned := slices.ContainsFunc(jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" })
+	if zoned && l.Takes("alter_job", "timezone") {
+		return fmt.Sprintf("select %s(id, scheduled => true, timezone => timezone) from %s where id in (%s);",
+			l.fn("alter_job"), table, ids)
+	}
+	return fmt.Sprintf("select %s(n, scheduled => true) from unnest(array[%s]) n;", l.fn("alter_job"), ids)
+}
