@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -180,82 +181,120 @@ func TestOutOfTurn(t *testing.T) {
 	}
 }
 
-// TestRefused reads streams whose checksums are right and whose content is
-// not.
-func TestRefused(t *testing.T) {
-	with := func(f func(h *Header)) string {
-		h := header(1, Rows)
-		h.V, h.Compression = Version, "none"
-		f(h)
-		b, err := json.Marshal(h)
-		must(t, err)
-		return "H" + string(b)
+// The end of a part of one row and one byte, and the trailer of a segment of that part.
+const (
+	end1  = `E{"rows":1,"bytes":1}`
+	seal1 = `T{"rows":1,"bytes":1}`
+)
+
+// headed is the frame of a header that f has changed.
+func headed(f func(h *Header)) string {
+	h := header(1, Rows)
+	h.V, h.Compression = Version, "none"
+	f(h)
+	b, err := json.Marshal(h)
+	if err != nil {
+		panic(err)
 	}
-	plain := with(func(*Header) {})
-	zstd := with(func(h *Header) { h.Compression = "zstd" })
-	s2 := with(func(h *Header) { h.Compression = "s2" })
-	bomb := func(comp string) string {
-		c := compression(t, comp)
-		return "d" + string(c.packer()(nil, make([]byte, MaxFrame+1)))
+	return "H" + string(b)
+}
+
+// refusal is a stream that a Reader refuses, and how.
+type refusal struct {
+	what   string
+	is     error
+	text   string
+	frames []string
+}
+
+func refuses(t *testing.T, cases []refusal) {
+	t.Helper()
+	for _, c := range cases {
+		whole, _, err := readAll(NewReader(bytes.NewReader(seal(c.frames...))), 4096)
+		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%s: %v", c.what, err)
+		}
+		if sealed := slices.Contains(c.frames, seal1); len(whole) > 1 || len(whole) == 1 && !sealed {
+			t.Errorf("%s: %d segments accepted", c.what, len(whole))
+		}
 	}
-	pack := func(comp, s string) string { return "d" + string(compression(t, comp).packer()(nil, []byte(s))) }
-	e, tr := `E{"rows":1,"bytes":1}`, `T{"rows":1,"bytes":1}`
-	for _, c := range []struct {
-		what   string
-		is     error
-		text   string
-		frames []string
-	}{
-		{"version", ErrVersion, "header version 2", []string{with(func(h *Header) { h.V = 2 })}},
-		{"compression", ErrVersion, `does not read compression "lz4"`, []string{with(func(h *Header) {
+}
+
+// TestRefusedHeaders: what a Reader does not know, or what cannot be.
+func TestRefusedHeaders(t *testing.T) {
+	refuses(t, []refusal{
+		{"version", ErrVersion, "header version 2", []string{headed(func(h *Header) { h.V = 2 })}},
+		{"compression", ErrVersion, `does not read compression "lz4"`, []string{headed(func(h *Header) {
 			h.Compression = "lz4"
 		})}},
-		{"state", ErrVersion, `does not read state "half"`, []string{with(func(h *Header) { h.State = "half" })}},
-		{"relation", ErrVersion, `does not read relation "toast"`, []string{with(func(h *Header) {
+		{"state", ErrVersion, `does not read state "half"`, []string{headed(func(h *Header) { h.State = "half" })}},
+		{"relation", ErrVersion, `does not read relation "toast"`, []string{headed(func(h *Header) {
 			h.Parts[0].Relation = "toast"
 		})}},
-		{"format", ErrVersion, `does not read format "csv"`, []string{with(func(h *Header) {
+		{"format", ErrVersion, `does not read format "csv"`, []string{headed(func(h *Header) {
 			h.Parts[0].Format = "csv"
 		})}},
-		{"no parts", ErrCorrupt, "the header lists no parts", []string{with(func(h *Header) { h.Parts = nil }), "T{}"}},
-		{"no parts, but data", ErrCorrupt, "frame D where the trailer belongs", []string{with(func(h *Header) {
+		{"no parts", ErrCorrupt, "the header lists no parts", []string{headed(func(h *Header) { h.Parts = nil }), "T{}"}},
+		{"no parts, but data", ErrCorrupt, "frame D where the trailer belongs", []string{headed(func(h *Header) {
 			h.Parts = nil
 		}), "Dx"}},
-		{"gone with parts", ErrCorrupt, "1 parts of a chunk that is gone", []string{with(func(h *Header) {
+		{"gone with parts", ErrCorrupt, "1 parts of a chunk that is gone", []string{headed(func(h *Header) {
 			h.State = StateGone
 		})}},
-		{"no columns", ErrCorrupt, "no columns", []string{with(func(h *Header) { h.Parts[0].Columns = nil })}},
-		{"no column name", ErrCorrupt, "column without name", []string{with(func(h *Header) {
+		{"no columns", ErrCorrupt, "no columns", []string{headed(func(h *Header) { h.Parts[0].Columns = nil })}},
+		{"no column name", ErrCorrupt, "column without name", []string{headed(func(h *Header) {
 			h.Parts[0].Columns[1].Name = ""
 		})}},
-		{"no column type", ErrCorrupt, "column without name or type", []string{with(func(h *Header) {
+		{"no column type", ErrCorrupt, "column without name or type", []string{headed(func(h *Header) {
 			h.Parts[0].Columns[1].Type = ""
 		})}},
-		{"task", ErrCorrupt, "no dimension slices", []string{with(func(h *Header) { h.Task.Slices = nil })}},
-		{"task version", ErrCorrupt, "record version 2", []string{with(func(h *Header) { h.Task.V = 2 })}},
+		{"task", ErrCorrupt, "no dimension slices", []string{headed(func(h *Header) { h.Task.Slices = nil })}},
+		{"task version", ErrCorrupt, "record version 2", []string{headed(func(h *Header) { h.Task.V = 2 })}},
 		{"no JSON", ErrCorrupt, "header", []string{"H{"}},
 		{"empty header", ErrVersion, "header version 0", []string{"H{}"}},
+	})
+}
+
+// TestRefusedFrames: an order of frames that says something is missing or too much, and
+// counts that are not those of what came.
+func TestRefusedFrames(t *testing.T) {
+	plain := headed(func(*Header) {})
+	refuses(t, []refusal{
 		{"no frame", ErrCorrupt, "'Q'", []string{plain, "Q"}},
 		{"data first", ErrCorrupt, "frame D where a segment begins", []string{"Dx"}},
 		{"two headers", ErrCorrupt, "frame H inside a part", []string{plain, plain}},
-		{"trailer inside", ErrCorrupt, "frame T inside a part", []string{plain, "Dx", tr}},
+		{"trailer inside", ErrCorrupt, "frame T inside a part", []string{plain, "Dx", seal1}},
 		{"end mark inside", ErrCorrupt, "frame Z inside a part", []string{plain, "Dx", `Z{"tasks":1}`}},
-		{"data after the part", ErrCorrupt, "frame D where the trailer belongs", []string{plain, "Dx", e, "Dx"}},
-		{"part too many", ErrCorrupt, "frame E where the trailer belongs", []string{plain, "Dx", e, e}},
-		{"new segment without trailer", ErrCorrupt, "unknown frame type", []string{plain, "Dx", e, "", plain}},
-		{"frame after the trailer", ErrCorrupt, "expected a segment", []string{plain, "Dx", e, tr, "Dx12345678"}},
+		{"data after the part", ErrCorrupt, "frame D where the trailer belongs", []string{plain, "Dx", end1, "Dx"}},
+		{"part too many", ErrCorrupt, "frame E where the trailer belongs", []string{plain, "Dx", end1, end1}},
+		{"new segment without trailer", ErrCorrupt, "unknown frame type", []string{plain, "Dx", end1, "", plain}},
+		{"frame after the trailer", ErrCorrupt, "expected a segment", []string{plain, "Dx", end1, seal1, "Dx12345678"}},
 		{"bytes of the part", ErrCorrupt, "2 bytes, but 1 bytes came", []string{plain, "Dx", `E{"rows":1,"bytes":2}`}},
 		{"rows of the part", ErrCorrupt, "-1 rows", []string{plain, "Dx", `E{"rows":-1,"bytes":1}`}},
 		{"bytes of the task", ErrCorrupt, "but 1 rows, 1 bytes came",
-			[]string{plain, "Dx", e, `T{"rows":1,"bytes":0}`}},
-		{"rows of the task", ErrCorrupt, "but 1 rows, 1 bytes came", []string{plain, "Dx", e, `T{"rows":0,"bytes":1}`}},
-		{"trailer no JSON", ErrCorrupt, "trailer", []string{plain, "Dx", e, "Tx"}},
+			[]string{plain, "Dx", end1, `T{"rows":1,"bytes":0}`}},
+		{"rows of the task", ErrCorrupt, "but 1 rows, 1 bytes came", []string{plain, "Dx", end1, `T{"rows":0,"bytes":1}`}},
+		{"trailer no JSON", ErrCorrupt, "trailer", []string{plain, "Dx", end1, "Tx"}},
 		{"part end no JSON", ErrCorrupt, "end of part", []string{plain, "Dx", "E[]"}},
 		{"abort no JSON", ErrCorrupt, "abort", []string{plain, "Xx"}},
 		{"end mark no JSON", ErrCorrupt, "end mark", []string{"Z"}},
-		{"tasks of the stream", ErrCorrupt, "counts 2 tasks", []string{plain, "Dx", e, tr, "", `Z{"tasks":2}`}},
+		{"tasks of the stream", ErrCorrupt, "counts 2 tasks", []string{plain, "Dx", end1, seal1, "", `Z{"tasks":2}`}},
 		{"aborts of the stream", ErrCorrupt, "1 of them aborted",
-			[]string{plain, "Dx", e, tr, "", `Z{"tasks":1,"aborted":1}`}},
+			[]string{plain, "Dx", end1, seal1, "", `Z{"tasks":1,"aborted":1}`}},
+		{"no end", ErrNoEnd, "after 1 whole task", []string{plain, "Dx", end1, seal1}},
+		{"no trailer", ErrNoEnd, "in the middle of a task", []string{plain, "Dx", end1}},
+	})
+}
+
+// TestRefusedData: data that is not packed as the header says, and data that would not
+// end.
+func TestRefusedData(t *testing.T) {
+	plain := headed(func(*Header) {})
+	zstd := headed(func(h *Header) { h.Compression = "zstd" })
+	s2 := headed(func(h *Header) { h.Compression = "s2" })
+	pack := func(comp, s string) string { return "d" + string(compression(t, comp).packer()(nil, []byte(s))) }
+	bomb := func(comp string) string { return pack(comp, string(make([]byte, MaxFrame+1))) }
+	refuses(t, []refusal{
 		{"empty data", ErrCorrupt, "empty data frame", []string{plain, "D"}},
 		{"packed data in none", ErrCorrupt, "the header says compression none", []string{plain, pack("zstd", "x")}},
 		{"garbage in zstd", ErrCorrupt, "zstd", []string{zstd, "dgarbage"}},
@@ -267,24 +306,11 @@ func TestRefused(t *testing.T) {
 		{"zstd bomb", ErrCorrupt, "zstd", []string{zstd, bomb("zstd")}},
 		{"zstd bomb in two", ErrCorrupt, "zstd", []string{zstd, bomb("zstd") + bomb("zstd")[1:]}},
 		{"s2 bomb", ErrCorrupt, "1048577 bytes decompressed", []string{s2, bomb("s2")}},
-		{"no end", ErrNoEnd, "after 1 whole task", []string{plain, "Dx", e, tr}},
-		{"no trailer", ErrNoEnd, "in the middle of a task", []string{plain, "Dx", e}},
-	} {
-		stream := seal(c.frames...)
-		whole, _, err := readAll(NewReader(bytes.NewReader(stream)), 4096)
-		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.text) {
-			t.Errorf("%s: %v", c.what, err)
-		}
-		sealed := 0
-		for _, f := range c.frames {
-			if f == tr {
-				sealed = 1
-			}
-		}
-		if len(whole) > sealed {
-			t.Errorf("%s: %d segments accepted", c.what, len(whole))
-		}
-	}
+	})
+}
+
+// TestRefusedBytes: what is no stream, or more than one.
+func TestRefusedBytes(t *testing.T) {
 	for text, is := range map[string]error{
 		"":                                   ErrNoEnd,
 		theMagic[:3]:                         ErrNoEnd,

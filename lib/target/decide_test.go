@@ -7,25 +7,41 @@ import (
 	"bf/lib/task"
 )
 
-func TestDecide(t *testing.T) {
-	var (
-		unfit     = obstacle{what: "does not fit", loose: task.LooseRefused}
-		root      = obstacle{what: "cut differently", loose: task.LooseExtents}
-		grant     = obstacle{what: "no right", remedy: "grant it", loose: task.LoosePrivilege}
-		triggers  = obstacle{what: "triggers"}
-		refused   = obstacle{what: "refused", loose: task.LooseRefused}
-		other     = obstacle{what: "another one"}
-		unordered = obstacle{what: "unordered"}
-		numbers   = obstacle{what: "other numbers"}
-		fires     = obstacle{what: "triggers", detail: "seen"}
-	)
-	const left = "; left uncompressed: "
-	for _, c := range []struct {
-		name   string
-		f      facts
-		method method
-		why    string
-	}{
+// Obstacles, for the facts of these tests.
+var (
+	unfit     = obstacle{what: "does not fit", loose: task.LooseRefused}
+	root      = obstacle{what: "cut differently", loose: task.LooseExtents}
+	grant     = obstacle{what: "no right", remedy: "grant it", loose: task.LoosePrivilege}
+	triggers  = obstacle{what: "triggers"}
+	refused   = obstacle{what: "refused", loose: task.LooseRefused}
+	other     = obstacle{what: "another one"}
+	unordered = obstacle{what: "unordered"}
+	numbers   = obstacle{what: "other numbers"}
+	fires     = obstacle{what: "triggers", detail: "seen"}
+)
+
+const left = "; left uncompressed: "
+
+// decided is what is decided upon facts.
+type decided struct {
+	name   string
+	f      facts
+	method method
+	why    string
+}
+
+func decides(t *testing.T, cases []decided) {
+	t.Helper()
+	for _, c := range cases {
+		if d := decide(c.f); d.method != c.method || d.String() != c.why {
+			t.Errorf("%s: %q because %q; want %q because %q", c.name, d.method, d, c.method, c.why)
+		}
+	}
+}
+
+// TestDecideBatches: the stream has batches.
+func TestDecideBatches(t *testing.T) {
+	decides(t, []decided{
 		{"raw", facts{raw: true, compressed: true, compression: true}, rawFresh, ""},
 		{"raw, no chunk yet", facts{raw: true, compressed: true, compression: true, missing: true}, makeChunks, ""},
 		{"raw, no such chunk", facts{raw: true, compressed: true, noChunk: root}, askForRows, root.what},
@@ -39,7 +55,12 @@ func TestDecide(t *testing.T) {
 		{"raw, no right to build, server makes another",
 			facts{raw: true, compressed: true, build: grant, existing: other}, askForRows,
 			"no right, and another one; this helps: grant it"},
+	})
+}
 
+// TestDecideUncompressed: the chunk is not compressed on the source.
+func TestDecideUncompressed(t *testing.T) {
+	decides(t, []decided{
 		{"uncompressed", facts{}, rowsChunk, ""},
 		{"uncompressed, no chunk yet", facts{missing: true}, makeChunks, ""},
 		{"uncompressed, no chunk yet, large", facts{missing: true, large: true, attaches: true}, rowsTable, ""},
@@ -59,7 +80,12 @@ func TestDecide(t *testing.T) {
 			chunkCompressed.what + left + grant.String()},
 		{"uncompressed, chunk compressed, not to be compressed",
 			facts{batches: true, compression: true, unfit: refused}, rowsRoot, chunkCompressed.what + left + "refused"},
+	})
+}
 
+// TestDecideCompressed: the chunk is compressed on the source, and comes as rows.
+func TestDecideCompressed(t *testing.T) {
+	decides(t, []decided{
 		{"compressed by rows", facts{compressed: true, compression: true, whyRows: unordered}, rowsFresh, "unordered"},
 		{"compressed by rows, large, no chunk yet",
 			facts{compressed: true, compression: true, whyRows: unordered, large: true, missing: true, attaches: true},
@@ -94,7 +120,12 @@ func TestDecide(t *testing.T) {
 		{"compressed by rows, no such chunk",
 			facts{compressed: true, noChunk: root, compression: true, whyRows: unordered}, rowsRoot,
 			root.what + "; left uncompressed"},
+	})
+}
 
+// TestDecideReferenced: other tables reference its rows or the hypertable.
+func TestDecideReferenced(t *testing.T) {
+	decides(t, []decided{
 		{"uncompressed, rows referenced", facts{referenced: true, referencedRows: true}, rowsChunk,
 			rowsReferenced.what},
 		{"uncompressed, chunk compressed, rows referenced",
@@ -112,7 +143,12 @@ func TestDecide(t *testing.T) {
 		{"compressed by rows, hypertable referenced",
 			facts{compressed: true, compression: true, referenced: true, whyRows: unordered}, rowsChunk,
 			"unordered; " + neverCompressed.what + "; left uncompressed"},
+	})
+}
 
+// TestDecideNumbers: the columns have other numbers in the chunk than in the hypertable.
+func TestDecideNumbers(t *testing.T) {
+	decides(t, []decided{
 		{"raw, columns with other numbers", facts{raw: true, compressed: true, compression: true, indirect: numbers},
 			rawFresh, ""},
 		{"uncompressed, columns with other numbers", facts{indirect: numbers}, rowsRoot, "other numbers"},
@@ -126,7 +162,12 @@ func TestDecide(t *testing.T) {
 		{"compressed by rows, into the chunk for the same reason in detail",
 			facts{compressed: true, compression: true, whyRows: triggers, insertFirst: fires}, rowsCompress,
 			"triggers: seen"},
+	})
+}
 
+// TestDecideParts: the task is a part of its chunk.
+func TestDecideParts(t *testing.T) {
+	decides(t, []decided{
 		{"a part", facts{partial: true}, rowsChunk, ""},
 		{"a part of a compressed chunk", facts{partial: true, compressed: true, compression: true, whyRows: unordered},
 			rowsChunk, "unordered; left uncompressed"},
@@ -136,11 +177,7 @@ func TestDecide(t *testing.T) {
 			facts{partial: true, compressed: true, batches: true, compression: true, whyRows: unordered}, rowsRoot,
 			chunkCompressed.what + "; left uncompressed"},
 		{"a part, no such chunk", facts{partial: true, noChunk: root}, rowsRoot, root.what},
-	} {
-		if d := decide(c.f); d.method != c.method || d.String() != c.why {
-			t.Errorf("%s: %q because %q; want %q because %q", c.name, d.method, d, c.method, c.why)
-		}
-	}
+	})
 }
 
 // TestDecideAll looks at every combination of facts for decisions that would do
