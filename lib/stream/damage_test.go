@@ -92,100 +92,128 @@ func TestDamage(t *testing.T) {
 			if err != io.EOF {
 				t.Fatal(err)
 			}
-			cases := 0
-			check := func(damaged []byte, format string, args ...any) error {
-				t.Helper()
-				cases++
-				if bytes.Equal(damaged, stream) {
-					return nil
-				}
-				got, _, err := readAll(NewReader(bytes.NewReader(damaged)), 100)
-				if len(got) > len(whole) || len(got) > 0 && !reflect.DeepEqual(got, whole[:len(got)]) {
-					t.Fatalf("%s: accepted what was not written", fmt.Sprintf(format, args...))
-				}
-				if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNoEnd) && !errors.Is(err, ErrVersion) {
-					t.Fatalf("%s: ended with %v", fmt.Sprintf(format, args...), err)
-				}
-				return err
-			}
-
-			for i := range stream {
-				if err := check(stream[:i], "cut at byte %d", i); !errors.Is(err, ErrNoEnd) ||
-					!errors.Is(err, io.ErrUnexpectedEOF) {
-					t.Fatalf("cut at byte %d: %v", i, err)
-				}
-			}
-			for i := range len(stream) * 8 {
-				damaged := bytes.Clone(stream)
-				damaged[i/8] ^= 1 << (i % 8)
-				check(damaged, "bit %d of byte %d flipped", i%8, i/8)
-			}
-			for i := range stream {
-				check(slices.Delete(bytes.Clone(stream), i, i+1), "byte %d dropped", i)
-				check(slices.Insert(bytes.Clone(stream), i, stream[i]), "byte %d doubled", i)
-				check(append(bytes.Repeat([]byte{0}, i), stream[i:]...), "%d bytes zeroed", i)
-			}
-			for _, more := range []string{"\x00", "\n", "garbage", "garbage of some length", theMagic,
-				string(stream[1:])} {
-				check(append(bytes.Clone(stream), more...), "%.20q appended", more)
-				check(append([]byte(more), stream...), "%.20q in front", more)
-			}
-
-			pieces := cutUp(stream)
-			join := func(p [][]byte) []byte { return slices.Concat(p...) }
-			for i, p := range pieces {
-				check(join(slices.Delete(slices.Clone(pieces), i, i+1)), "piece %d dropped", i)
-				for j := range len(pieces) + 1 {
-					check(join(slices.Insert(slices.Clone(pieces), j, p)), "piece %d repeated at %d", i, j)
-				}
-				for j := range i {
-					s := slices.Clone(pieces)
-					s[i], s[j] = s[j], s[i]
-					check(join(s), "pieces %d and %d swapped", j, i)
-					check(join(slices.Delete(slices.Clone(pieces), j, i+1)), "pieces %d to %d dropped", j, i)
-				}
-			}
-			segments := bytes.SplitAfter(stream, []byte(theMagic))
-			for i := 1; i < len(segments); i++ {
-				check(join(slices.Delete(slices.Clone(segments), i, i+1)), "segment %d dropped", i)
-				check(join(slices.Insert(slices.Clone(segments), i, segments[i])), "segment %d repeated", i)
-				for j := 1; j < i; j++ {
-					s := slices.Clone(segments)
-					s[i], s[j] = s[j], s[i]
-					check(join(s), "segments %d and %d swapped", j, i)
-				}
-			}
-
-			rnd := rand.New(rand.NewPCG(uint64(len(stream)), 7))
-			for range 1000 {
-				damaged := bytes.Clone(stream)
-				i, n := rnd.IntN(len(stream)), 1+rnd.IntN(64)
-				for j := i; j < min(i+n, len(stream)); j++ {
-					damaged[j] = byte(rnd.Uint32())
-				}
-				check(damaged, "%d bytes overwritten at %d", n, i)
-				j := i + rnd.IntN(len(stream)-i+1)
-				check(slices.Delete(bytes.Clone(stream), i, j), "bytes %d to %d dropped", i, j)
-				check(slices.Insert(bytes.Clone(stream), rnd.IntN(len(stream)+1), stream[i:j]...),
-					"bytes %d to %d repeated", i, j)
-			}
-			t.Logf("%d bytes, %d pieces, %d cases", len(stream), len(pieces), cases)
-
-			// Another stream may follow, whole or not.
-			twice := slices.Concat(stream, stream)
-			for cut := len(stream); cut <= len(twice); cut += 7 {
-				got, _, err := readAll(NewReader(bytes.NewReader(twice[:cut])), 100)
-				want := slices.Concat(whole, whole)
-				if len(got) < len(whole) || len(got) > len(want) || len(got) > 0 &&
-					!reflect.DeepEqual(got, want[:len(got)]) {
-					t.Fatalf("two streams cut at byte %d: %d segments", cut, len(got))
-				}
-				if good := cut == len(stream) || cut == len(twice); good != (err == io.EOF) || !good &&
-					!errors.Is(err, ErrNoEnd) {
-					t.Fatalf("two streams cut at byte %d: %v", cut, err)
-				}
-			}
+			d := &damage{t, stream, whole, 0}
+			d.bytes()
+			d.pieces()
+			d.random()
+			d.followed()
+			t.Logf("%d bytes, %d cases", len(stream), d.cases)
 		})
+	}
+}
+
+// damage is a stream that is damaged in all ways, one after the other.
+type damage struct {
+	*testing.T
+	stream []byte
+	whole  []segment // what it holds
+	cases  int
+}
+
+// check reads a damaged stream: what is accepted was written, and the end is an error.
+func (d *damage) check(damaged []byte, format string, args ...any) error {
+	d.Helper()
+	d.cases++
+	if bytes.Equal(damaged, d.stream) {
+		return nil
+	}
+	got, _, err := readAll(NewReader(bytes.NewReader(damaged)), 100)
+	if len(got) > len(d.whole) || len(got) > 0 && !reflect.DeepEqual(got, d.whole[:len(got)]) {
+		d.Fatalf("%s: accepted what was not written", fmt.Sprintf(format, args...))
+	}
+	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNoEnd) && !errors.Is(err, ErrVersion) {
+		d.Fatalf("%s: ended with %v", fmt.Sprintf(format, args...), err)
+	}
+	return err
+}
+
+// bytes damages each bit and each byte, and adds some.
+func (d *damage) bytes() {
+	stream := d.stream
+	for i := range stream {
+		if err := d.check(stream[:i], "cut at byte %d", i); !errors.Is(err, ErrNoEnd) ||
+			!errors.Is(err, io.ErrUnexpectedEOF) {
+			d.Fatalf("cut at byte %d: %v", i, err)
+		}
+	}
+	for i := range len(stream) * 8 {
+		damaged := bytes.Clone(stream)
+		damaged[i/8] ^= 1 << (i % 8)
+		d.check(damaged, "bit %d of byte %d flipped", i%8, i/8)
+	}
+	for i := range stream {
+		d.check(slices.Delete(bytes.Clone(stream), i, i+1), "byte %d dropped", i)
+		d.check(slices.Insert(bytes.Clone(stream), i, stream[i]), "byte %d doubled", i)
+		d.check(append(bytes.Repeat([]byte{0}, i), stream[i:]...), "%d bytes zeroed", i)
+	}
+	for _, more := range []string{"\x00", "\n", "garbage", "garbage of some length", theMagic,
+		string(stream[1:])} {
+		d.check(append(bytes.Clone(stream), more...), "%.20q appended", more)
+		d.check(append([]byte(more), stream...), "%.20q in front", more)
+	}
+}
+
+// pieces drops, repeats and swaps frames and segments, whole ones.
+func (d *damage) pieces() {
+	pieces := cutUp(d.stream)
+	join := func(p [][]byte) []byte { return slices.Concat(p...) }
+	for i, p := range pieces {
+		d.check(join(slices.Delete(slices.Clone(pieces), i, i+1)), "piece %d dropped", i)
+		for j := range len(pieces) + 1 {
+			d.check(join(slices.Insert(slices.Clone(pieces), j, p)), "piece %d repeated at %d", i, j)
+		}
+		for j := range i {
+			s := slices.Clone(pieces)
+			s[i], s[j] = s[j], s[i]
+			d.check(join(s), "pieces %d and %d swapped", j, i)
+			d.check(join(slices.Delete(slices.Clone(pieces), j, i+1)), "pieces %d to %d dropped", j, i)
+		}
+	}
+	segments := bytes.SplitAfter(d.stream, []byte(theMagic))
+	for i := 1; i < len(segments); i++ {
+		d.check(join(slices.Delete(slices.Clone(segments), i, i+1)), "segment %d dropped", i)
+		d.check(join(slices.Insert(slices.Clone(segments), i, segments[i])), "segment %d repeated", i)
+		for j := 1; j < i; j++ {
+			s := slices.Clone(segments)
+			s[i], s[j] = s[j], s[i]
+			d.check(join(s), "segments %d and %d swapped", j, i)
+		}
+	}
+}
+
+// random overwrites, drops and repeats what chance says.
+func (d *damage) random() {
+	stream := d.stream
+	rnd := rand.New(rand.NewPCG(uint64(len(stream)), 7))
+	for range 1000 {
+		damaged := bytes.Clone(stream)
+		i, n := rnd.IntN(len(stream)), 1+rnd.IntN(64)
+		for j := i; j < min(i+n, len(stream)); j++ {
+			damaged[j] = byte(rnd.Uint32())
+		}
+		d.check(damaged, "%d bytes overwritten at %d", n, i)
+		j := i + rnd.IntN(len(stream)-i+1)
+		d.check(slices.Delete(bytes.Clone(stream), i, j), "bytes %d to %d dropped", i, j)
+		d.check(slices.Insert(bytes.Clone(stream), rnd.IntN(len(stream)+1), stream[i:j]...),
+			"bytes %d to %d repeated", i, j)
+	}
+}
+
+// followed has another stream follow, whole or not: that is no damage.
+func (d *damage) followed() {
+	stream, whole := d.stream, d.whole
+	twice := slices.Concat(stream, stream)
+	for cut := len(stream); cut <= len(twice); cut += 7 {
+		got, _, err := readAll(NewReader(bytes.NewReader(twice[:cut])), 100)
+		want := slices.Concat(whole, whole)
+		if len(got) < len(whole) || len(got) > len(want) || len(got) > 0 &&
+			!reflect.DeepEqual(got, want[:len(got)]) {
+			d.Fatalf("two streams cut at byte %d: %d segments", cut, len(got))
+		}
+		if good := cut == len(stream) || cut == len(twice); good != (err == io.EOF) || !good &&
+			!errors.Is(err, ErrNoEnd) {
+			d.Fatalf("two streams cut at byte %d: %v", cut, err)
+		}
 	}
 }
 

@@ -234,7 +234,8 @@ func TestRefusedHeaders(t *testing.T) {
 		{"format", ErrVersion, `does not read format "csv"`, []string{headed(func(h *Header) {
 			h.Parts[0].Format = "csv"
 		})}},
-		{"no parts", ErrCorrupt, "the header lists no parts", []string{headed(func(h *Header) { h.Parts = nil }), "T{}"}},
+		{"no parts", ErrCorrupt, "the header lists no parts", []string{
+			headed(func(h *Header) { h.Parts = nil }), "T{}"}},
 		{"no parts, but data", ErrCorrupt, "frame D where the trailer belongs", []string{headed(func(h *Header) {
 			h.Parts = nil
 		}), "Dx"}},
@@ -273,7 +274,8 @@ func TestRefusedFrames(t *testing.T) {
 		{"rows of the part", ErrCorrupt, "-1 rows", []string{plain, "Dx", `E{"rows":-1,"bytes":1}`}},
 		{"bytes of the task", ErrCorrupt, "but 1 rows, 1 bytes came",
 			[]string{plain, "Dx", end1, `T{"rows":1,"bytes":0}`}},
-		{"rows of the task", ErrCorrupt, "but 1 rows, 1 bytes came", []string{plain, "Dx", end1, `T{"rows":0,"bytes":1}`}},
+		{"rows of the task", ErrCorrupt, "but 1 rows, 1 bytes came",
+			[]string{plain, "Dx", end1, `T{"rows":0,"bytes":1}`}},
 		{"trailer no JSON", ErrCorrupt, "trailer", []string{plain, "Dx", end1, "Tx"}},
 		{"part end no JSON", ErrCorrupt, "end of part", []string{plain, "Dx", "E[]"}},
 		{"abort no JSON", ErrCorrupt, "abort", []string{plain, "Xx"}},
