@@ -37,7 +37,7 @@ func (f *flags) Check(e *cli.Env) error {
 	if f.Target == "" {
 		return e.Usagef("--target is required (or BF_TARGET)")
 	}
-	if source.IsText(f.Source) { // it has no watermarks
+	if source.IsCSV(f.Source) { // it has no watermarks
 		f.Source = ""
 	}
 	return nil

@@ -58,7 +58,7 @@ func (f *flags) Check(e *cli.Env) error {
 		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot choose on the source: give --source")
 	case f.Scan != "auto" && f.Scan != "any":
 		return e.Usagef("--scan is auto or any, not %q", f.Scan)
-	case source.IsText(f.Source):
+	case source.IsCSV(f.Source):
 		return f.checkCSV(e)
 	case f.Into != "" || f.csvFlags != csvFlags{} || len(f.Paths) > 0:
 		return e.Usagef("--into, FILE and how CSV is written go with a source that is CSV (csv:DIR or exec:COMMAND)")

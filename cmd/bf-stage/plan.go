@@ -29,7 +29,7 @@ func plan(e *cli.Env, f *flags) (err error) {
 	switch {
 	case f.Source == "":
 		p, err = stage.Read(e.Stdin)
-	case source.IsText(f.Source):
+	case source.IsCSV(f.Source):
 		p, err = fromCSV(e, f, dst)
 	default:
 		p, err = fromSource(e, f, dst)

@@ -10,9 +10,9 @@ func (f *flags) Check(e *cli.Env) error {
 	switch {
 	case f.Source == "" && f.Target == "":
 		return e.Usagef("--source and --target are required (or BF_SOURCE and BF_TARGET); one alone does its half")
-	case f.Target == "" && source.IsText(f.Source):
+	case f.Target == "" && source.IsCSV(f.Source):
 		return e.Usagef("--target is required with CSV (csv:, exec:): it is compared there")
-	case source.IsText(f.Source) && (f.From != "" || f.Schema || f.Until != "" || f.Filter != ""):
+	case source.IsCSV(f.Source) && (f.From != "" || f.Schema || f.Until != "" || f.Filter != ""):
 		return e.Usagef("--from, --until, --filter and --schema compare databases: not with CSV (csv:, exec:)")
 	case f.From != "" || f.Schema || f.Until != "" || f.Filter != "":
 		return f.checkWhole(e)

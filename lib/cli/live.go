@@ -221,7 +221,7 @@ func Duration(seconds float64) string {
 	return fmt.Sprintf("%dd%dh", s/86400, s/3600%24)
 }
 
-// Of formats how much of a size is done, in one unit if possible: 1.2/4.0 GB.
+// Share formats how much of a size is done, in one unit if possible: 1.2/4.0 GB.
 func Share(part, whole int64) string {
 	a, b := Bytes(part), Bytes(whole)
 	if n, unit, _ := strings.Cut(a, " "); strings.HasSuffix(b, " "+unit) {

@@ -20,8 +20,8 @@ type dumping struct {
 	*cli.Env
 	source string
 	w      *stream.Writer
-	db     *tsdb.DB    // nil before the first task, and of CSV
-	text   source.Text // nil of a database
+	db     *tsdb.DB   // nil before the first task, and of CSV
+	text   source.CSV // nil of a database
 	dumper dumper
 	failed bool
 }
@@ -94,11 +94,11 @@ func (l *dumping) open() (err error) {
 	if l.dumper != nil {
 		return nil
 	}
-	if l.text, err = source.OpenText(l.source, l.Stderr); err != nil {
+	if l.text, err = source.OpenCSV(l.source, l.Stderr); err != nil {
 		return err
 	}
 	if l.text != nil {
-		l.dumper = source.NewText(l.text, l.w, cli.Version())
+		l.dumper = source.NewCSV(l.text, l.w, cli.Version())
 		return nil
 	}
 	if l.db, err = tsdb.Open(l.Stop.Context, pg.Source, l.source, l.Options()); err == nil {

@@ -24,10 +24,10 @@ type Command struct {
 	stderr io.Writer
 }
 
-// Close is of Text: between two tasks there is nothing of a command.
+// Close is of CSV: between two tasks there is nothing of a command.
 func (c *Command) Close() {}
 
-// Lines is of Text: there is no file.
+// Lines is of CSV: there is no file.
 func (c *Command) Lines() *stream.Lines { return nil }
 
 // Rows runs the command for a task. begin gets the columns, before the first of the

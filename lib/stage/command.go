@@ -79,7 +79,7 @@ func Command(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if err := tellable(c.h.Dimensions[0].RangeType, c.in); err != nil {
 		return nil, err
 	}
-	p := textPlan(c.h, originCommand)
+	p := csvPlan(c.h, originCommand)
 	for at := c.in.From; at < c.in.Until; {
 		extent := c.grid.at(at)
 		t := c.task(extent, c.scan)
@@ -121,13 +121,13 @@ func sliceTask(h *tsdb.Hypertable, extent, rows span) *task.Task {
 	return t
 }
 
-// textKind is the Relkind of what is no relation at all.
-const textKind = "text"
+// csvKind is the Relkind of what is no relation at all.
+const csvKind = "text"
 
-// textPlan is a plan of CSV, still without tasks.
-func textPlan(h *tsdb.Hypertable, origin string) *Plan {
+// csvPlan is a plan of CSV, still without tasks.
+func csvPlan(h *tsdb.Hypertable, origin string) *Plan {
 	source := *h
-	source.Relkind, source.CompressionEnabled = textKind, false
+	source.Relkind, source.CompressionEnabled = csvKind, false
 	return &Plan{Source: Server{Identity: origin, Origin: origin}, Hypertables: []*tsdb.Hypertable{&source},
 		Compressed: map[task.Name]Compressed{}, Into: map[task.Name]*tsdb.Hypertable{h.Name: h}}
 }

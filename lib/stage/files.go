@@ -73,7 +73,7 @@ func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if err := m.read(ctx, o.Progress); err != nil {
 		return nil, err
 	}
-	p := textPlan(m.h, originFiles)
+	p := csvPlan(m.h, originFiles)
 	if p.Tasks, err = m.tasks(o.Any); err != nil {
 		return nil, err
 	}

@@ -159,13 +159,13 @@ func (s *survey) outside() error {
 		Hint: "give them a time or delete them; --skip-null-times leaves them behind"}
 }
 
-// How many times a relation may be read by all tasks together: beyond the first it is
-// said, beyond the second refused.
 const (
-	silently = 3
-	atMost   = 10
+	// How many times all tasks together may read a relation: beyond the first number it
+	// is said, beyond the second refused.
+	timesUnsaid = 3
+	timesAtMost = 10
 	// What has no more blocks is read in no time, however often.
-	small = 1024
+	fewBlocks = 1024
 )
 
 // choose decides how the tasks read, and refuses what would read too much.
@@ -178,13 +178,13 @@ func (s *survey) choose(ctx context.Context, found string) error {
 		return nil
 	}
 	p := s.byRange()
-	if p > silently && s.mappable() == nil {
+	if p > timesUnsaid && s.mappable() == nil {
 		s.by, p = task.ByBlocks, s.byBlocks()
 	}
 	times := fmt.Sprintf("%.1f times", p)
 	switch {
-	case p <= silently || s.size() <= small && s.Relkind != tsdb.View:
-	case p <= atMost || s.o.Any:
+	case p <= timesUnsaid || s.size() <= fewBlocks && s.Relkind != tsdb.View:
+	case p <= timesAtMost || s.o.Any:
 		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times,
 			s.into.Dimensions[0].Column)
 	default:

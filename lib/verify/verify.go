@@ -39,7 +39,7 @@ func (m Method) Known() bool { return m == ByRows || m == ByValue || m == BySumm
 type Pair struct {
 	Source, Target *tsdb.DB
 	method         Method
-	text           source.Text // the source, if it is CSV; Source is the target then, once more
+	text           source.CSV // the source, if it is CSV; Source is the target then, once more
 }
 
 // Open connects to the sides whose connection strings are given. A target has to
@@ -63,7 +63,7 @@ func connect(ctx context.Context, src, dst string, m Method, o pg.Options) (_ *P
 			p.Close()
 		}
 	}()
-	if p.text, err = source.OpenText(src, os.Stderr); err != nil {
+	if p.text, err = source.OpenCSV(src, os.Stderr); err != nil {
 		return nil, err
 	}
 	if p.text != nil {
@@ -184,7 +184,7 @@ func (p *Pair) verify(ctx context.Context, t *task.Task, res *task.Result) error
 
 func (p *Pair) enterSource(ctx context.Context, t *task.Task) (*side, error) {
 	if p.text != nil {
-		return enterText(ctx, p.Source, p.text, t)
+		return enterCSV(ctx, p.Source, p.text, t)
 	}
 	return enterSource(ctx, p.Source, t)
 }

@@ -128,9 +128,9 @@ func (l *looker) rates(s *State) {
 	}
 }
 
-// share of the target's time that looking may take.
-const costs = 100 // one hundredth
+// lookShare is which part of the server's time looking may take: one hundredth.
+const lookShare = 100
 
 // pause is how long to wait before the next look: at least every, and so long
 // that looking costs the server 1 % of one processor at most.
-func (l *looker) pause(every time.Duration) time.Duration { return max(every, costs*l.took) }
+func (l *looker) pause(every time.Duration) time.Duration { return max(every, lookShare*l.took) }

@@ -13,8 +13,8 @@ import (
 	"bf/lib/task"
 )
 
-// Text is a source of CSV: a Command or Files.
-type Text interface {
+// CSV is a source that is no database: a Command or Files.
+type CSV interface {
 	// Rows reads the rows of a task. begin gets the columns, before the first of the
 	// rows, which write gets as COPY text. The rows are good only if there is no error.
 	Rows(ctx context.Context, t *task.Task, begin func([]stream.Column) error,
@@ -30,8 +30,8 @@ const (
 	csvPrefix  = "csv:"
 )
 
-// IsText reports whether a --source is of CSV.
-func IsText(source string) bool { return IsCommand(source) || IsFiles(source) }
+// IsCSV reports whether a --source is of CSV.
+func IsCSV(source string) bool { return IsCommand(source) || IsFiles(source) }
 
 // IsCommand reports whether a --source is of the form exec:COMMAND.
 func IsCommand(source string) bool { return strings.HasPrefix(source, execPrefix) }
@@ -39,9 +39,9 @@ func IsCommand(source string) bool { return strings.HasPrefix(source, execPrefix
 // IsFiles reports whether a --source is of the form csv:DIR.
 func IsFiles(source string) bool { return strings.HasPrefix(source, csvPrefix) }
 
-// OpenText returns the Text of a --source, nil of a connection string. stderr is where
+// OpenCSV returns the CSV of a --source, nil of a connection string. stderr is where
 // that of a command goes.
-func OpenText(source string, stderr io.Writer) (Text, error) {
+func OpenCSV(source string, stderr io.Writer) (CSV, error) {
 	if shell, ok := strings.CutPrefix(source, execPrefix); ok {
 		return &Command{shell: shell, stderr: stderr}, nil
 	}
@@ -58,21 +58,21 @@ func otherSource(t *task.Task, what string) error {
 		Hint: "give --source as it was given to bf-stage"}
 }
 
-// TextDumper dumps CSV.
-type TextDumper struct {
-	Text
+// CSVDumper dumps CSV.
+type CSVDumper struct {
+	CSV
 	w       *stream.Writer
 	version string
 }
 
-// NewText returns a Dumper that writes to w. version is the tool's own, for the
+// NewCSV returns a Dumper that writes to w. version is the tool's own, for the
 // stream's headers.
-func NewText(text Text, w *stream.Writer, version string) *TextDumper {
-	return &TextDumper{text, w, version}
+func NewCSV(from CSV, w *stream.Writer, version string) *CSVDumper {
+	return &CSVDumper{from, w, version}
 }
 
 // Dump writes the segment of one task, as Dumper.Dump does.
-func (d *TextDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
+func (d *CSVDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
 	begun := false
 	begin := func(columns []stream.Column) error {
 		begun = true
@@ -95,7 +95,7 @@ func (d *TextDumper) Dump(ctx context.Context, t *task.Task) (res Result, err er
 	return res, abort(d.w, begun, d.header(t, nil), err)
 }
 
-func (d *TextDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
+func (d *CSVDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
 	return &stream.Header{Task: *t, State: stream.StateChunk, Parts: slices.Clone(parts),
 		Source: stream.Source{BF: d.version}}
 }

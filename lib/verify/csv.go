@@ -13,10 +13,10 @@ import (
 	"bf/lib/tsdb"
 )
 
-// enterText reads the CSV of a task again. Its rows go into a temporary
+// enterCSV reads the CSV of a task again. Its rows go into a temporary
 // table on a second connection to the target: the server's own cast makes values of it,
 // as it did when they were loaded.
-func enterText(ctx context.Context, db *tsdb.DB, text source.Text, t *task.Task) (*side, error) {
+func enterCSV(ctx context.Context, db *tsdb.DB, text source.CSV, t *task.Task) (*side, error) {
 	s := &side{db: db}
 	h, err := db.HypertableFor(ctx, t.Target(), nil)
 	if err != nil {
