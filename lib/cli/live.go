@@ -120,8 +120,10 @@ type drawn struct {
 	columns int // of the terminal then
 }
 
-// erase moves the cursor to the start of what is drawn and clears all from there.
-// A terminal that has become narrower since has wrapped the lines.
+// erase moves the cursor to the start of what is drawn and clears all from there, row
+// by row: what is cleared at once from the top of the screen goes to the history of
+// tmux, and comes back with it. A terminal that has become narrower since has wrapped
+// the lines.
 func (d *drawn) erase(columns int) string {
 	if len(d.lines) == 0 {
 		return ""
@@ -132,10 +134,7 @@ func (d *drawn) erase(columns int) string {
 			up += max(utf8.RuneCountInString(l)-1, 0) / columns
 		}
 	}
-	if up == 0 {
-		return eraseLine
-	}
-	return fmt.Sprintf("\r\x1b[%dA\x1b[J", up)
+	return eraseLine + strings.Repeat("\x1b[A"+eraseLine, up)
 }
 
 // draw replaces what is drawn; nil erases it.

@@ -106,13 +106,14 @@ func CountEach(ctx context.Context, c *pg.Conn, filter string) ([]*Counts, error
 	return each, filterError(c, err, filter)
 }
 
-// CopiedBefore returns how much has been copied and for how many seconds at least
-// one task was being copied: pauses do not count.
-func CopiedBefore(ctx context.Context, c *pg.Conn) (bytes int64, seconds float64, err error) {
-	err = c.QueryRow(ctx, `select coalesce(sum(est_bytes), 0)::bigint,
-            coalesce((select extract(epoch from sum(upper(t) - lower(t))) from unnest(range_agg(worked)) t), 0)::float8
-        from __backfill.task where worked is not null`).Scan(&bytes, &seconds)
-	return bytes, seconds, c.Wrap(err, "look how fast it was")
+// BusyBefore returns for how many seconds at least one of the tasks that are done was
+// being copied: pauses do not count. filter is that of a Selection.
+func BusyBefore(ctx context.Context, c *pg.Conn, filter string) (seconds float64, err error) {
+	which, args := Selection{State: Done, Filter: filter}.where()
+	err = c.QueryRow(ctx, `select coalesce((select extract(epoch from sum(upper(t) - lower(t)))
+            from unnest(range_agg(worked)) t), 0)::float8
+        from __backfill.task where `+which, args...).Scan(&seconds)
+	return seconds, filterError(c, err, filter)
 }
 
 // Worker is a process of bf that is connected to the target.

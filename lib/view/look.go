@@ -18,9 +18,9 @@ type looker struct {
 	state  State
 	staged bool          // there are tasks to read
 	meter  cli.Meter     // of the phase
-	before float64       // bytes copied before the first look
-	busy   float64       // seconds in which they were
-	last   time.Time     // of the last look in which something was being copied
+	busy   float64       // seconds in which something was being copied, as far back as is known
+	last   time.Time     // of the last look
+	waits  time.Duration // until the next one
 	copied map[int32]sum // by process
 	round  time.Duration // a round trip to the server and back
 	took   time.Duration // what the server took for the last look, about
@@ -42,6 +42,7 @@ func newLooker(ctx context.Context, c *pg.Conn, filter string) (*looker, error) 
 func (l *looker) look(ctx context.Context) error {
 	if !l.staged {
 		if err := l.first(ctx); err != nil {
+			l.last = time.Now()
 			return err
 		}
 	}
@@ -55,6 +56,11 @@ func (l *looker) look(ctx context.Context) error {
 		return err
 	}
 	l.took = max(time.Since(began)-2*l.round, 0)
+	if l.filter != "" { // what the others have in hand is not of what is watched
+		workers = slices.DeleteFunc(workers, func(w *queue.Worker) bool {
+			return w.Task != 0 && !slices.ContainsFunc(each, func(c *queue.Counts) bool { return c.Hypertable == w.Hypertable })
+		})
+	}
 	for _, w := range workers {
 		l.addParts(w)
 	}
@@ -69,9 +75,8 @@ func (l *looker) first(ctx context.Context) (err error) {
 	if err := queue.Check(ctx, l.conn); err != nil {
 		return err
 	}
-	var bytes int64
-	bytes, l.busy, err = queue.CopiedBefore(ctx, l.conn)
-	l.before, l.staged = float64(bytes), err == nil
+	l.busy, err = queue.BusyBefore(ctx, l.conn, l.filter)
+	l.staged = err == nil
 	return err
 }
 
@@ -106,25 +111,25 @@ func phase(before Phase, workers []*queue.Worker, each []*queue.Counts) Phase {
 	return before
 }
 
+// late is how much later than it was to be a look may come on a busy machine.
+const late = 5 * time.Second
+
 // rates measures how fast it goes. The rate of the whole counts the time in which
-// something was being copied, as far back as the tasks tell.
+// something was being copied, as far back as the tasks tell: between two looks
+// something was, if a lane is there or something has arrived. That we were suspended
+// counts for nothing, as the lanes were suspended as well.
 func (l *looker) rates(s *State) {
 	if s.Phase != l.state.Phase {
 		l.meter = cli.Meter{}
 	}
-	now := time.Now()
-	if s.Phase == Copy && len(s.lanes()) > 0 {
-		if !l.last.IsZero() {
-			l.busy += now.Sub(l.last).Seconds()
-		}
-		l.last = now
-	} else {
-		l.last = time.Time{}
+	now, done := time.Now(), s.course().BytesDone
+	if s.Phase == Copy && !l.last.IsZero() && (len(s.lanes()) > 0 || done > l.state.course().BytesDone) {
+		l.busy += min(now.Sub(l.last), l.waits+late).Seconds()
 	}
-	done := float64(s.course().BytesDone)
-	s.Recent = l.meter.Rate(done)
+	l.last = now
+	s.Recent = l.meter.Rate(float64(done))
 	if s.Phase == Copy && l.busy > 0 {
-		s.Whole = done / l.busy
+		s.Whole = float64(done) / l.busy
 	}
 }
 
@@ -133,4 +138,7 @@ const lookShare = 100
 
 // pause is how long to wait before the next look: at least every, and so long
 // that looking costs the server 1 % of one processor at most.
-func (l *looker) pause(every time.Duration) time.Duration { return max(every, lookShare*l.took) }
+func (l *looker) pause(every time.Duration) time.Duration {
+	l.waits = max(every, lookShare*l.took)
+	return l.waits
+}

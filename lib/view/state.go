@@ -159,7 +159,7 @@ func (s *State) Block(columns, rows int) []string {
 }
 
 // head is the line of the whole. What does not fit is left out, the least wanted
-// first; a wide terminal has a wide bar.
+// first, last of all the bar; a wide terminal has a wide one.
 func (s *State) head(columns int) string {
 	p := s.course()
 	if s.Phase != Copy && s.Phase != Verify || p.Chunks == 0 {
@@ -175,7 +175,7 @@ func (s *State) head(columns int) string {
 	}
 	parts = append(parts, recent, whole, s.left(p))
 	const narrow = 10
-	for _, drop := range []int{3, 1, 2, 4} {
+	for _, drop := range []int{3, 1, 2} {
 		if width(s.Phase, parts)+narrow+4 <= columns {
 			break
 		}
@@ -238,19 +238,23 @@ func (s *State) hypertables(columns, lines int) []string {
 			rest.Add(c)
 			continue
 		}
-		cells = append(cells, append([]string{cli.Clean(c.Hypertable.String())}, s.cells(c)...))
+		cells = append(cells, append([]string{cli.Clean(c.Hypertable.String())}, s.cells(c, columns)...))
 	}
 	if n := len(s.Each) - len(shown); n > 0 {
-		cells = append(cells, append([]string{fmt.Sprintf("… %d more", n)}, s.cells(&rest)...))
+		cells = append(cells, append([]string{fmt.Sprintf("… %d more", n)}, s.cells(&rest, columns)...))
 	}
-	return table(cells, columns)
+	return table(cells, columns, 6, 3, 1) // on a narrow terminal trouble is what matters
 }
 
 // cells are what is said of a hypertable.
-func (s *State) cells(c *queue.Counts) []string {
+func (s *State) cells(c *queue.Counts, columns int) []string {
 	what, bytes := fmt.Sprintf("%d/%d chunks", c.Done, c.Total), cli.Share(c.BytesDone, c.Bytes)
 	if s.Phase == Verify {
 		what, bytes = fmt.Sprintf("%d/%d verified", c.Verified, c.Done), cli.Share(c.BytesVerified, c.BytesDone)
+	}
+	const narrow = 45
+	if columns < narrow {
+		what, _, _ = strings.Cut(what, " ")
 	}
 	var trouble []string
 	if c.Failed > 0 {
@@ -297,7 +301,7 @@ func (s *State) laneLines(columns, lines int) []string {
 		}
 		cells = append(cells, row)
 	}
-	out := table(cells, columns)
+	out := table(cells, columns, 12, 2, 1, 3)
 	for i := range out {
 		out[i] = " >" + out[i][2:]
 	}
@@ -307,9 +311,10 @@ func (s *State) laneLines(columns, lines int) []string {
 	return out
 }
 
-// table aligns cells, the first to the left and the others to the right; the
-// first column is shortened where there is no room.
-func table(rows [][]string, columns int) (lines []string) {
+// table aligns cells, the first to the left and the others to the right. Where there
+// is no room, the columns of drop are left out one after the other, until the first
+// one has at least so many characters.
+func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -320,13 +325,24 @@ func table(rows [][]string, columns int) (lines []string) {
 		}
 	}
 	const indent = "   "
-	rest := len(indent)
-	for _, w := range widths[1:] {
-		if w > 0 {
-			rest += w + 2
+	room := func() int { // for the first column
+		n := columns - len(indent)
+		for _, w := range widths[1:] {
+			if w > 0 {
+				n -= w + 2
+			}
+		}
+		return n
+	}
+	for _, i := range drop {
+		if room() >= min(widths[0], least) {
+			break
+		}
+		if i < len(widths) {
+			widths[i] = 0
 		}
 	}
-	widths[0] = min(widths[0], max(columns-rest, 12))
+	widths[0] = min(widths[0], max(room(), 4))
 	for _, r := range rows {
 		line := indent + pad(Shorten(r[0], widths[0]), widths[0])
 		for i, cell := range r[1:] {

@@ -2,10 +2,13 @@ package view
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
+	"bf/lib/cli"
 	"bf/lib/queue"
 	"bf/lib/task"
 )
@@ -53,8 +56,15 @@ copy  [..........]   5%  75 MB/1.3 GB  3.0 MB/s  (whole 2.0 MB/s)  6m52s left
 			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0)},
 			Workers: []*queue.Worker{loads("metrics", 1, 5_000_000)}}, 40, 24, `
 copy  [##############.]  93%  2s left
-   publ…metrics  7/8 chunks  1 failed …
+   pub…metrics  7/8  1 failed  70/80 MB
  > public…r_1_1_chunk  50% of 10 MB  1s`},
+		{"and on a narrower one", State{Phase: Copy, Recent: 3e6,
+			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0), counts("w", 1200, 120, 0, 0)},
+			Workers: []*queue.Worker{loads("metrics", 17, 5_000_000)}}, 30, 24, `
+copy  10%  1h00m left
+   pu…ics       7/8  1 failed
+   pu…c.w  120/1200
+ > publ…7_chunk  50% of 10 MB`},
 		{"verify", State{Phase: Verify, Recent: 3e6, Each: []*queue.Counts{counts("metrics", 8, 8, 0, 4)},
 			Workers: []*queue.Worker{{Tool: "bf-verify"}, {Tool: "bf-verify worker", Task: 7, Chunk: "_hyper_1_7_chunk",
 				Hypertable: task.Name{Schema: "public", Name: "metrics"}, Bytes: 10_000_000}}}, 80, 24, `
@@ -71,6 +81,31 @@ verify  [########################################] 100%  80/80 MB
 				t.Errorf("%s\nwant%s", got, c.want)
 			}
 		})
+	}
+}
+
+// TestPictures: the manual shows what is shown.
+func TestPictures(t *testing.T) {
+	each := func(done, failed int64) []*queue.Counts {
+		return []*queue.Counts{counts("metrics", 8, 3, 0, 0), counts("other", 8, done, failed, 0)}
+	}
+	in := func(name string, number, chunk, copied int64, seconds float64) *queue.Worker {
+		w := loads(name, chunk, copied)
+		w.Chunk, w.Seconds = fmt.Sprintf("_hyper_%d_%d_chunk", number, chunk), seconds
+		return w
+	}
+	for page, s := range map[string]State{
+		"../../cmd/bf-chunks/bf-chunks.1": {Phase: Copy, Recent: 2.6e6, Whole: 3.1e6, Each: each(3, 1),
+			Workers: []*queue.Worker{in("metrics", 1, 7, 3_300_000, 2), in("other", 2, 15, 700_000, 1),
+				in("metrics", 1, 2, 0, 0.3)}},
+		"../../scripts/bf-backfill.1": {Phase: Copy, Recent: 2.6e6, Whole: 3.1e6, Each: each(8, 0),
+			Workers: []*queue.Worker{in("metrics", 1, 7, 3_300_000, 2), in("metrics", 1, 5, 1_200_000, 1),
+				in("metrics", 1, 2, 0, 0.3)}},
+	} {
+		text, err := os.ReadFile(page)
+		if want := strings.Join(s.Block(80, 24), "\n"); err != nil || !strings.Contains(string(text), "\n"+want+"\n") {
+			t.Errorf("%s does not show (%v)\n%s", page, err, want)
+		}
 	}
 }
 
@@ -103,6 +138,61 @@ func TestBlockMany(t *testing.T) {
 					t.Errorf("%d characters on a terminal of %d: %q", n, columns, l)
 				}
 			}
+		}
+	}
+}
+
+// TestRates: the rate of the whole counts all the time in which something was copied,
+// and no other.
+func TestRates(t *testing.T) {
+	state := func(done int64, workers ...*queue.Worker) *State {
+		return &State{Phase: Copy, Each: []*queue.Counts{counts("metrics", 8, done, 0, 0)}, Workers: workers}
+	}
+	for _, c := range []struct {
+		name          string
+		before, state *State
+		ago           time.Duration // the last look
+		busy          float64
+	}{
+		{"nobody is there", state(0), state(0), 2 * time.Second, 0},
+		{"a lane is there", state(0), state(0, loads("metrics", 1, 5)), 2 * time.Second, 2},
+		{"a lane was there in between", state(0), state(1), 2 * time.Second, 2},
+		{"a lane that has not copied yet", state(0), state(0, loads("metrics", 1, 0)), 2 * time.Second, 2},
+		{"suspended in between", state(0), state(1, loads("metrics", 1, 5)), time.Hour, (time.Second + late).Seconds()},
+	} {
+		l := &looker{state: *c.before, last: time.Now().Add(-c.ago), waits: time.Second}
+		l.rates(c.state)
+		if l.busy < c.busy || l.busy > c.busy+1 {
+			t.Errorf("%s: busy for %v, want %v", c.name, l.busy, c.busy)
+		}
+	}
+}
+
+// TestLine: where nothing is redrawn there is a line per minute or per per cent,
+// whichever is rarer.
+func TestLine(t *testing.T) {
+	var out strings.Builder
+	w := &watcher{log: cli.NewLog("bf-backfill", &out, cli.Common{})}
+	for _, c := range []struct {
+		done int64 // of 200 chunks
+		ago  time.Duration
+		want string
+	}{
+		{4, time.Second, ""}, // too soon
+		{4, 2 * time.Minute, "2%, 4/200 chunks, 40 MB/2.0 GB, 1.0 MB/s, 32m40s left"}, // both
+		{5, 2 * time.Minute, ""},  // not a per cent more
+		{6, 10 * time.Second, ""}, // too soon
+		{20, time.Hour, "10%, 20/200 chunks, 200 MB/2.0 GB, 1.0 MB/s, 30m00s left; 1 failed"},
+	} {
+		out.Reset()
+		w.printed = time.Now().Add(-c.ago)
+		w.state = State{Phase: Copy, Recent: 1e6, Each: []*queue.Counts{counts("metrics", 200, c.done, c.done/20, 0)}}
+		w.line()
+		if c.want != "" {
+			c.want = "bf-backfill: copy " + c.want + "\n"
+		}
+		if out.String() != c.want {
+			t.Errorf("%d done, after %s: %q, want %q", c.done, c.ago, out.String(), c.want)
 		}
 	}
 }
