@@ -114,6 +114,8 @@ func TestFormats(t *testing.T) {
 			"3/10 chunks, 1.0/4.0 kB, 1.0 kB/s, 3s left"},
 		{Progress{Chunks: 1, ChunksDone: 1, Bytes: 5, BytesDone: 7}.Line(10), "1/1 chunks, 7/5 B, 10 B/s"},
 		{Cut("häuser", 6), "häuser"}, {Cut("häuser", 3), "hä…"}, {Cut("häuser", 0), "…"},
+		{Cut("温度センサー", 12), "温度センサー"}, {Cut("温度センサー", 11), "温度センサ…"}, {Cut("温度センサー", 10), "温度セン…"},
+		{Cut("e\u0301te\u0301", 3), "e\u0301te\u0301"},
 		{Clean(" a\nb\tc\x1b[31m\u009bd\x7f "), "a b c[31md"},
 	} {
 		if c.got != c.want {

@@ -9,9 +9,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+	"unicode"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/text/width"
 )
 
 // Live is a line, or a block of lines, at the bottom of the terminal that is drawn
@@ -131,7 +132,7 @@ func (d *drawn) erase(columns int) string {
 	up := len(d.lines) - 1
 	if columns > 0 && columns < d.columns {
 		for _, l := range d.lines {
-			up += max(utf8.RuneCountInString(l)-1, 0) / columns
+			up += max(Width(l)-1, 0) / columns
 		}
 	}
 	return eraseLine + strings.Repeat("\x1b[A"+eraseLine, up)
@@ -198,12 +199,37 @@ func Size(w any) (columns, lines int) {
 	return int(s.Col), int(s.Row)
 }
 
-// Cut shortens a text to at most that many characters.
+// Width is how many columns a text takes on a terminal: names may be of letters that
+// take two, or none.
+func Width(s string) (n int) {
+	for _, r := range s {
+		n += columns(r)
+	}
+	return n
+}
+
+func columns(r rune) int {
+	switch k := width.LookupRune(r).Kind(); {
+	case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
+		return 0
+	case k == width.EastAsianWide || k == width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}
+
+// Cut shortens a text to at most that many columns.
 func Cut(s string, most int) string {
-	if utf8.RuneCountInString(s) <= most {
+	if Width(s) <= most {
 		return s
 	}
-	return string([]rune(s)[:max(most-1, 0)]) + "…"
+	n := 0
+	for i, r := range s {
+		if n += columns(r); n > most-1 {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }
 
 // Duration formats a time for people: 8s, 3m20s, 5h12m, 2d3h.

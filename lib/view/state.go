@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"bf/lib/cli"
 	"bf/lib/queue"
@@ -193,7 +192,7 @@ func width(phase Phase, parts []string) int {
 	n := len(phase) + 1
 	for _, p := range parts {
 		if p != "" {
-			n += utf8.RuneCountInString(p) + 2
+			n += cli.Width(p) + 2
 		}
 	}
 	return n
@@ -321,7 +320,7 @@ func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, cell := range r {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], cli.Width(cell))
 		}
 	}
 	const indent = "   "
@@ -347,7 +346,7 @@ func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
 		line := indent + pad(Shorten(r[0], widths[0]), widths[0])
 		for i, cell := range r[1:] {
 			if w := widths[i+1]; w > 0 {
-				line += "  " + strings.Repeat(" ", w-utf8.RuneCountInString(cell)) + cell
+				line += "  " + strings.Repeat(" ", w-cli.Width(cell)) + cell
 			}
 		}
 		lines = append(lines, cli.Cut(strings.TrimRight(line, " "), columns))
@@ -356,15 +355,18 @@ func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
 }
 
 func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
+	return s + strings.Repeat(" ", max(width-cli.Width(s), 0))
 }
 
 // Shorten takes the middle out of a name: both ends tell more.
 func Shorten(name string, most int) string {
-	r := []rune(name)
-	if len(r) <= most {
+	if cli.Width(name) <= most {
 		return name
 	}
-	head := most / 3
-	return string(r[:head]) + "…" + string(r[len(r)-(most-head-1):])
+	head := cli.Cut(name, most/3+1) // it ends with the ellipsis
+	tail := []rune(name)
+	for len(tail) > 0 && cli.Width(head)+cli.Width(string(tail)) > most {
+		tail = tail[1:]
+	}
+	return head + string(tail)
 }

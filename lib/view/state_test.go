@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"bf/lib/cli"
 	"bf/lib/queue"
@@ -116,12 +115,13 @@ func TestBlockMany(t *testing.T) {
 	for i := range int64(200) {
 		s.Each = append(s.Each, counts(fmt.Sprintf("häuser_%03d", i), 10, i%11, 0, 0))
 	}
+	s.Each[140] = counts("温度センサーの記録の温度センサーの記録", 10, 5, 1, 0) // letters that take two columns
 	s.Each[150].Failed, s.Each[150].Done = 1, 5
 	for i := range int64(20) {
 		s.Workers = append(s.Workers, loads("häuser_117", i+1, i*500_000))
 	}
 	all := strings.Join(s.Block(100, 40), "\n")
-	for _, want := range []string{"public.häuser_117 ", "public.häuser_150 ", "1 failed", "… 189 more ",
+	for _, want := range []string{"public.häuser_117 ", "public.häuser_150 ", "1 failed", "… 189 more ", "public.温度センサーの記録の温度センサーの記録 ",
 		"… 9 more lanes"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in\n%s", want, all)
@@ -134,7 +134,7 @@ func TestBlockMany(t *testing.T) {
 				t.Errorf("%d lines on a terminal of %d", len(block), rows)
 			}
 			for _, l := range block {
-				if n := utf8.RuneCountInString(l); n >= columns && columns > 20 {
+				if n := cli.Width(l); n >= columns && columns > 20 {
 					t.Errorf("%d characters on a terminal of %d: %q", n, columns, l)
 				}
 			}

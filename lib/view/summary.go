@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -95,7 +94,7 @@ func (s *summary) table(columns int) string {
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, cell := range r {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], cli.Width(cell))
 		}
 	}
 	gap := 2
@@ -111,7 +110,8 @@ func (s *summary) table(columns int) string {
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := fmt.Sprintf("%-*s", widths[0], Shorten(r[0], widths[0]))
+		name := Shorten(r[0], widths[0])
+		line := name + strings.Repeat(" ", widths[0]-cli.Width(name))
 		for i, cell := range r[1:] {
 			line += fmt.Sprintf("%*s", gap+widths[i+1], cell)
 		}
