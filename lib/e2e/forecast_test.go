@@ -23,7 +23,7 @@ func TestDryRun(t *testing.T) {
 	}
 	r := dry("--target", p.target, "--sample", "1")
 	for _, want := range []string{`(?m)^hypertable +chunks +compressed +rows +to travel +on the target +as$`,
-		`(?m)^public.metrics +8 +5 +\S+( k)? +\S+ .B +~\S+ .B  batches as they are, rows$`, `(?m)^total +8 +5 `,
+		`(?m)^public.metrics +8 +5 +~6.9 k +\S+ .B +~\S+ .B  batches as they are, rows$`, `(?m)^total +8 +5 `,
 		`target: job \d+ \(retention of public.metrics\) is scheduled; to pause it: `,
 		`public.metrics: chunks of the target with rows in the range: 1, rows: `, `locks: source: ACCESS SHARE`,
 		`sample: the source gives one lane \S+ .B/s`, `sample: the network to the target takes \S+ .B/s`,
@@ -31,6 +31,10 @@ func TestDryRun(t *testing.T) {
 		if !regexp.MustCompile(want).MatchString(r.stderr) {
 			t.Errorf("%s does not match\n%s", want, r.stderr)
 		}
+	}
+	pictured(t, "bf-stage", "The dry run", r.stderr)
+	if r := dry("--quiet"); r.stderr != "" {
+		t.Errorf("--quiet: %s", r.stderr)
 	}
 	alone := dry()
 	n := strings.Count(r.stdout, `"range"`)
@@ -70,14 +74,46 @@ func TestExchanged(t *testing.T) {
 		!strings.Contains(r.stderr, "hint: check --source and --target; if it is meant, give --yes") {
 		t.Errorf("exit status %d\n%s", r.status, r.stderr)
 	}
-	var traces bool
-	p.src.Query1(t, &traces, "select to_regnamespace('__backfill') is not null")
-	if traces {
-		t.Error("it wrote to what was given as the target")
+	untouched := func(after string) {
+		t.Helper()
+		var traces bool
+		p.src.Query1(t, &traces, "select to_regnamespace('__backfill') is not null")
+		if traces {
+			t.Fatalf("%s: it wrote to what was given as the target", after)
+		}
 	}
+	untouched("bf-stage")
+	backfill := p.script(t, "backfill", append(wrong[:len(wrong)-1:len(wrong)-1], "-p", "2")...)
+	wantOutput(t, backfill, 2, "are the two exchanged?", "if it is meant, give --yes")
+	untouched("bf-backfill")
+
+	// On a terminal it asks: anything but a yes ends it, and so does ^C.
+	for _, c := range []struct {
+		answer string
+		status int
+	}{{"n\n", 2}, {"\n", 2}, {"\x04", 2}, {"\x03", 130}, {"yes\n", 0}} {
+		term := newTerminal(t, 80, 20)
+		cmd := p.command(t, "bf-stage", wrong...)
+		term.onTerminal(t, cmd, "TERM=dumb")
+		term.until(t, "\r\nGo on, and delete the target's rows chunk by chunk? [y/N] ")
+		untouched("before the answer")
+		term.master.WriteString(c.answer)
+		cmd.Wait()
+		if status := cmd.ProcessState.ExitCode(); status != c.status {
+			t.Errorf("answer %q: exit status %d, want %d\n%s", c.answer, status, c.status, term.text(t))
+		}
+		if c.status != 0 {
+			untouched("after the answer")
+		}
+	}
+	p.src.Exec(t, "drop schema __backfill cascade")
 	if r := p.run(t, "", "bf-stage", append(wrong, "--yes")...); r.status != 0 {
 		t.Errorf("--yes: exit status %d\n%s", r.status, r.stderr)
 	}
+	// bf-backfill hands it on: the rows of what was given as the target are replaced.
+	p.src.Exec(t, "drop schema __backfill cascade")
+	backfill = p.script(t, "backfill", append(wrong[:len(wrong)-1:len(wrong)-1], "-p", "2", "--yes")...)
+	wantOutput(t, backfill, 0, "chunks are copied and verified")
 	p.stage(t, "--until", "2016-01-02")
 }
 
@@ -109,7 +145,8 @@ func TestReport(t *testing.T) {
 	p.copy(t)
 	p.verify(t, 0)
 	wants(`(?m)^  copied: 8 of 8 chunks, `, `(?m)^  compared: 8 equal by --method rows$`,
-		`(?m)^left to do before the switch\n  schedule the jobs`)
+		`(?m)^left to do before the switch\n  compare what .*\n  schedule the jobs`)
+	pictured(t, "bf-chunks", "The report", p.chunks(t, "--report"))
 	r := p.chunks(t, "--report", "--json")
 	if !strings.Contains(r, `"verified_by":{"rows":8}`) || strings.Count(r, "\n") != 1 {
 		t.Errorf("as a record: %s", r)

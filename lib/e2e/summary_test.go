@@ -52,6 +52,7 @@ func TestProgress(t *testing.T) {
 				t.Errorf("no line %s in\n%s", re, table)
 			}
 		}
+		pictured(t, "bf-chunks", "The summary", table)
 		// --watch ends by itself when all is done: a line each time.
 		watch := p.command(t, "bf-chunks", "--target", p.target, "--watch", "--every", "0.1")
 		var out strings.Builder

@@ -3,8 +3,9 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,19 +21,13 @@ import (
 // control sequences that bf uses, and fails on others by showing them.
 func onScreen(written string) string {
 	rows, y, x := [][]rune{nil}, 0, 0
-	up := regexp.MustCompile(`^\x1b\[(\d+)A`)
 	for written != "" {
 		r, n := utf8.DecodeRuneInString(written)
-		m := up.FindStringSubmatch(written)
 		switch {
-		case m != nil:
-			lines, _ := strconv.Atoi(m[1])
-			y, n = max(y-lines, 0), len(m[0])
+		case strings.HasPrefix(written, "\x1b[A"):
+			y, n = max(y-1, 0), 3
 		case strings.HasPrefix(written, "\x1b[K"):
 			rows[y], n = rows[y][:min(x, len(rows[y]))], 3
-		case strings.HasPrefix(written, "\x1b[J"):
-			rows[y], n = rows[y][:min(x, len(rows[y]))], 3
-			rows = rows[:y+1]
 		case r == '\r':
 			x = 0
 		case r == '\n':
@@ -52,7 +47,7 @@ func onScreen(written string) string {
 	for _, r := range rows {
 		b.WriteString(strings.TrimRight(string(r), " ") + "\n")
 	}
-	return b.String()
+	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
 // screen is what the terminal shows now.
@@ -91,11 +86,12 @@ func (term *terminal) resize(t *testing.T, columns, rows uint16) {
 	}
 }
 
-// onTerminal starts a command that has the terminal for itself.
-func (term *terminal) onTerminal(t *testing.T, cmd *exec.Cmd) {
+// onTerminal starts a command that has the terminal for itself: one that can redraw,
+// unless env says something else.
+func (term *terminal) onTerminal(t *testing.T, cmd *exec.Cmd, env ...string) {
 	t.Helper()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = term.tty, term.tty, term.tty
-	cmd.Env = append(cmd.Env, "TERM=xterm")
+	cmd.Env = append(append(cmd.Env, "TERM=xterm"), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -162,6 +158,10 @@ $`)
 			t.Errorf("%s does not match what is left:\n%s", want, s)
 		}
 	}
+	messages := slices.DeleteFunc(picture(t, "bf-backfill", "What it shows"), func(l string) bool {
+		return !strings.HasPrefix(l, "bf-") // package view knows the others
+	})
+	shown(t, messages, s)
 	status := cmd.ProcessState.ExitCode()
 	if status != 1 || regexp.MustCompile(`copy  \[|/17 public|\x1b`).MatchString(s) {
 		t.Errorf("exit status %d, left:\n%s", status, s)
@@ -179,7 +179,7 @@ $`)
 	release()
 	cmd.Wait()
 	s, status = term.left(t), cmd.ProcessState.ExitCode()
-	if status != 130 || !strings.HasSuffix(s, "backfill: stopped; run it again to go on\n\n") {
+	if status != 130 || !strings.HasSuffix(s, "backfill: stopped; run it again to go on\n") {
 		t.Errorf("exit status %d, left:\n%s", status, s)
 	}
 
@@ -201,33 +201,44 @@ $`)
 }
 
 // TestViewPlain: where nothing can be redrawn there are lines; -v has one for each
-// chunk, also in bf-verify's part.
+// chunk, also in bf-verify's part. A terminal never gets colours, as NO_COLOR asks.
 func TestViewPlain(t *testing.T) {
 	p := newPair(t, newest(t))
 	p.metrics(t)
 	chunk := regexp.MustCompile(`(?m)^bf-\w+: \d/8 public.metrics _hyper_`)
 	for _, c := range []struct {
-		args []string
-		want int
-	}{{nil, 0}, {[]string{"-v"}, 16}} {
+		name, env string // of a terminal; "" for none
+		args      []string
+		chunks    int // lines for chunks
+	}{{"a file", "", nil, 0}, {"a file, -v", "", []string{"-v"}, 16}, {"TERM=dumb", "TERM=dumb", nil, 0},
+		{"TERM=dumb, -v", "TERM=dumb", []string{"-v"}, 16}, {"no TERM", "TERM=", nil, 0},
+		{"NO_COLOR", "NO_COLOR=1", nil, 0}} {
 		p.dst.Exec(t, "drop schema if exists __backfill cascade")
-		for _, dumb := range []bool{false, true} {
-			cmd := p.script(t, "backfill", append(c.args, "--until", "2016-01-02", "-p", "2")...)
-			var text string
-			if dumb {
-				term := newTerminal(t, 80, 20)
-				term.onTerminal(t, cmd)
-				cmd.Env = append(cmd.Env, "TERM=dumb")
-				cmd.Wait()
-				text = term.text(t)
-			} else {
-				text, _ = output(t, cmd)
-				if n := len(chunk.FindAllString(text, -1)); n != c.want {
-					t.Errorf("backfill %q: %d lines for chunks, want %d\n%s", c.args, n, c.want, text)
-				}
-			}
-			if cmd.ProcessState.ExitCode() != 0 || strings.Contains(text, "\x1b") && !dumb {
-				t.Errorf("exit status %d\n%q", cmd.ProcessState.ExitCode(), text)
+		cmd := p.script(t, "backfill", append(c.args, "--until", "2016-01-02", "-p", "2")...)
+		var text string
+		if c.env == "" {
+			text, _ = output(t, cmd)
+		} else {
+			term := newTerminal(t, 80, 20)
+			term.onTerminal(t, cmd, c.env)
+			cmd.Wait()
+			text = term.text(t)
+		}
+		redraws := c.env == "NO_COLOR=1"
+		if status := cmd.ProcessState.ExitCode(); status != 0 || strings.Contains(text, "\x1b") != redraws ||
+			regexp.MustCompile(`\x1b\[[0-9;]*m`).MatchString(text) {
+			t.Errorf("%s: exit status %d\n%q", c.name, status, text)
+		}
+		if c.env != "" {
+			text = onScreen(text)
+		}
+		if n := len(chunk.FindAllString(text, -1)); n != c.chunks {
+			t.Errorf("%s: %d lines for chunks, want %d\n%s", c.name, n, c.chunks, text)
+		}
+		for _, want := range []string{`(?m)^bf-backfill: public.metrics: all of it copied, 8 chunks, `,
+			`(?m)^bf-backfill: 8 chunks found equal, `, `(?m)^backfill: all 8 chunks are copied and verified$`} {
+			if !regexp.MustCompile(want).MatchString(text) {
+				t.Errorf("%s: %s does not match\n%s", c.name, want, text)
 			}
 		}
 	}
@@ -260,6 +271,61 @@ func TestWatchMany(t *testing.T) {
 	s, status := term.left(t), cmd.ProcessState.ExitCode()
 	if status != 130 || strings.Contains(s, "copy  [") || !strings.Contains(s, " 1333/4008 ") {
 		t.Errorf("exit status %d, left:\n%s", status, fmt.Sprintf("%.2000s", s))
+	}
+}
+
+// TestViewReflows: nothing of the view is left behind in tmux, which wraps lines again
+// when its window changes, and keeps what is cleared.
+func TestViewReflows(t *testing.T) {
+	path, err := exec.LookPath("tmux")
+	if err != nil {
+		t.Skip("needs tmux")
+	}
+	in := testdb.Installs(t)[0]
+	p := newPair(t, testdb.Pair{Source: in, Target: in})
+	p.metrics(t)
+	p.stage(t, "--until", "2016-01-02")
+	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name, dimensions,
+			filter, est_bytes) select 'public', 'chunk_' || n, 'public', 'table_' || n, '[]', '{}', 1000000
+		from generate_series(1, 20) n`)
+	socket := filepath.Join(t.TempDir(), "tmux")
+	tmux := func(args ...string) string {
+		t.Helper()
+		cmd := p.command(t, path, append([]string{"-S", socket, "-f", "/dev/null"}, args...)...)
+		cmd.Env = append(cmd.Env, "BF_TARGET="+p.target, "LC_ALL=C.UTF-8")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	tmux("new-session", "-d", "-x", "70", "-y", "14", "bf-chunks --watch --every 0.2; sleep 600")
+	t.Cleanup(func() { tmux("kill-server") })
+	all := func() string { return tmux("capture-pane", "-p", "-S", "-") }
+	for _, size := range [][2]string{{"70", "14"}, {"100", "30"}, {"44", "30"}, {"100", "30"}} {
+		tmux("resize-window", "-x", size[0], "-y", size[1])
+		time.Sleep(time.Second)
+		s := all()
+		for range 100 {
+			if strings.Contains(s, "copy  ") {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+			s = all()
+		}
+		if n := strings.Count(s, "copy  "); n != 1 || strings.Count(s, "… ") < 1 || strings.Count(s, " more ") != 1 {
+			t.Errorf("%d blocks at %s:\n%s", n, size, s)
+		}
+	}
+	tmux("send-keys", "C-c")
+	for range 100 {
+		if strings.Contains(all(), "at work") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if s := all(); strings.Contains(s, "copy  ") || !strings.Contains(s, "at work") {
+		t.Errorf("in the end:\n%s", s)
 	}
 }
 
