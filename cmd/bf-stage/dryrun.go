@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"bf/lib/cli"
 	"bf/lib/pg"
@@ -51,8 +50,10 @@ func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
 	if err != nil {
 		return err
 	}
-	columns, _ := cli.Size(e.Stderr)
-	io.WriteString(e.Stderr, forecastTable(forecasts, columns))
+	if !f.Quiet {
+		columns, _ := cli.Size(e.Stderr)
+		io.WriteString(e.Stderr, forecastTable(forecasts, columns))
+	}
 	for _, fc := range forecasts {
 		obstacles(e.Log, fc)
 	}
@@ -90,12 +91,12 @@ func forecastTable(forecasts []*stage.Forecast, columns int) string {
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
 		for i, c := range r {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c))
+			widths[i] = max(widths[i], cli.Width(c))
 		}
 	}
 	var b strings.Builder
 	for _, r := range rows {
-		line := r[0] + strings.Repeat(" ", widths[0]-utf8.RuneCountInString(r[0]))
+		line := r[0] + strings.Repeat(" ", widths[0]-cli.Width(r[0]))
 		for i, c := range r[1 : len(r)-1] {
 			line += fmt.Sprintf("  %*s", widths[i+1], c)
 		}

@@ -3,6 +3,7 @@ package stage
 import (
 	"context"
 	_ "embed"
+	"slices"
 	"strings"
 
 	"bf/lib/task"
@@ -58,8 +59,9 @@ func (p *Plan) forecast(h *tsdb.Hypertable) *Forecast {
 		if t.Hypertable != h.Name {
 			continue
 		}
-		f.Chunks, f.Rows, f.Bytes = f.Chunks+1, f.Rows+t.Rows, f.Bytes+t.Bytes
 		c, compressed := p.Compressed[t.Chunk]
+		// The planner knows of a compressed chunk's uncompressed rows only.
+		f.Chunks, f.Rows, f.Bytes = f.Chunks+1, f.Rows+max(t.Rows, c.Rows), f.Bytes+t.Bytes
 		if !compressed {
 			f.Space += t.Bytes
 			continue
@@ -94,16 +96,29 @@ func (f *Forecast) target(ctx context.Context, dst *tsdb.DB, t *tsdb.Hypertable,
 	if err != nil {
 		return err
 	}
+	var ids []int32
+	for _, c := range chunks {
+		ids = append(ids, c.ID)
+	}
+	sizes, err := tsdb.ChunkSizes(ctx, dst, ids)
+	if err != nil {
+		return err
+	}
+	var staged [][2]int64
+	for _, tk := range tasks {
+		if tk.Target() == f.Of {
+			r := task.Slice{From: tk.Range.From, Until: tk.Range.Until}
+			from, until := r.Bounds()
+			staged = append(staged, [2]int64{from, until})
+		}
+	}
 	for _, c := range chunks {
 		from, until := c.Slices[0].Bounds()
-		for _, tk := range tasks {
-			r := task.Slice{From: tk.Range.From, Until: tk.Range.Until}
-			first, last := r.Bounds()
-			if tk.Target() == f.Of && from < last && until > first && (c.Rows > 0 || c.Bytes > 0) {
-				f.Present++
-				f.PresentRows += max(c.Rows, 0)
-				break
-			}
+		if (c.Rows > 0 || c.Bytes > 0) && slices.ContainsFunc(staged, func(r [2]int64) bool {
+			return from < r[1] && until > r[0]
+		}) {
+			f.Present++
+			f.PresentRows += max(c.Rows, sizes[c.ID].Rows)
 		}
 	}
 	return nil

@@ -52,8 +52,8 @@ func (p *Plan) sizes(ctx context.Context, src *tsdb.DB, chunks []*tsdb.Chunk, ta
 		}
 		share := shareOf(staged[c.Name])
 		s := sizes[c.ID]
-		p.Compressed[c.Name] = Compressed{tsdb.Sizes{Uncompressed: int64(float64(s.Uncompressed) * share),
-			Compressed: int64(float64(s.Compressed) * share)},
+		p.Compressed[c.Name] = Compressed{tsdb.Sizes{Rows: int64(float64(s.Rows) * share),
+			Uncompressed: int64(float64(s.Uncompressed) * share), Compressed: int64(float64(s.Compressed) * share)},
 			c.Status&tsdb.StatusUnordered != 0 || c.AM == "hypercore", slices.Contains(grown, c.OID)}
 	}
 	return nil

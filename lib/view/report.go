@@ -125,6 +125,7 @@ func reportLeft(b *strings.Builder, r *queue.Report) {
 		{uncompared > 0, fmt.Sprintf("%d chunks are to be compared: bf-verify", uncompared)},
 		{len(r.Interrupted) > 0, "bf-caggs was interrupted, run it again: " + cli.Clean(strings.Join(r.Interrupted, ", "))},
 		{r.Jobs > 0, fmt.Sprintf("%d jobs of the target are paused: bf-clean --jobs", r.Jobs)},
+		{true, "compare what was written since, and the schemas: bf-verify --from, then --schema"},
 		{true, "schedule the jobs that bf-clone-schema has paused; keep this report; bf-clean"},
 	} {
 		if left.is {
