@@ -113,7 +113,7 @@ func TestView(t *testing.T) {
 	cmd := p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
 	term.onTerminal(t, cmd)
 
-	term.shows(t, `(?m)^copy  \[#*\.+\] +\d+%  .*
+	before := term.shows(t, `(?m)^copy  \[#*\.+\] +\d+%  .*
    public.empty +[01]/1 chunks  .*
    public.metrics +0/8 chunks  .*
    public.weather +\d/8 chunks  .*
@@ -161,7 +161,7 @@ $`)
 	messages := slices.DeleteFunc(picture(t, "bf-backfill", "What it shows"), func(l string) bool {
 		return !strings.HasPrefix(l, "bf-") // package view knows the others
 	})
-	shown(t, messages, s)
+	shown(t, messages, before+s) // an emulator that does not wrap lines again loses what is above them
 	status := cmd.ProcessState.ExitCode()
 	if status != 1 || regexp.MustCompile(`copy  \[|/17 public|\x1b`).MatchString(s) {
 		t.Errorf("exit status %d, left:\n%s", status, s)
@@ -301,19 +301,22 @@ func TestViewReflows(t *testing.T) {
 	}
 	tmux("new-session", "-d", "-x", "70", "-y", "14", "bf-chunks --watch --every 0.2; sleep 600")
 	t.Cleanup(func() { tmux("kill-server") })
-	all := func() string { return tmux("capture-pane", "-p", "-S", "-") }
-	for _, size := range [][2]string{{"70", "14"}, {"100", "30"}, {"44", "30"}, {"100", "30"}} {
+	all := func(history ...string) string { return tmux(append([]string{"capture-pane", "-p"}, history...)...) }
+	// What is wrapped when it gets narrower goes to the history, out of reach.
+	for i, size := range [][2]string{{"70", "14"}, {"100", "30"}, {"100", "14"}, {"44", "14"}, {"100", "14"}} {
 		tmux("resize-window", "-x", size[0], "-y", size[1])
 		time.Sleep(time.Second)
-		s := all()
+		var s string
 		for range 100 {
+			if s = all(); i < 3 {
+				s = all("-S", "-")
+			}
 			if strings.Contains(s, "copy  ") {
 				break
 			}
 			time.Sleep(100 * time.Millisecond)
-			s = all()
 		}
-		if n := strings.Count(s, "copy  "); n != 1 || strings.Count(s, "… ") < 1 || strings.Count(s, " more ") != 1 {
+		if n := strings.Count(s, "copy  "); n != 1 || !strings.Contains(s, "… ") {
 			t.Errorf("%d blocks at %s:\n%s", n, size, s)
 		}
 	}

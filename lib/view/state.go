@@ -242,7 +242,7 @@ func (s *State) hypertables(columns, lines int) []string {
 	if n := len(s.Each) - len(shown); n > 0 {
 		cells = append(cells, append([]string{fmt.Sprintf("… %d more", n)}, s.cells(&rest, columns)...))
 	}
-	return table(cells, columns, 6, 3, 1) // on a narrow terminal trouble is what matters
+	return table(cells, columns, yields{3, 12}, yields{1, 6}) // on a narrow terminal trouble is what matters
 }
 
 // cells are what is said of a hypertable.
@@ -300,7 +300,7 @@ func (s *State) laneLines(columns, lines int) []string {
 		}
 		cells = append(cells, row)
 	}
-	out := table(cells, columns, 12, 2, 1, 3)
+	out := table(cells, columns, yields{2, 12}, yields{1, 8}, yields{3, 8})
 	for i := range out {
 		out[i] = " >" + out[i][2:]
 	}
@@ -310,10 +310,13 @@ func (s *State) laneLines(columns, lines int) []string {
 	return out
 }
 
+// yields is a column of a table that is left out where the first one would else have
+// less than so many characters.
+type yields struct{ column, least int }
+
 // table aligns cells, the first to the left and the others to the right. Where there
-// is no room, the columns of drop are left out one after the other, until the first
-// one has at least so many characters.
-func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
+// is no room, columns are left out one after the other.
+func table(rows [][]string, columns int, order ...yields) (lines []string) {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -333,12 +336,9 @@ func table(rows [][]string, columns, least int, drop ...int) (lines []string) {
 		}
 		return n
 	}
-	for _, i := range drop {
-		if room() >= min(widths[0], least) {
-			break
-		}
-		if i < len(widths) {
-			widths[i] = 0
+	for _, y := range order {
+		if y.column < len(widths) && room() < min(widths[0], y.least) {
+			widths[y.column] = 0
 		}
 	}
 	widths[0] = min(widths[0], max(room(), 4))

@@ -55,7 +55,7 @@ copy  [..........]   5%  75 MB/1.3 GB  3.0 MB/s  (whole 2.0 MB/s)  6m52s left
 			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0)},
 			Workers: []*queue.Worker{loads("metrics", 1, 5_000_000)}}, 40, 24, `
 copy  [##############.]  93%  2s left
-   pub…metrics  7/8  1 failed  70/80 MB
+   public.metrics  7/8  1 failed
  > public…r_1_1_chunk  50% of 10 MB  1s`},
 		{"and on a narrower one", State{Phase: Copy, Recent: 3e6,
 			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0), counts("w", 1200, 120, 0, 0)},
