@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -359,4 +360,60 @@ func TestTerminalGone(t *testing.T) {
 	}
 	eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
 	p.same(t, "select * from metrics")
+}
+
+// TestLeftAlone: what the manual says of how to start a backfill that goes on without
+// its terminal.
+func TestLeftAlone(t *testing.T) {
+	var recipes []string
+	for _, p := range pages(t) {
+		if p.name == "bf-backfill" {
+			recipes = lines(p.part("Ss", "Leaving it alone"))
+		}
+	}
+	for _, c := range []struct {
+		tool  string
+		typed int // lines
+	}{{"nohup", 1}, {"tmux", 2}} {
+		t.Run(c.tool, func(t *testing.T) {
+			if _, err := exec.LookPath(c.tool); err != nil {
+				t.Skip("needs ", c.tool)
+			}
+			p := newPair(t, newest(t))
+			p.metrics(t)
+			release := p.stall(t)
+			p.dst.Exec(t, "alter function hold set lock_timeout = 0")
+			shell := p.equip(p.command(t, "bash", "--norc", "--noprofile", "-i"))
+			sockets := t.TempDir()
+			shell.Dir = t.TempDir()
+			path := "PATH=" + strings.Join([]string{installed(t), testdb.Bin(t), p.dst.Install.BinDir, os.Getenv("PATH")}, ":")
+			shell.Env = append(shell.Env, path, "HOME="+shell.Dir, "TMUX_TMPDIR="+sockets, "TMUX=", "SHELL=/bin/sh")
+			// The shell in tmux is a login shell.
+			if err := os.WriteFile(shell.Dir+"/.profile", []byte(path+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			term := newTerminal(t, 80, 20)
+			term.onTerminal(t, shell)
+			if c.tool == "tmux" {
+				t.Cleanup(func() {
+					end := exec.Command("tmux", "kill-server")
+					end.Env = append(os.Environ(), "TMUX_TMPDIR="+sockets)
+					_ = end.Run()
+				})
+			}
+			i := slices.IndexFunc(recipes, func(l string) bool { return strings.HasPrefix(l, c.tool+" ") })
+			for _, l := range recipes[i : i+c.typed] {
+				term.master.WriteString(l + "\n")
+				time.Sleep(time.Second)
+			}
+			eventually(t, p.dst, "select least(1, n) from ("+waiting+") w (n)", 1)
+			term.tty.Close()
+			term.master.Close()
+			_ = shell.Wait()
+			release()
+			eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
+			eventually(t, p.dst, ours, 0)
+			p.same(t, "select * from metrics")
+		})
+	}
 }

@@ -4,6 +4,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -296,7 +297,7 @@ func (s *State) laneLines(columns, lines int) []string {
 			row[2] = cli.Duration(w.Seconds)
 		}
 		if len(hosts) > 1 {
-			row = append(row, "from "+w.Host)
+			row = append(row, "from "+cmp.Or(w.Host, "the target")) // whose socket it uses
 		}
 		cells = append(cells, row)
 	}

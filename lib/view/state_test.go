@@ -25,6 +25,11 @@ func loads(name string, number int64, copied int64) *queue.Worker {
 		Chunk: fmt.Sprintf("_hyper_1_%d_chunk", number), Bytes: 10_000_000, Copied: copied, Seconds: float64(number)}
 }
 
+func from(host string, w *queue.Worker) *queue.Worker {
+	w.Host = host
+	return w
+}
+
 // TestBlock: the screens of a backfill, as people see them.
 func TestBlock(t *testing.T) {
 	for _, c := range []struct {
@@ -64,6 +69,14 @@ copy  10%  1h00m left
    pu…ics       7/8  1 failed
    pu…c.w  120/1200
  > publ…7_chunk  50% of 10 MB`},
+		{"lanes on two hosts", State{Phase: Copy, Each: []*queue.Counts{counts("metrics", 8, 3, 0, 0)},
+			Workers: []*queue.Worker{from("10.1.2.3", loads("metrics", 1, 5_000_000)), from("", loads("metrics", 2, 0)),
+				from("10.1.2.3", &queue.Worker{Tool: "bf-load"})}}, 80, 24, `
+copy  [#################.......................]  43%  35/80 MB
+   public.metrics  3/8 chunks  30/80 MB
+ > public.metrics _hyper_1_1_chunk  50% of 10 MB  1s    from 10.1.2.3
+ > public.metrics _hyper_1_2_chunk         10 MB  2s  from the target
+ > waiting for a chunk                                  from 10.1.2.3`},
 		{"verify", State{Phase: Verify, Recent: 3e6, Each: []*queue.Counts{counts("metrics", 8, 8, 0, 4)},
 			Workers: []*queue.Worker{{Tool: "bf-verify"}, {Tool: "bf-verify worker", Task: 7, Chunk: "_hyper_1_7_chunk",
 				Hypertable: task.Name{Schema: "public", Name: "metrics"}, Bytes: 10_000_000}}}, 80, 24, `
