@@ -23,7 +23,8 @@ func picture(t *testing.T, tool, title string) []string {
 }
 
 var lookAlikes = []struct{ re, with string }{
-	{`^(bf-)?backfill:`, "backfill:"}, {`public\.\w+`, "T"}, {`_hyper_\d+_\d+_chunk`, "C"}, {`\[#*\.*\]`, "BAR"}, {`#+`, "#"},
+	{`^(bf-)?backfill:`, "backfill:"}, {`public\.\w+`, "T"}, {`_hyper_\d+_\d+_chunk`, "C"}, {`\[#*\.*\]`, "BAR"},
+	{`#+`, "#"},
 	{`\d+(\.\d+)?`, "0"}, {`\b(0[dhms])+\b`, "0s"}, {`0 [kMGT]?B`, "0 B"}, {`0( B)?/0 B`, "0/0 B"},
 	{`~0( [kM])?\b`, "~0"}, {`^ *how: .*`, "how: "}, {`  +`, "  "},
 }

@@ -154,7 +154,8 @@ $`)
 	cmd.Wait()
 	s := term.left(t)
 	for _, want := range []string{`(?m)^bf-load: target: .*violates check constraint "late".*$`,
-		`(?m)^bf-backfill: public.weather: all of it copied, 8 chunks, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `, `(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
+		`(?m)^bf-backfill: public.weather: all of it copied, 8 chunks, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `,
+		`(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
 		if !regexp.MustCompile(want).MatchString(s) {
 			t.Errorf("%s does not match what is left:\n%s", want, s)
 		}

@@ -134,7 +134,8 @@ func TestBlockMany(t *testing.T) {
 		s.Workers = append(s.Workers, loads("häuser_117", i+1, i*500_000))
 	}
 	all := strings.Join(s.Block(100, 40), "\n")
-	for _, want := range []string{"public.häuser_117 ", "public.häuser_150 ", "1 failed", "… 189 more ", "public.温度センサーの記録の温度センサーの記録 ",
+	for _, want := range []string{"public.häuser_117 ", "public.häuser_150 ", "1 failed", "… 189 more ",
+		"public.温度センサーの記録の温度センサーの記録 ",
 		"… 9 more lanes"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %q in\n%s", want, all)
