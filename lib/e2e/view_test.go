@@ -410,6 +410,8 @@ func TestLeftAlone(t *testing.T) {
 			eventually(t, p.dst, "select least(1, n) from ("+waiting+") w (n)", 1)
 			term.tty.Close()
 			term.master.Close()
+			time.Sleep(time.Second)
+			_ = shell.Process.Kill() // should it ignore HUP, as under nohup
 			_ = shell.Wait()
 			release()
 			eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
