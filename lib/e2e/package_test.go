@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -57,41 +56,6 @@ func TestPackage(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		if err != nil || !version.Match(out) {
 			t.Errorf("%s --version: %v, %s", path, err, out)
-		}
-	}
-	completes(t, root, commands)
-}
-
-// completes asks bash what it completes, with the files of the package: all options
-// of --help.
-func completes(t *testing.T, root string, commands []string) {
-	for _, path := range commands {
-		name := filepath.Base(path)
-		script := `. "$1/share/bash-completion/completions/$2"
-			COMP_WORDS=("$2" -) COMP_CWORD=1
-			"_${2//-/_}"; printf '%s\n' "${COMPREPLY[@]}"`
-		cmd := exec.Command("bash", "-c", script, "_", root+"/usr", name)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out)
-			continue
-		}
-		help, err := exec.Command(path, "--help").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		want, _ := flags(string(help))
-		if got := sortedStrings(lines(string(out))); !slices.Equal(got, want) {
-			t.Errorf("bash completes %s with\n%q, --help has\n%q", name, got, want)
-		}
-		zsh, err := os.ReadFile(root + "/usr/share/zsh/vendor-completions/_" + name)
-		if err != nil || !strings.HasPrefix(string(zsh), "#compdef "+name+"\n") {
-			t.Errorf("zsh: %v", err)
-		}
-		for _, f := range want {
-			if !regexp.MustCompile(`\)` + f + `[=+]?\[`).Match(zsh) {
-				t.Errorf("zsh does not complete %s of %s", f, name)
-			}
 		}
 	}
 }
