@@ -80,8 +80,15 @@ func TestPlainAttached(t *testing.T) {
                 select create_hypertable('`+name+`', 'time', chunk_time_interval => interval '1 day')`)
 		}
 		p.src.Exec(t, "create index on ranged (time)")
+		// Most of whose bytes are beside the heap.
+		p.src.Exec(t, `create table toasted (time timestamptz not null, dev int, w text);
+            alter table toasted alter w set storage external;
+            insert into toasted select timestamptz '2024-01-01' + i * interval '10 min', i % 5, repeat(md5(i::text), 300)
+            from generate_series(0, 719) i; analyze toasted`)
+		p.dst.Exec(t, `create table toasted (w text, time timestamptz not null, dev int, primary key (time, dev));
+            select create_hypertable('toasted', 'time', chunk_time_interval => interval '1 day')`)
 		for name, staged := range byRelation(p.stage(t, "--until", "2024-02-01")) {
-			if by := map[string]string{"ranged": task.ByRange, "mapped": task.ByBlocks}[name]; staged[0].Scan.By != by {
+			if by := map[string]string{"ranged": task.ByRange, "mapped": task.ByBlocks, "toasted": task.ByBlocks}[name]; staged[0].Scan.By != by {
 				t.Errorf("%s is read by %s, want %s", name, staged[0].Scan.By, by)
 			}
 		}
@@ -90,11 +97,11 @@ func TestPlainAttached(t *testing.T) {
 				t.Errorf("way %q, want %q", way, attached)
 			}
 		}
-		for _, name := range []string{"ranged", "mapped"} {
+		for _, name := range []string{"ranged", "mapped", "toasted"} {
 			p.same(t, "select time, dev, w from "+name)
 		}
 		r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`)
-		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) != 10 {
+		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) != 15 {
 			t.Errorf("bf-verify: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 	})
@@ -193,31 +200,4 @@ func TestPlainKilledMap(t *testing.T) {
 	diff(t, "tasks", want, told(p.stage(t, "--until", "2024-01-15 12:00:00+00")))
 	p.copy(t)
 	p.same(t, "select * from m where time < '2024-01-15 12:00:00+00'")
-}
-
-// TestPlainOld: PostgreSQL before 14 is not read by blocks: a table without an index is
-// refused, with the reason, and copied if it is to be all the same.
-func TestPlainOld(t *testing.T) {
-	in := newest(t)
-	for _, i := range testdb.Installs(t) {
-		if i.Major < 14 {
-			in.Source = i
-		}
-	}
-	if in.Source.Major >= 14 {
-		t.Skip("needs PostgreSQL before 14")
-	}
-	p := newPlain(t, in)
-	p.src.Exec(t, `create table m (time timestamptz not null, v int, pad text default repeat('x', 500));
-        insert into m select '2024-01-01'::timestamptz + i * interval '1 minute', i from generate_series(0, 28799) i`)
-	p.dst.Exec(t, `create table m (time timestamptz not null, v int, pad text);
-        select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')`)
-	r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-02-01")
-	if r.status != 1 || !strings.Contains(r.stderr, "20 tasks would read it 20.0 times") ||
-		!strings.Contains(r.stderr, "PostgreSQL 13 is not read by blocks: from 14 on") {
-		t.Errorf("exit status %d\n%s", r.status, r.stderr)
-	}
-	p.stage(t, "--until", "2024-02-01", "--scan", "any")
-	p.copy(t)
-	p.same(t, "select * from m")
 }

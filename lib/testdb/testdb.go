@@ -38,11 +38,14 @@ type Install struct {
 	BinDir  string // of PostgreSQL's programs
 	Major   int    // of PostgreSQL
 	Full    bool   // the full edition; else Apache
-	Version string // of TimescaleDB
+	Version string // of TimescaleDB; "" for those of Plain
 }
 
 // String names the install as tests do: pg15-2.28.3-full.
 func (in Install) String() string {
+	if in.Version == "" {
+		return fmt.Sprintf("pg%d", in.Major)
+	}
 	edition := "apache"
 	if in.Full {
 		edition = "full"
@@ -115,6 +118,31 @@ var installs = sync.OnceValues(func() ([]Install, error) {
 	}
 	return found, nil
 })
+
+// Plain returns what was found of PostgreSQL in major versions other than those of
+// Installs, the oldest first: for NewPlain.
+func Plain(t testing.TB) (plain []Install) {
+	t.Helper()
+	if given != nil {
+		return nil
+	}
+	all := Installs(t)
+	out, err := testbed("plain")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		dir, major, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		n, err := strconv.Atoi(major)
+		if err != nil {
+			t.Fatalf("testbed plain: unexpected line %q", line)
+		}
+		if !slices.ContainsFunc(all, func(in Install) bool { return in.Major == n }) {
+			plain = append(plain, Install{BinDir: dir, Major: n, Full: true})
+		}
+	}
+	return plain
+}
 
 // few keeps the newest and the oldest full edition and one Apache.
 func few(all []Install) (few []Install) {

@@ -97,7 +97,7 @@ func (s *side) hashBatches(ctx context.Context, r *compressedRelation) (*Summary
 		exprs = append(exprs, e)
 	}
 	var batches string
-	if err := s.db.QueryRow(ctx, "select "+sumOf(exprs)+" from "+r.Numbered(r.name)).Scan(&batches); err != nil {
+	if err := s.db.QueryRow(ctx, "select "+s.sumOf(exprs)+" from "+r.Numbered(r.name)).Scan(&batches); err != nil {
 		return nil, s.db.Wrap(err, "compare %s", r.name)
 	}
 	uncompressed := *s

@@ -4,7 +4,8 @@
 -- own hash function; it ignores the sign of a numeric, so where numbers are all
 -- that may differ, their text without trailing zeros is hashed as well.
 -- Enums hash their OID, other types may have no hash function: these columns,
--- and all made of them, are left out.
+-- and all made of them, are left out. So are arrays and composites before
+-- PostgreSQL 14, which has no hash of records and takes an array of arrays for one.
 with recursive part(attrelid, attnum, typ) as (
 {type parts}
 ), hashable(typ) as (
@@ -37,6 +38,8 @@ with recursive part(attrelid, attnum, typ) as (
     from pg_attribute a
     join traits tr on tr.attnum = a.attnum
     left join pg_collation o on o.oid = a.attcollation
+    join pg_type t on t.oid = a.atttypid
     where a.attrelid = any($1)
+      and (current_setting('server_version_num')::int >= 140000 or t.typcategory not in ('A', 'C'))
 )
 select name, how from equality where how is not null

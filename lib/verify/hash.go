@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,7 +44,14 @@ const seed = 6364136223846793005
 // rows is a sum per column, the same whatever values stand together in a row.
 // So the hash is mixed before anybody adds it up. It is the seed of the mixing
 // function and not its argument, of which only 32 bits would count.
-func hash(exprs []string) string {
+func (s *side) hash(exprs []string) string {
+	if s.db.Postgres < 140000 {
+		return hash(exprs, foldedRecord)
+	}
+	return hash(exprs, record)
+}
+
+func hash(exprs []string, record func(exprs []string, seed string) string) string {
 	// A ROW has at most 1664 columns. The hash of the first ones is the seed of
 	// the next ones; true is there because NULLs alone would lose the seed.
 	const most = 1600
@@ -53,15 +61,48 @@ func hash(exprs []string) string {
 		if i > 0 {
 			part = append([]string{"true"}, part...)
 		}
-		h = "hash_record_extended(row(" + strings.Join(part, ", ") + "), " + h + ")"
+		h = record(part, h)
 	}
 	return "hashint8extended(0, " + h + ")"
+}
+
+func record(exprs []string, seed string) string {
+	return "hash_record_extended(row(" + strings.Join(exprs, ", ") + "), " + seed + ")"
+}
+
+// foldedRecord has the value of record where hash_record_extended is missing
+// (PostgreSQL 13). An array of one element hashes to 31 + hash(element), and to 31 if
+// that is NULL, whose hash is 0. The rest is the sum of a record, modulo 2⁶⁴: in
+// numeric, as bigint fails where it overflows. That takes a multiple of the time. It
+// is not for expressions that are arrays or records themselves: see equality.sql.
+func foldedRecord(exprs []string, seed string) string {
+	from := ""
+	if _, err := strconv.Atoi(seed); err != nil { // computed once, not once for each of the expressions
+		const column = `"bf: hash of the columns before"` // of no table, whose column it would hide
+		from = fmt.Sprintf(" from (select %s as %s offset 0) before", seed, column)
+		seed = column
+	}
+	terms := make([]string, len(exprs))
+	factor, excess := uint64(1), uint64(0)
+	for i := len(exprs) - 1; i >= 0; i-- {
+		terms[i] = fmt.Sprintf("hash_array_extended(array[%s], %s)::numeric * %d", exprs[i], seed, factor)
+		excess += 31 * factor
+		factor *= 31
+	}
+	// A remainder has the sign of what is divided. So twice, and between them up by
+	// 2⁶⁴ + 2⁶³; in the end down by 2⁶³.
+	sum := fmt.Sprintf("(mod(mod(%s - %d, 18446744073709551616) + 27670116110564327424, 18446744073709551616)"+
+		" - 9223372036854775808)::bigint", strings.Join(terms, " + "), excess)
+	if from != "" {
+		return "(select " + sum + from + ")"
+	}
+	return sum
 }
 
 // sumOf is an aggregate for a multiset of rows, or of batches, of which each is
 // hashed: whatever their order, it tells two different ones apart, but for a
 // chance of 2⁻⁶⁴.
-func sumOf(exprs []string) string { return "coalesce(sum(" + hash(exprs) + "), 0)::text" }
+func (s *side) sumOf(exprs []string) string { return "coalesce(sum(" + s.hash(exprs) + "), 0)::text" }
 
 // hashedRow are the expressions of a row that are hashed.
 func (s *side) hashedRow(cols []Column) (exprs []string) {

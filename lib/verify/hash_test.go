@@ -292,6 +292,52 @@ func TestSummariesByProperty(t *testing.T) {
 	})
 }
 
+// TestFoldedRecord: where the server has no hash of records, each row gets the hash
+// that it has elsewhere all the same, whatever its types and however many columns.
+func TestFoldedRecord(t *testing.T) {
+	d := testdb.New(t, testdb.Installs(t)[0], "source")
+	d.Exec(t, poolTypes)
+	db, err := tsdb.Open(t.Context(), pg.Source, d.ConnString, pg.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	r := rand.New(rand.NewPCG(0, rand.Uint64()))
+	for _, columns := range []int{1, 2, 3, 12, 40, 900} {
+		from := pools
+		if columns > 100 { // more than a ROW takes: see hash
+			from = []pool{*floats}
+		}
+		randomTable(r, from, columns, 300/columns+5).create(d, t, "folded")
+		var oid uint32
+		d.Query1(t, &oid, "select 'folded'::regclass::oid")
+		of, err := db.Columns(t.Context(), oid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &side{db: db, h: &tsdb.Hypertable{OID: oid}}
+		cols := s.columns(of[oid])
+		exprs := s.hashedRow(cols)
+		if byValue, err := s.byEquality(t.Context(), cols); err != nil {
+			t.Fatal(err)
+		} else if columns < 100 {
+			for _, c := range byValue {
+				if !strings.HasSuffix(c.Type, "[]") && c.Type != "pair" {
+					exprs = append(exprs, s.hashed(c)...)
+				}
+			}
+		}
+		var rows, other int
+		if err := db.QueryRow(t.Context(), fmt.Sprintf("select count(*), count(*) filter (where %s <> %s) from public.folded",
+			hash(exprs, record), hash(exprs, foldedRecord))).Scan(&rows, &other); err != nil {
+			t.Fatal(err)
+		}
+		if rows == 0 || other > 0 {
+			t.Errorf("%d columns: %d of %d rows have another hash", columns, other, rows)
+		}
+	}
+}
+
 // slice is a summary, and what it is to be judged by.
 type slice struct {
 	Summary
@@ -355,7 +401,7 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 	row := "row(" + pg.Idents(names) + `)::text collate "C"`
 	rows, err := db.Query(ctx, fmt.Sprintf(`select slice, count(*), %s, %s, string_agg(%s, E'\n' order by %s),
             json_agg(array[%s]), array[%s]::text[] from public.%s group by slice`,
-		sumOf(s.hashedRow(cols)), sumOf(s.hashedRow(byValue)), row, row,
+		s.sumOf(s.hashedRow(cols)), s.sumOf(s.hashedRow(byValue)), row, row,
 		strings.Join(texts, ", "), strings.Join(aggregates, ", "), name))
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func uniqueKey(ctx context.Context, s *side, cols []Column) (key []int, err erro
 
 // hashedRows is a FROM clause that gives each row's hash r and its key's k.
 func (f *finder) hashedRows(s *side) string {
-	key, row := hash(s.hashedRow(f.keyColumns())), hash(s.hashedRow(f.cols))
+	key, row := s.hash(s.hashedRow(f.keyColumns())), s.hash(s.hashedRow(f.cols))
 	return fmt.Sprintf("(select %s as k, %s as r from %s) x", key, row, s.rows)
 }
 
@@ -227,13 +227,13 @@ func (f *finder) name(r row) string {
 func (f *finder) rows(ctx context.Context, s *side, hashes []int64) (map[int64][]row, error) {
 	var texts, each []string
 	for _, c := range f.cols {
-		texts = append(texts, short("("+shown(c)+")"))
-		each = append(each, hash(s.hashed(c))+"::text")
+		texts = append(texts, s.short("("+shown(c)+")"))
+		each = append(each, s.hash(s.hashed(c))+"::text")
 	}
 	sql := fmt.Sprintf(`select k, texts, hashes
         from (select %s as k, array[%s]::text[] as texts, array[%s]::text[] as hashes from %s) x
         where k = any($1)`,
-		hash(s.hashedRow(f.keyColumns())), strings.Join(texts, ", "), strings.Join(each, ", "), s.rows)
+		s.hash(s.hashedRow(f.keyColumns())), strings.Join(texts, ", "), strings.Join(each, ", "), s.rows)
 	rows, err := s.db.Query(ctx, sql, hashes)
 	if err != nil {
 		return nil, s.db.Wrap(err, "compare %s", s.rows)

@@ -101,7 +101,7 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 	b.WriteString("select count(*)")
 	dest := []any{&out.Rows}
 	if w.hash {
-		b.WriteString(", " + sumOf(s.hashedRow(cols)))
+		b.WriteString(", " + s.sumOf(s.hashedRow(cols)))
 		dest = append(dest, &out.Hash)
 	}
 	values := make([][]*string, len(cols))
@@ -110,7 +110,7 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 		for i, c := range cols {
 			e := s.aggregates(c, sums)
 			if w.hashes {
-				e = append(e, sumOf(s.hashed(c)))
+				e = append(e, s.sumOf(s.hashed(c)))
 			}
 			b.WriteString(",\n array[" + strings.Join(e, ", ") + "]")
 			dest = append(dest, &values[i])
@@ -202,7 +202,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 		least = "convert_from(decode(min(" + text + "), 'hex'), 'UTF8')"
 		most = "convert_from(decode(max(" + text + "), 'hex'), 'UTF8')"
 	}
-	return []string{count, short(least), short(most), sum}
+	return []string{count, s.short(least), s.short(most), sum}
 }
 
 // shown is the text of a column's value, null for null.
@@ -216,10 +216,10 @@ func shown(c Column) string {
 
 // short is an expression for a text that is shown: of a long one the beginning,
 // its length, and a hash that tells it from others.
-func short(e string) string {
+func (s *side) short(e string) string {
 	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
         else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || %[2]s || ')' end`,
-		e, hash([]string{"convert_to(" + e + ", 'UTF8')"}))
+		e, s.hash([]string{"convert_to(" + e + ", 'UTF8')"}))
 }
 
 // compare lists what differs between the two summaries, and the largest
