@@ -98,3 +98,57 @@ func TestMovedRows(t *testing.T) {
 		}
 	})
 }
+
+// TestLateRows: what comes after the map is found though no task reads it: rows before
+// the first task and after the last one by the count of the relation, a child by the
+// next dump. What was not staged is nobody's concern.
+func TestLateRows(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+		p := newPlain(t, in)
+		p.src.Exec(t, `create table fam (time timestamptz not null, v int);
+            create table fam_rows () inherits (fam); create table fam_none () inherits (fam);
+            insert into fam_rows select '2024-01-02'::timestamptz + i * interval '1 minute', i from generate_series(0, 7199) i`)
+		p.dst.Exec(t, `create table fam (time timestamptz not null, v int);
+            select create_hypertable('fam', 'time', chunk_time_interval => interval '1 day')`)
+		stage := func() []*task.Task {
+			return p.stage(t, "--from", "2024-01-01 00:00:00+00", "--until", "2024-01-09 12:00:00+00")
+		}
+		if staged := stage(); len(staged) != 5 || staged[0].Scan.By != task.ByBlocks || len(staged[0].Scan.Empty) != 2 {
+			t.Fatalf("%d tasks, %+v", len(staged), staged[0].Scan)
+		}
+		p.copy(t)
+		verify := func(status int, says ...string) {
+			t.Helper()
+			r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET" --all`)
+			if r.status != status || strings.Count(r.stdout, "belong to no task") != len(says) {
+				t.Errorf("bf-verify: exit status %d, want %d\n%s%s", r.status, status, r.stdout, r.stderr)
+			}
+			for _, want := range says {
+				if !strings.Contains(r.stdout, want) {
+					t.Errorf("bf-verify does not say %q:\n%s", want, r.stdout)
+				}
+			}
+		}
+		verify(0)
+		p.src.Exec(t, `insert into fam_rows values ('2023-12-31', 1), ('2024-01-09 12:00', 2)`)
+		verify(0)
+		p.src.Exec(t, `insert into fam_rows values ('2024-01-01 05:00', 3), ('2024-01-01 06:00', 4), ('2024-01-09 11:59', 5)`)
+		verify(3, "2 rows of the source", "1 rows of the source")
+		stage()
+		p.copy(t)
+		verify(0)
+
+		p.src.Exec(t, `create table fam_late () inherits (fam); insert into fam_late values ('2024-01-03 05:00', 6)`)
+		r := p.sh(t, `bf-chunks --target "$TARGET" --done | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force`)
+		if r.status != 1 || strings.Contains(r.stdout, `"status":"loaded"`) ||
+			!strings.Contains(r.stderr, "public.fam_late is a partition or child of it since it was staged") {
+			t.Errorf("a new child: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		stage()
+		if r := p.sh(t, `bf-chunks --target "$TARGET" --done | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force`); r.status != 0 {
+			t.Errorf("staged again: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		verify(0)
+		p.same(t, "select * from fam where time >= '2024-01-01' and time < '2024-01-09 12:00:00+00'")
+	})
+}

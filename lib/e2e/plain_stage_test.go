@@ -31,7 +31,7 @@ func TestPlainSource(t *testing.T) {
 		}
 		rows := "'2024-01-01'::timestamptz + i * interval '2 minutes', i % 7, i from generate_series(0, 14399) i"
 		for _, name := range []string{"indexed", "brin", "ordered", "zabbix", "devices"} {
-			p.src.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int)")
+			p.src.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int) with (autovacuum_enabled = off)")
 			make(name, "time timestamptz not null, dev int, v int")
 		}
 		p.src.Exec(t, `
@@ -49,6 +49,16 @@ func TestPlainSource(t *testing.T) {
 			"zabbix": {task.ByBlocks, 20}, "devices": {task.ByRange, 20}} {
 			if n := len(ts[name]); n != want.tasks || ts[name][0].Scan.By != want.by {
 				t.Errorf("%s: %d tasks by %s, want %d by %s", name, n, ts[name][0].Scan.By, want.tasks, want.by)
+			}
+		}
+		for name, tasks := range ts { // of tables that nobody has analyzed
+			var expected, size int64
+			for _, tk := range tasks {
+				expected += tk.Bytes
+			}
+			p.src.Query1(t, &size, "select pg_table_size('"+name+"')")
+			if expected < size/2 || expected > size {
+				t.Errorf("%s: about %d bytes expected of %d", name, expected, size)
 			}
 		}
 		if r := p.lane(t); r.status != 0 {

@@ -52,7 +52,8 @@ func enterSlice(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 	if err := unchanged(t, leaves[1:]); err != nil {
 		return nil, err
 	}
-	if t.Scan.By == task.ByRange && (h.Relkind == tsdb.Table || h.Relkind == tsdb.Partitioned) {
+	listed := t.Scan.By == task.ByRange || t.Scan.Until != "" // not by an older bf-stage, of blocks
+	if listed && (h.Relkind == tsdb.Table || h.Relkind == tsdb.Partitioned) {
 		if err := noMore(ctx, db, h, t); err != nil {
 			return nil, err
 		}
@@ -151,9 +152,7 @@ func unchanged(t *task.Task, leaves []leaf) error {
 }
 
 // noMore refuses a relation that has a partition or child that may hold rows of the
-// range and is not staged: it was attached since. The planner says which may. Of what is
-// read by blocks, a relation without rows of the range is not in the record either: see
-// package verify for rows outside of the map.
+// range and is not staged: it was attached since. The planner says which may.
 func noMore(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) error {
 	cond, err := h.RangeCondition(db, t)
 	if err != nil {
@@ -164,7 +163,8 @@ func noMore(ctx context.Context, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) 
 		return err
 	}
 	for _, name := range leaves {
-		if !slices.ContainsFunc(t.Scan.Relations, func(l task.Leaf) bool { return l.Name == name }) {
+		if !slices.ContainsFunc(t.Scan.Relations, func(l task.Leaf) bool { return l.Name == name }) &&
+			!slices.Contains(t.Scan.Empty, name) {
 			return restage(t, "%s is a partition or child of it since it was staged, and may hold rows of the range",
 				name)
 		}

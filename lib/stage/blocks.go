@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"bf/lib/task"
 	"bf/lib/tsdb"
@@ -16,6 +17,8 @@ const (
 	blocksPerPiece = 8
 	// So many bounds at a time. Their number hardly matters to the server.
 	boundsPerCount = 5000
+	// A count says how far it is, each time that so much has passed.
+	tellEach = 10 * time.Second
 	// So many ranges of blocks has a leaf in a record.
 	runsPerLeaf = 32
 )
@@ -110,7 +113,7 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 		bounds = append(bounds, p.From)
 	}
 	bounds = append(bounds, pieces[len(pieces)-1].Until)
-	again := map[int][]tsdb.Part{}
+	again, told := map[int][]tsdb.Part{}, time.Now()
 	for i, part := range parts {
 		n, o, err := part.Count(ctx, c.src, c.Hypertable, bounds)
 		if err != nil {
@@ -126,8 +129,9 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 				again[at] = append(again[at], part)
 			}
 		}
-		if first && c.o.Progress != nil && len(parts) > 100 && (i+1)%100 == 0 {
+		if first && c.o.Progress != nil && time.Since(told) > tellEach {
 			c.o.Progress("%s: %d of %d ranges of blocks counted", c.Name, i+1, len(parts))
+			told = time.Now()
 		}
 	}
 	for at, parts := range again {

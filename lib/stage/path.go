@@ -86,6 +86,12 @@ func (s *survey) task(sl *slice) *task.Task {
 	}
 	if s.by == task.ByBlocks {
 		t.Scan.Rows, t.Scan.Relations = sl.rows, s.blocks(sl)
+		t.Scan.From, t.Scan.Until = task.FormatBound(s.lo), task.FormatBound(s.hi)
+		for _, name := range sl.leaves {
+			if len(sl.runs[name]) == 0 {
+				t.Scan.Empty = append(t.Scan.Empty, name)
+			}
+		}
 	}
 	return t
 }
@@ -198,7 +204,7 @@ func (s *survey) choose(ctx context.Context, found string) error {
 // scanned finds the leaves that may hold the rows of each slice, and what is expected
 // of it where nothing was counted.
 func (s *survey) scanned(ctx context.Context) error {
-	total, bytes := s.totals()
+	counted := s.counted()
 	for _, sl := range s.slices {
 		condition, err := s.Hypertable.RangeCondition(s.src, &task.Task{
 			Range: task.NewRange(s.into.Dimensions[0].Column, sl.From, sl.Until)})
@@ -210,11 +216,40 @@ func (s *survey) scanned(ctx context.Context) error {
 			return err
 		}
 		sl.rows = cmp.Or(sl.rows, expected)
-		if total > 0 {
+	}
+	known := counted > 0
+	if !known {
+		var err error
+		if known, err = s.src.HasStatistics(ctx, s.Hypertable, s.leaves); err != nil {
+			return err
+		}
+	}
+	s.share(known)
+	return nil
+}
+
+// share says how many bytes each slice has, by its rows. Where they are not known, as
+// nobody has analyzed the table, each has as many as the others: by its guess, of a
+// two-hundredth of the table for any range, the planner would expect next to nothing.
+func (s *survey) share(known bool) {
+	total, bytes := s.totals()
+	n := int64(max(len(s.slices), 1))
+	for _, sl := range s.slices {
+		switch {
+		case !known:
+			sl.rows, sl.bytes = max(sl.rows, total/n), bytes/n
+		case total > 0:
 			sl.bytes = int64(float64(bytes) * float64(sl.rows) / float64(total))
 		}
 	}
-	return nil
+}
+
+// counted are the rows of all slices.
+func (s *survey) counted() (rows int64) {
+	for _, sl := range s.slices {
+		rows += sl.rows
+	}
+	return rows
 }
 
 // totals are the rows and the bytes of the relation, TOAST included: as counted, or as
@@ -223,11 +258,7 @@ func (s *survey) totals() (rows, bytes int64) {
 	for _, l := range s.leaves {
 		rows, bytes = rows+l.Rows, bytes+l.Bytes
 	}
-	var counted int64
-	for _, sl := range s.slices {
-		counted += sl.rows
-	}
-	return max(rows, counted), bytes
+	return max(rows, s.counted()), bytes
 }
 
 // byRange is how many times all tasks together read the relation if each reads the

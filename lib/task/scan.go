@@ -28,6 +28,15 @@ type Scan struct {
 	// Rows is how many rows were counted in the blocks when the task was staged. A
 	// dump that finds another number fails: the map is not true any more.
 	Rows int64 `json:"rows,omitempty,string"`
+	// From and Until are what was staged of the relation when its blocks were mapped, in
+	// all tasks together, as bounds of a Range are: a count of all rows in between
+	// finds those that have no task.
+	From  string `json:"from,omitempty"`
+	Until string `json:"until,omitempty"`
+	// Empty are the relations below the slice's that may hold rows of the range by what
+	// their constraints say, and held none when the blocks were mapped. A further one has
+	// come later.
+	Empty []Name `json:"empty,omitempty"`
 	// Columnstore is set where the rows are to be compressed as they arrive.
 	Columnstore bool `json:"columnstore,omitempty"`
 	// Relations are those that may hold rows of the range: the relation itself, its
@@ -150,7 +159,8 @@ func (b *Blocks) UnmarshalText(text []byte) error {
 	return fmt.Errorf("blocks %q: not first-until", text)
 }
 
-// sameScan is the difference of two scans in words, "" if there is none.
+// sameScan is the difference of two scans in words, "" if there is none. What was staged
+// beside the task is none.
 func sameScan(a, b *Scan) string {
 	switch {
 	case (a == nil) != (b == nil):
@@ -194,6 +204,11 @@ func (s *Scan) validate(kind string) error {
 		return errors.New("scan without relations")
 	case s.Rows < 0:
 		return fmt.Errorf("scan of %d rows", s.Rows)
+	}
+	for _, b := range []string{s.From, s.Until} {
+		if _, err := Bound(b); b != "" && err != nil {
+			return fmt.Errorf("scan: %w", err)
+		}
 	}
 	if s.Header != HeaderNames && s.Header != HeaderSkip && s.Header != HeaderNone {
 		return fmt.Errorf("header %q of a scan: this bf does not know it", s.Header)

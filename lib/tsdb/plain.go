@@ -313,6 +313,19 @@ func explain(ctx context.Context, db *DB, h *Hypertable, condition string) (*pla
 	return &plans[0].Plan, nil
 }
 
+// HasStatistics reports whether the planner knows how the column's values are spread
+// over the leaves.
+func (db *DB) HasStatistics(ctx context.Context, h *Hypertable, leaves []*Leaf) (known bool, err error) {
+	var schemas, names []string
+	for _, l := range leaves {
+		schemas, names = append(schemas, l.Name.Schema), append(names, l.Name.Name)
+	}
+	err = db.QueryRow(ctx, `select exists (select from pg_stats s
+            join unnest($1::text[], $2::text[]) l(schema, name) on s.schemaname = l.schema and s.tablename = l.name
+            where s.attname = $3)`, schemas, names, h.Dimensions[0].Column).Scan(&known)
+	return known, db.Wrap(err, "statistics of %s", h.Name)
+}
+
 // planNode is a node of EXPLAIN (FORMAT JSON).
 type planNode struct {
 	Type     string     `json:"Node Type"`

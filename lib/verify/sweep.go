@@ -78,10 +78,12 @@ func (s *sweeping) run(ctx context.Context) (found []moved, err error) {
 	for _, e := range s.tasks {
 		from, until := e.Range.Bounds()
 		bounds = append(bounds, from, until)
+		if e.Scan.Until != "" { // before the first task and after the last one as well
+			from, until = (task.Slice{From: e.Scan.From, Until: e.Scan.Until}).Bounds()
+			bounds = append(bounds, from, until)
+		}
 	}
-	slices.Sort(bounds)
-	bounds = slices.Compact(bounds)
-	rows, err := s.count(ctx, bounds)
+	bounds, rows, err := s.count(ctx, bounds)
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +107,9 @@ func (s *sweeping) run(ctx context.Context) (found []moved, err error) {
 	return found, nil
 }
 
-// count counts the rows between bounds, in the snapshot of the tasks if it still is
-// there.
-func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err error) {
+// count sorts bounds and counts the rows between them, in the snapshot of the tasks if
+// it still is there.
+func (s *sweeping) count(ctx context.Context, bounds []int64) (sorted, n []int64, err error) {
 	db, t := s.pair.Source, s.tasks[0].Task
 	defer db.Rollback(ctx)
 	err = source.Begin(ctx, db, &t)
@@ -117,30 +119,35 @@ func (s *sweeping) count(ctx context.Context, bounds []int64) (n []int64, err er
 		err = source.Begin(ctx, db, &t)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h, err := db.PlainRelation(ctx, s.of, t.Range.Column)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if h == nil {
-		return nil, errors.New("is not there any more")
+		return nil, nil, errors.New("is not there any more")
 	}
+	for i := range bounds {
+		bounds[i] = max(bounds[i], h.Lowest()) // rows without a time are in no range
+	}
+	slices.Sort(bounds)
+	bounds = slices.Compact(bounds)
 	leaves, err := tsdb.Leaves(ctx, db, h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n = make([]int64, len(bounds))
 	for _, l := range leaves {
 		some, _, err := (tsdb.Part{Leaf: l}).Count(ctx, db, h, bounds)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for i, rows := range some {
 			n[i] += rows
 		}
 	}
-	return n, nil
+	return bounds, n, nil
 }
 
 // reportMoved takes the task's verdict back and says why.
