@@ -2,6 +2,7 @@
 # make test     all tests; they get their servers by themselves (scripts/testbed)
 # make chaos    the fault test for as long as you like: CHAOS_TIME=10m CHAOS_SEED=7
 # make demo     the main job on two throwaway servers
+# make demo-postgres  a partitioned table of plain PostgreSQL becomes a hypertable
 # make bench    its speed against psql's, on two throwaway servers; see lib/bench
 #               BENCH_OLD=DIR: and against another build's, the commands in DIR
 # make install  commands, manual pages and completions, below PREFIX
@@ -31,7 +32,7 @@ NFPM        = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 export CGO_ENABLED = 0
 export BF_TEST_VERSIONS
 
-.PHONY: build test chaos short race demo bench lint completions install files dist archives packages clean
+.PHONY: build test chaos short race demo demo-postgres bench lint completions install files dist archives packages clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -61,6 +62,9 @@ race:
 
 demo: build
 	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo
+
+demo-postgres: build
+	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run scripts/demo-postgres
 
 bench: build
 	PATH="$(CURDIR)/bin:$$PATH" scripts/testbed run --tcp go run ./lib/bench || echo "bench: nothing was measured"
