@@ -66,6 +66,7 @@ type chaos struct {
 	loaded  map[string]int // "loaded" results by task, of this backfill
 	whole   int            // backfills that came to their end
 	copied  int            // tasks done in those
+	slices  int            // and those of them whose source is no hypertable
 	written int            // rows of the application
 	dropped bool           // a chunk of this backfill was dropped
 	app     *application
@@ -315,6 +316,12 @@ func (c *chaos) backfill(end time.Time) {
 	c.written += len(c.app.acked)
 	c.whole++
 	c.copied += all
+	var slices int
+	c.target.Query1(c.t, &slices, "select count(*)::int from __backfill.task where kind = 'slice' and scan->>'by' = 'blocks'")
+	if slices == 0 {
+		c.t.Error("nothing came from a table that is no hypertable")
+	}
+	c.slices += slices
 	for _, r := range c.target.Rows(c.t, "select split_part(copy_message, ':', 1), count(*) from __backfill.task "+
 		"group by 1") {
 		n, _ := strconv.Atoi(r[1])
@@ -432,6 +439,7 @@ func (c *chaos) report() string {
 	}
 	fmt.Fprintf(&b, " %d pipelines of %d backfills; %d backfills came to their end with %d tasks, each worked once\n",
 		runs, c.whole+1, c.whole, c.copied)
+	fmt.Fprintf(&b, "%7d  of them of a table that is no hypertable, by its blocks\n", c.slices)
 	for _, way := range slices.Sorted(maps.Keys(c.ways)) {
 		fmt.Fprintf(&b, "%7d  tasks: %s\n", c.ways[way], way)
 	}
