@@ -59,6 +59,10 @@ func (b *bench) data(contest string) error {
 			" " + rows + "; analyze " + name + "; checkpoint")
 	}
 	switch contest {
+	case plain:
+		return b.plainData("plain_indexed", 3, "create index on plain_indexed (time);")
+	case unread:
+		return b.plainData("plain_heap", 20, "")
 	case indexed, bare:
 		if b.wide {
 			return nil
@@ -185,7 +189,7 @@ func one(name string) string {
 // contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
 	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(),
-		b.manyChunks()}
+		b.manyChunks(), b.plainSource(), b.withoutAnyIndex()}
 }
 
 // lanes runs n lanes that share the work.

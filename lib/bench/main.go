@@ -17,6 +17,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,6 +55,7 @@ type bench struct {
 	wide     bool              // the source has it
 	records  map[string]string // task records by hypertable
 	attaches bool              // a table that is loaded and indexed first becomes the chunk
+	read     float64           // times that the tasks of a table without an index read it
 	resumed  float64           // seconds from the start of a lane that was killed before to its first chunk
 	budget   []verdict
 }
@@ -183,6 +185,9 @@ func (b *bench) run() error {
 		}
 		return err != nil
 	})
+	if len(contests) == 0 {
+		return errors.New("no contest is left")
+	}
 	rounds, start := 0, time.Now()
 	for {
 		begun := time.Now()

@@ -161,6 +161,15 @@ type meter struct {
 // pipe runs commands connected by pipes, as a shell does. A command is a list of
 // arguments.
 func (m *meter) pipe(stdin string, commands ...[]string) error {
+	return m.pipeFrom(stdin, nil, commands)
+}
+
+// pipeTo is pipe with the output going somewhere: nil is nowhere.
+func (m *meter) pipeTo(out *os.File, commands ...[]string) error {
+	return m.pipeFrom("", out, commands)
+}
+
+func (m *meter) pipeFrom(stdin string, out *os.File, commands [][]string) error {
 	var in *os.File
 	if stdin != "" {
 		r, w, err := os.Pipe()
@@ -185,6 +194,8 @@ func (m *meter) pipe(stdin string, commands ...[]string) error {
 				return err
 			}
 			cmd.Stdout = w
+		} else if out != nil {
+			cmd.Stdout = out
 		}
 		err := cmd.Start()
 		if in != nil {
