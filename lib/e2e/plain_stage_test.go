@@ -234,7 +234,11 @@ func TestPlainRefusals(t *testing.T) {
         create table closed_1 partition of closed default;
         insert into closed values ('2024-01-01');
         create table other (time timestamptz not null, v int);
-        create table numbered (time timestamptz not null)`)
+        create table numbered (time timestamptz not null);
+        create access method heap2 type table handler heap_tableam_handler;
+        create table strange (time timestamptz not null, pad text) using heap2;
+        insert into strange select '2024-01-01'::timestamptz + i * interval '1 minute', repeat('x', 400)
+            from generate_series(0, 28799) i`)
 	for _, name := range []string{"nulls", "nulls_indexed", "policed", "other"} {
 		p.dst.Exec(t, "create table "+name+" (time timestamptz not null, v int); select create_hypertable('"+name+"', 'time', "+
 			"chunk_time_interval => interval '1 day')")
@@ -243,12 +247,13 @@ func TestPlainRefusals(t *testing.T) {
         create table numbered (time timestamptz not null, id int generated always as identity);
             select create_hypertable('numbered', 'time');
         create table mixed (time timestamptz not null, pad text); select create_hypertable('mixed', 'time', chunk_time_interval => interval '1 day');
+        create table strange (time timestamptz not null, pad text); select create_hypertable('strange', 'time', chunk_time_interval => interval '1 day');
         create table closed (time timestamptz not null); select create_hypertable('closed', 'time');
         create table types (time timestamptz not null, v int); select create_hypertable('types', 'time')`)
 	// A role that may read and nothing else.
 	p.source = p.src.Role(t, "bf_plain_reader")
 	p.src.Exec(t, `alter database `+p.src.Name+` owner to postgres;
-        grant select on nulls, nulls_indexed, mixed, policed, types, closed, other, numbered to bf_plain_reader;
+        grant select on nulls, nulls_indexed, mixed, policed, types, closed, other, numbered, strange to bf_plain_reader;
         alter table policed enable row level security;
         create policy half on policed for select using (v = 1)`)
 	stage := func(args ...string) result {
@@ -262,6 +267,8 @@ func TestPlainRefusals(t *testing.T) {
 		{1, "3 rows have no time", []string{"--filter", `^public\.nulls$`}},
 		{1, "3 rows have no time", []string{"--filter", `^public\.nulls_indexed$`}},
 		{1, "hint: create index concurrently on \"public\".\"mixed\" (\"time\")", []string{"--filter", "mixed"}},
+		{1, "using brin (\"time\")", []string{"--filter", "strange"}},
+		{1, "public.strange is no ordinary table", []string{"--filter", "strange"}},
 		{1, "column \"id\" exists only on the target and is an identity", []string{"--filter", "numbered"}},
 		{1, "row-level security", []string{"--filter", "policed"}},
 		{1, "has type timestamp without time zone on the source", []string{"--filter", "types"}},

@@ -11,10 +11,14 @@ import (
 )
 
 const (
-	// A leaf is counted in so many pieces, of no fewer blocks: each is a statement of
-	// its own, which holds its snapshot for no longer and can be interrupted.
-	piecesPerLeaf  = 1000
-	blocksPerPiece = 8
+	// A relation is counted in so many parts, of no fewer blocks: each is a statement of
+	// its own, which holds its snapshot for no longer and can be interrupted. A slice
+	// begins and ends within one: with many to a slice, little is read twice.
+	leastParts    = 1000
+	partsPerSlice = 10
+	blocksPerPart = 8
+	// So many blocks at the ends of a leaf tell where its rows probably are.
+	sampled = 4
 	// So many bounds at a time. Their number hardly matters to the server.
 	boundsPerCount = 5000
 	// A count says how far it is, each time that so much has passed.
@@ -35,14 +39,18 @@ type hit struct {
 
 // count finds the slices with rows by counting all rows once, and where they are.
 func (s *survey) count(ctx context.Context) error {
-	parts := s.parts()
-	lo, err := counter{s}.guess(ctx, parts)
+	all := span{From: max(s.lo, s.Lowest()), Until: s.hi}
+	likely, err := counter{s}.guess(ctx, all)
 	if err != nil {
 		return err
 	}
-	pieces := s.grid.cut(span{From: lo, Until: s.hi}, boundsPerCount)
-	if from := max(s.lo, s.Lowest()); from < lo {
-		pieces = append([]span{{From: from, Until: lo}}, pieces...)
+	pieces := s.grid.cut(likely, boundsPerCount)
+	parts := s.parts(len(pieces))
+	if all.From < likely.From {
+		pieces = append([]span{{From: all.From, Until: likely.From}}, pieces...)
+	}
+	if likely.Until < all.Until {
+		pieces = append(pieces, span{From: likely.Until, Until: all.Until})
 	}
 	hits, out, err := counter{s}.pass(ctx, parts, pieces, true)
 	if err != nil {
@@ -53,15 +61,15 @@ func (s *survey) count(ctx context.Context) error {
 	return nil
 }
 
-// parts are what is counted in one statement each.
-func (s *survey) parts() (parts []tsdb.Part) {
-	blocks := s.mappable() == nil
+// parts are what is counted in one statement each, for about so many slices.
+func (s *survey) parts(slices int) (parts []tsdb.Part) {
+	blocks, n := s.mappable() == nil, max(leastParts, partsPerSlice*int64(slices))
+	step := max(blocksPerPart, (s.size()+n-1)/n)
 	for _, l := range s.leaves {
 		if !blocks || l.Blocks == 0 {
 			parts = append(parts, tsdb.Part{Leaf: l})
 			continue
 		}
-		step := max(blocksPerPiece, (l.Blocks+piecesPerLeaf-1)/piecesPerLeaf)
 		for at := int64(0); at < l.Blocks; at += step {
 			parts = append(parts, tsdb.Part{Leaf: l, First: at, Until: min(at+step, l.Blocks)})
 		}
@@ -72,35 +80,52 @@ func (s *survey) parts() (parts []tsdb.Part) {
 // counter counts the rows of the relation, by parts and pieces of the grid.
 type counter struct{ *survey }
 
-// guess is where the first rows probably are: bounds before that would be counted for
-// nothing. What is before it is looked at again.
-func (c counter) guess(ctx context.Context, parts []tsdb.Part) (int64, error) {
-	lo, hi := max(c.lo, c.Lowest()), c.hi
-	lowest := hi
-	// A few blocks of each leaf tell; of what has no blocks, all of it.
-	last := map[*tsdb.Leaf]int{}
-	for i, p := range parts {
-		last[p.Leaf] = i
-	}
-	for i, p := range parts {
-		if p.Until != 0 && p.First != 0 && i != last[p.Leaf] {
-			continue
+// guess is where the rows probably are: bounds beyond that would be counted for
+// nothing. What is there all the same is looked at again.
+func (c counter) guess(ctx context.Context, in span) (span, error) {
+	likely := span{From: in.Until, Until: in.From}
+	// The first blocks of each leaf tell, and the last ones; of what has no blocks, all
+	// of it.
+	for _, l := range c.leaves {
+		some := []tsdb.Part{{Leaf: l}}
+		if l.Blocks > 2*sampled && c.mappable() == nil {
+			some = []tsdb.Part{{Leaf: l, Until: sampled}, {Leaf: l, First: l.Blocks - sampled, Until: l.Blocks}}
 		}
-		if p.Until != 0 {
-			p.Until = min(p.Until, p.First+4)
-		}
-		v, ok, err := p.Earliest(ctx, c.src, c.Hypertable, lo, hi)
-		if err != nil {
-			return 0, err
-		}
-		if ok {
-			lowest = min(lowest, v)
+		for i, p := range some {
+			within, ok, err := c.edges(ctx, p, in)
+			switch {
+			case err != nil:
+				return in, err
+			case ok:
+				likely = span{From: min(likely.From, within.From), Until: max(likely.Until, within.Until)}
+			case i == 1: // what is later than T, or nothing
+				likely.Until = in.Until
+			}
 		}
 	}
-	if lowest == hi {
-		return lo, nil
+	if likely.From >= likely.Until {
+		return in, nil
 	}
-	return max(lo, c.grid.at(lowest).From), nil
+	// Room for what came a little early or late; by halves, as a difference may overflow.
+	room := (likely.Until/2 - likely.From/2) / 4
+	from, until := in.From, in.Until
+	if likely.From/2-in.From/2 > room {
+		from = max(in.From, c.grid.at(likely.From-room).From)
+	}
+	if in.Until/2-likely.Until/2 > room {
+		until = min(in.Until, c.grid.at(likely.Until+room).Until)
+	}
+	return span{From: from, Until: until}, nil
+}
+
+// edges are the least value of a part in a range, and the one after the greatest.
+func (c counter) edges(ctx context.Context, p tsdb.Part, in span) (within span, ok bool, err error) {
+	first, ok, err := p.Earliest(ctx, c.src, c.Hypertable, in.From, in.Until)
+	if err != nil || !ok {
+		return in, false, err
+	}
+	last, ok, err := p.Latest(ctx, c.src, c.Hypertable, in.From, in.Until)
+	return span{From: first, Until: last + 1}, ok, err
 }
 
 // pass counts the rows of the pieces of the grid in each part. Where a piece with rows
@@ -148,16 +173,12 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 func (c counter) refine(ctx context.Context, parts []tsdb.Part, piece span) ([]hit, error) {
 	in := span{From: piece.Until, Until: piece.From}
 	for _, p := range parts {
-		a, ok, err := p.Earliest(ctx, c.src, c.Hypertable, piece.From, piece.Until)
+		within, ok, err := c.edges(ctx, p, piece)
 		if err != nil {
 			return nil, err
 		}
-		b, ok2, err := p.Latest(ctx, c.src, c.Hypertable, piece.From, piece.Until)
-		if err != nil {
-			return nil, err
-		}
-		if ok && ok2 {
-			in = span{From: min(in.From, a), Until: max(in.Until, b+1)}
+		if ok {
+			in = span{From: min(in.From, within.From), Until: max(in.Until, within.Until)}
 		}
 	}
 	if in.From >= in.Until {

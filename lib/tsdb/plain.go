@@ -137,7 +137,10 @@ func (p Part) From() (from, where string) {
 // are out.
 func (p Part) Count(ctx context.Context, db *DB, h *Hypertable, bounds []int64) (n []int64, out int64, err error) {
 	from, where := p.From()
-	rows, err := db.Query(ctx, "select "+h.bucket(bounds)+", count(*) from "+from+" where "+where+" group by 1")
+	// Not prepared: hundreds of them, each with its bounds, would stay in the memory of
+	// both sides.
+	rows, err := db.Query(ctx, "select "+h.bucket(bounds)+", count(*) from "+from+" where "+where+" group by 1",
+		pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return nil, 0, db.Wrap(err, "count the rows of %s", p.Leaf.Name)
 	}
@@ -224,7 +227,7 @@ func (p Part) edge(ctx context.Context, db *DB, h *Hypertable, in Span, desc str
 		value = &v
 	}
 	err = db.QueryRow(ctx, "select "+d.expr()+" from "+relation+" where "+where+" and "+condition+
-		" order by 1"+desc+" limit 1").Scan(value)
+		" order by 1"+desc+" limit 1", pgx.QueryExecModeDescribeExec).Scan(value)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, nil
 	}
