@@ -116,6 +116,10 @@ func TestLateRows(t *testing.T) {
 		if staged := stage(); len(staged) != 5 || staged[0].Scan.By != task.ByBlocks || len(staged[0].Scan.Empty) != 2 {
 			t.Fatalf("%d tasks, %+v", len(staged), staged[0].Scan)
 		}
+		if n := len(p.stage(t, "--from", "2024-01-01 00:00:00+00", "--until", "2024-01-10 00:00:00+00")); n != 0 {
+			t.Errorf("%d tasks are said to be new, by a later T and no row", n)
+		}
+		stage()
 		p.copy(t)
 		verify := func(status int, says ...string) {
 			t.Helper()

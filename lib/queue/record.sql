@@ -8,6 +8,9 @@
 -- Slices likewise, and those of files if they are others; the plan knows best where their rows are, even if they are copied.
 with known as (
     select t.priority as number, t.filter as old, s.*,
+           -- what was staged beside it is no change of a task
+           (t.origin, t.snapshot, t.scan - '{from,until}'::text[])
+               is distinct from (s.origin, s.snapshot, s.scan - '{from,until}'::text[]) as moved,
            (t.kind, t.hypertable_schema, t.hypertable_name, t.view_schema, t.view_name, t.into_schema, t.into_name,
                t.dimensions)
                is distinct from
@@ -65,7 +68,7 @@ with known as (
     where t.priority = u.number and not u.anew and t.kind <> 'chunk'
       and (u.new_from, u.new_until) = (u.old_from, u.old_until)
       and (t.origin, t.snapshot, t.scan) is distinct from (u.origin, u.snapshot, u.scan)
-    returning t.priority, t.worked
+    returning t.priority, t.worked is null and u.moved as pending
 ), added as (
     insert into __backfill.task (kind, chunk_schema, chunk_name, hypertable_schema, hypertable_name, view_schema,
         view_name,
@@ -80,4 +83,4 @@ with known as (
     returning priority
 )
 select priority from updated union all select priority from renewed union all select priority from mapped
-    where worked is null union all select priority from added
+    where pending union all select priority from added
