@@ -14,7 +14,7 @@ const (
 	// A relation is counted in so many parts, of no fewer blocks: each is a statement of
 	// its own, which holds its snapshot for no longer and can be interrupted. A slice
 	// begins and ends within one: with many to a slice, little is read twice.
-	leastParts    = 1000
+	leastParts    = 400
 	partsPerSlice = 10
 	blocksPerPart = 8
 	// So many blocks at the ends of a leaf tell where its rows probably are.
