@@ -61,6 +61,9 @@ func fromCSV(e *cli.Env, f *flags, dst *tsdb.DB) (p *stage.Plan, err error) {
 	}
 	defer dir.Close()
 	files.Open = dir.Open
+	if files.Origin, err = dir.Origin(); err != nil {
+		return nil, err
+	}
 	if files.Paths, err = dir.Below(f.Paths); err != nil {
 		return nil, err
 	}

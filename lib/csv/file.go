@@ -25,6 +25,10 @@ const (
 // maxZstdWindow bounds the memory of a decompressor.
 const maxZstdWindow = 32 << 20
 
+// MostOpen bounds the memory of files that are kept open. Of more, compressed ones are
+// decompressed from the beginning again and again.
+const MostOpen = 4
+
 // foreign are the first bytes of files that people take for CSV.
 var foreign = []struct{ magic, what string }{
 	{"\xfd7zXZ\x00", "compressed by xz: neither gzip nor zstd"},
@@ -47,7 +51,8 @@ type File struct {
 	r     io.Reader // decompressed; nil before the beginning
 	at    int64     // of r
 	close func()
-	held  []byte
+	held  []byte // the last block, unless it was a long record
+	last  Block
 }
 
 // NewFile looks at the first bytes of a file.
@@ -155,24 +160,30 @@ func (f *File) seek(offset int64) error {
 	return err
 }
 
-// Block reads a block. No byte of it is handed out before the whole was found to be what it
+// Block reads a block. The last one is there still, for the next task often begins in
+// it: a compressed file cannot go back. No byte of it is handed out before the whole was found to be what it
 // was, with one exception: a long record of a compressed file says so at its end.
 func (f *File) Block(b Block) (io.Reader, error) {
-	if b.Offset < 0 || b.Length <= 0 {
+	switch {
+	case b.Offset < 0 || b.Length <= 0:
 		return nil, fmt.Errorf("block of %d bytes at %d", b.Length, b.Offset)
+	case b.Offset == f.last.Offset && b.Length == f.last.Length && b.Sum == f.last.Sum && f.at == b.Offset+b.Length:
+		return bytes.NewReader(f.held[:b.Length]), nil
 	}
+	f.last = Block{}
 	if err := f.seek(b.Offset); err != nil {
 		return nil, err
 	}
 	checked := &checkedReader{r: f, left: b.Length, want: b.Sum}
 	switch {
 	case b.Length <= BlockSize:
-		if f.held == nil {
-			f.held = make([]byte, BlockSize)
+		if int64(len(f.held)) < b.Length { // small files have small ones
+			f.held = make([]byte, min(2*b.Length, BlockSize))
 		}
 		if _, err := io.ReadFull(checked, f.held[:b.Length]); err != nil {
 			return nil, err
 		}
+		f.last = b
 		return bytes.NewReader(f.held[:b.Length]), nil
 	case f.codec == Plain:
 		if _, err := io.Copy(io.Discard, checked); err != nil {

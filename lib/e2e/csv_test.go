@@ -128,6 +128,30 @@ func TestCSV(t *testing.T) {
 				t.Errorf("staging %q again: %d\n%s%s", again, r.status, r.stdout, r.stderr)
 			}
 		}
+		// Files of another directory, of the same names. One that was moved holds the same.
+		other := *p
+		other.source = "csv:" + t.TempDir()
+		write(t, filepath.Join(other.source[4:], "a.csv"), "note,time,value\nelse,2024-01-01 03:00,7\n")
+		if r := other.stageCSV(t, "a.csv"); r.status == 0 || !strings.Contains(r.stderr, "another directory, csv:/") {
+			t.Errorf("another directory: %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		write(t, filepath.Join(other.source[4:], "a.csv"), "note,time,value\nelse,2023-12-01 03:00,7\n")
+		if r := other.stageCSV(t, "--from=2023-12-01", "--until=2023-12-02", "a.csv"); r.status != 0 {
+			t.Errorf("another directory for another chunk: %d\n%s", r.status, r.stderr)
+		}
+		p.dst.Exec(t, "delete from __backfill.task where filter->>'from_text' < '2024'")
+		other.source = "csv:" + filepath.Join(t.TempDir(), "moved")
+		if err := os.Rename(dir, other.source[4:]); err != nil {
+			t.Fatal(err)
+		}
+		if r := other.stageCSV(t, "a.csv", "c.zst", "sub/b.csv.gz"); r.status != 0 || r.stdout != "" {
+			t.Errorf("moved: %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		if err := os.Rename(other.source[4:], dir); err != nil {
+			t.Fatal(err)
+		}
+		p.ok(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--into", "m", "--from", "2024-01-01",
+			"--until", "2024-01-04 12:00", "a.csv", "c.zst", "sub/b.csv.gz")
 		// The same rows under another name, staged before and at once; another range.
 		for want, args := range map[string][]string{
 			"copy.csv":  {"copy.csv"},

@@ -45,7 +45,7 @@ func unite(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 			if t.Kind == task.KindCSV && t.Target() == s.Target() && overlap(t, &s.Task) {
 				if err := join(t, &s.Task, now); err != nil {
 					return &pg.Error{Side: pg.Target, Object: s.Task.String(), Err: err,
-						Hint: "stage all files of it at once, or end that backfill with bf-clean first"}
+						Hint: "stage all files of it at once, below one directory, or end that backfill with bf-clean first"}
 				}
 			}
 		}
@@ -59,6 +59,15 @@ func overlap(a, b *task.Task) bool {
 	return lo < until && from < hi
 }
 
+// all reports whether all of these files are among those, as they are: their directory was moved.
+func all(files, among []task.File) bool {
+	return !slices.ContainsFunc(files, func(f task.File) bool {
+		return !slices.ContainsFunc(among, func(g task.File) bool {
+			return f.Path == g.Path && f.Codec == g.Codec && slices.Equal(f.Blocks, g.Blocks)
+		})
+	})
+}
+
 // join adds the files of a staged task to a planned one that has rows of the same range.
 func join(t, staged *task.Task, now map[string]bool) error {
 	besides := slices.IndexFunc(staged.Scan.Files, func(f task.File) bool { return !now[f.Path] })
@@ -66,6 +75,8 @@ func join(t, staged *task.Task, now map[string]bool) error {
 	from, until := staged.Range.Bounds()
 	extent := t.Slices[0] == staged.Slices[0]
 	switch {
+	case t.Origin != staged.Origin && !all(staged.Scan.Files, t.Scan.Files):
+		return fmt.Errorf("is staged from another directory, %s", staged.Origin)
 	case extent && (lo > from || hi < until):
 		return fmt.Errorf("is staged with more than %s", &t.Range)
 	case besides < 0:

@@ -33,9 +33,6 @@ type Files struct {
 // Lines tells where the rows of the last task stand.
 func (s *Files) Lines() *stream.Lines { return s.lines }
 
-// mostHeld bounds the memory of files that are kept open.
-const mostHeld = 4
-
 type heldFile struct {
 	path string
 	raw  *os.File
@@ -64,6 +61,19 @@ func (s *Files) Close() {
 func (f *heldFile) close() {
 	f.File.Close()
 	f.raw.Close()
+}
+
+// Origin tells the directory from others. Only bf-stage asks: two directories may have files of the
+// same names. bf-dump may see the files elsewhere, and their checksums tell it whether they are the same.
+func (s *Files) Origin() (string, error) {
+	dir, err := filepath.Abs(s.dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", err
+	}
+	return csvPrefix + strings.ToValidUTF8(dir, "?"), nil
 }
 
 // Below returns paths as seen from the directory, where some are absolute.
@@ -129,7 +139,7 @@ func (s *Files) file(path string) (*heldFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(s.held) == mostHeld {
+	if len(s.held) == csv.MostOpen {
 		s.held[0].close()
 		s.held = slices.Delete(s.held, 0, 1)
 	}

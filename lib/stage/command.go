@@ -22,17 +22,15 @@ type Files struct {
 	Dialect  csv.Dialect
 
 	// Of files, not of a command:
+	Origin string   // tells the directory from others
 	Paths  []string // below the directory of the source
 	Open   func(path string) (*csv.File, io.Closer, error)
 	Reject io.Writer // gets the records that are bad, which are left out; nil if there must be none
 }
 
-// The origins of tasks that are of no database. A command cannot be told from another one, nor
-// a directory.
-const (
-	originCommand = "exec"
-	originFiles   = "csv"
-)
+// originCommand is the origin of tasks of a command, which cannot be told from another one:
+// the same text may read other data, another one the same.
+const originCommand = "exec"
 
 // mostSlices is how many tasks CSV may become: more are a mistake in a bound.
 const mostSlices = 100_000

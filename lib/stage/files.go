@@ -73,7 +73,7 @@ func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if err := m.read(ctx, o.Progress); err != nil {
 		return nil, err
 	}
-	p := csvPlan(m.h, originFiles)
+	p := csvPlan(m.h, m.Origin)
 	if p.Tasks, err = m.tasks(o.Any); err != nil {
 		return nil, err
 	}
@@ -242,7 +242,29 @@ func (m *mapping) tasks(any bool) ([]*task.Task, error) {
 	if len(tasks) > mostSlices {
 		return nil, tooMany("the rows are of")
 	}
+	for _, t := range tasks {
+		read += skipped(t.Scan.Files)
+	}
 	return tasks, m.inOrder(size, read, any)
+}
+
+// skipped is how much of compressed files a task reads for nothing: if it has more of them than
+// stay open, each is decompressed from its beginning.
+func skipped(files []task.File) (size int64) {
+	if len(files) <= csv.MostOpen {
+		return 0
+	}
+	for _, f := range files {
+		if f.Codec == string(csv.Plain) {
+			continue
+		}
+		last := f.Blocks[len(f.Blocks)-1]
+		size += last.Offset + last.Length
+		for _, b := range f.Blocks {
+			size -= b.Length
+		}
+	}
+	return size
 }
 
 // mostTimes is how often files may be read, over all tasks.
@@ -255,13 +277,14 @@ func (m *mapping) inOrder(size, read int64, any bool) error {
 	}
 	return &BadArgument{Flag: "FILE", Err: fmt.Errorf("the rows are in no order of %q: over all chunks the files would be "+
 		"read %d times", m.h.Dimensions[0].Column, read/cmp.Or(size, 1)),
-		Hint: "sort them by time (order by in the export), or make the target's chunks larger; --scan any stages them all the same"}
+		Hint: "sort them by time (order by in the export), or make the target's chunks larger; of many compressed files of the " +
+			"same times make one, or decompress them; --scan any stages them all the same"}
 }
 
 // task is the record of the slice that holds a value, still without files.
 func (m *mapping) task(at int64, scan task.Scan) *task.Task {
 	t := m.filling.task(m.grid.at(at), &scan)
-	t.Kind, t.Origin = task.KindCSV, originFiles
+	t.Kind, t.Origin = task.KindCSV, m.Origin
 	return t
 }
 
