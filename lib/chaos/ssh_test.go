@@ -162,3 +162,54 @@ func TestSSH(t *testing.T) {
 		})
 	}
 }
+
+// TestSSHCommand: bf-dump runs the command on another host, where the data is, and gets records by
+// the pipe. When ssh is killed, each chunk is whole or empty; running it again goes on.
+func TestSSHCommand(t *testing.T) {
+	testdb.Path(t)
+	ssh := sshd(t)
+	target := testdb.New(t, testdb.Installs(t)[0], "target")
+	target.Exec(t, "create table m (time timestamptz not null, v text); "+
+		"select create_hypertable('m', 'time', chunk_time_interval => interval '1 day')")
+	export := filepath.Join(t.TempDir(), "export")
+	if err := os.WriteFile(export, []byte(`#!/bin/sh
+awk -v day="${BF_FROM%% *}" 'BEGIN { print "time,v"; for (i = 0; i < 20000; i++)
+  printf "%s %02d:%02d:%02d+00,%d\n", day, i / 3600, i / 60 % 60, i % 60, i }'
+`), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"BF_TARGET=" + target.ConnString, "SSH=" + ssh, "BIN=" + testdb.Bin(t), "EXPORT=exec:" + export}
+	chunks := func() (whole, other int) {
+		target.Query1(t, &whole, "select count(*) from __backfill.task where worked is not null")
+		target.Query1(t, &other, `select count(*) from (select from m group by (time at time zone 'UTC')::date
+            having (count(*), count(distinct v), sum(v::int)) <> (20000, 20000, 199990000)) _`)
+		return whole, other
+	}
+	stage := start(t, env, `bf-stage --source "$EXPORT" --into m --from 2024-01-01 --until 2024-01-11`)
+	if stage.wait(t, deadline); stage.status() != 0 {
+		t.Fatal(stage.errors())
+	}
+	const lane = `bf-chunks | $SSH "env 'BF_SOURCE=$EXPORT' '$BIN/bf-dump'" | bf-load`
+	s := start(t, env, lane)
+	within(t, 30*time.Second, "the first chunk is there", func() bool { n, _ := chunks(); return n > 0 })
+	if pid := s.pick("ssh", 0); pid == 0 || syscall.Kill(pid, syscall.SIGKILL) != nil {
+		t.Error("ssh had ended before it was killed")
+	}
+	if s.wait(t, deadline); s.status() == 0 {
+		t.Errorf("status 0 although ssh was killed\n%s", s.errors())
+	}
+	if n, other := chunks(); n == 10 || other > 0 {
+		t.Errorf("%d tasks are done, %d chunks are neither whole nor empty", n, other)
+	}
+	s = start(t, env, lane)
+	if s.wait(t, deadline); s.status() != 0 {
+		t.Errorf("again: %s", s.errors())
+	}
+	if n, other := chunks(); n != 10 || other > 0 {
+		t.Errorf("in the end %d tasks are done, %d chunks are not whole", n, other)
+	}
+	var rows int
+	if target.Query1(t, &rows, "select count(*) from m"); rows != 10*20000 {
+		t.Errorf("%d rows", rows)
+	}
+}
