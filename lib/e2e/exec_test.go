@@ -3,9 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -178,59 +176,11 @@ func TestExecUsage(t *testing.T) {
 	}
 }
 
-// TestExecExamples runs the examples of bf-exec(7) whose programs are here.
-func TestExecExamples(t *testing.T) {
-	var page page
-	for _, p := range pages(t) {
-		if p.name == "bf-exec" {
-			page = p
-		}
-	}
-	found := regexp.MustCompile(`(?m)^\.\\" executed: (.*)\n\.Bd -literal\n((?s:.*?))^\.Ed$`).FindAllStringSubmatch(page.source, -1)
-	if len(found) != 2 {
-		t.Fatalf("%d examples", len(found))
-	}
-	for _, m := range found {
-		t.Run(m[1], func(t *testing.T) {
-			if _, err := exec.LookPath(m[1]); err != nil {
-				t.Skip("needs " + m[1])
-			}
-			p := newPair(t, testdb.Pair{Source: testdb.Installs(t)[0], Target: testdb.Installs(t)[0]})
-			rows := `select timestamptz '2024-01-01' + i * interval '1 hour' as time, i as device, i / 2.0 as value from generate_series(0, 200) i`
-			p.src.Exec(t, "create table history as "+rows)
-			p.dst.Exec(t, "create table metrics (device int, value float8, time timestamptz not null); select create_hypertable('metrics', 'time', chunk_time_interval => interval '1 day')")
-			cmd := p.command(t, "sh", "-ec", text(t, m[2]))
-			cmd.Dir, cmd.Env = t.TempDir(), append(cmd.Env, "DATABASE="+p.source)
-			if m[1] == "sqlite3" {
-				make := exec.Command("sqlite3", "history.db", `create table history (time integer, device integer, value real);
-                    with recursive s(i) as (select 0 union all select i + 1 from s where i < 200)
-                    insert into history select 1704067200 + i * 3600, i, i / 2.0 from s`)
-				make.Dir = cmd.Dir
-				if out, err := make.CombinedOutput(); err != nil {
-					t.Fatalf("%v\n%s", err, out)
-				}
-			}
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			var n int
-			p.dst.Query1(t, &n, "select count(*) from (select time, device, value from metrics intersect "+rows+" where i < 168) _")
-			if n != 168 {
-				t.Errorf("%d rows", n)
-			}
-			p.dst.Query1(t, &n, "select count(*) from __backfill.task where verified is not null")
-			if n != 7 {
-				t.Errorf("%d tasks are verified", n)
-			}
-		})
-	}
-}
-
 // TestExecStop: the first ^C lets the command end, the second ends it and what it has
 // started. What is in a table's name is data to the command.
 func TestExecStop(t *testing.T) {
 	dst := testdb.New(t, testdb.Installs(t)[0], "target")
-	name := `"a $(touch /tmp/bf-exec-test-x) ' "" é"`
+	name := "\"a $(touch /tmp/bf-exec-test-x) ' \"\" é\n;false\""
 	dst.Exec(t, `create table `+name+` (time timestamptz not null); select create_hypertable('`+strings.ReplaceAll(name, "'", "''")+`', 'time')`)
 	p := &pair{dst: dst, target: dst.ConnString}
 	rec := p.ok(t, "", "bf-stage", "--source", "exec:x", "--target", p.target, "--into", name, "--from", "2024-01-02", "--until", "2024-01-03")
