@@ -19,6 +19,10 @@ type Clock struct {
 	most int64 // the largest value of an integer type
 	zone *time.Location
 	unit string
+
+	// The day of the value before, which is that of the next one, too, most of the time.
+	date     [10]byte
+	dateTime int64
 }
 
 type kind byte
@@ -143,7 +147,7 @@ func (c *Clock) Parse(v []byte) (Time, error) {
 }
 
 func (c *Clock) parseTime(v []byte) (Time, error) {
-	date, rest, err := parseDate(v)
+	date, rest, err := c.parseDate(v)
 	if err != nil || len(rest) == 0 && c.kind == day {
 		return Time{date, true}, err
 	}
@@ -168,6 +172,17 @@ func (c *Clock) parseTime(v []byte) (Time, error) {
 		return Time{t, false}, err
 	}
 	return Time{t, true}, nil
+}
+
+// parseDate is the function of that name, which most rows can do without.
+func (c *Clock) parseDate(v []byte) (t int64, rest []byte, err error) {
+	if len(v) >= len(c.date) && c.date[0] != 0 && [10]byte(v) == c.date {
+		return c.dateTime, v[len(c.date):], nil
+	}
+	if t, rest, err = parseDate(v); err == nil {
+		c.date, c.dateTime = [10]byte(v), t
+	}
+	return t, rest, err
 }
 
 // parseDate reads YYYY-MM-DD and returns what follows.
@@ -249,7 +264,7 @@ func parseOffset(v []byte) (seconds int64, zoned bool, err error) {
 		v = v[1:]
 	}
 	switch {
-	case string(v) == "Z" || string(v) == "UTC":
+	case string(v) == "+00" || string(v) == "Z" || string(v) == "UTC":
 		return 0, true, nil
 	case len(v) < 3 || v[0] != '+' && v[0] != '-':
 		return 0, false, errNoTime

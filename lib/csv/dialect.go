@@ -152,6 +152,21 @@ func (f *Format) classify() {
 	}
 }
 
+// plain is the value of the field that begins at i, if its bytes stand for themselves, and where
+// it ends. The line has a line end.
+func (f *Format) plain(line []byte, i int) (v []byte, end int, ok bool) {
+	from := i
+	if line[i] != f.quote {
+		for !f.bare[line[i]] {
+			i++
+		}
+		return line[from:i], i, true
+	}
+	for i++; !f.within[line[i]]; i++ {
+	}
+	return line[from+1 : i], i + 1, line[i] == f.quote
+}
+
 // escaped appends a byte of a value to COPY text.
 func escaped(dst []byte, c byte) []byte {
 	switch c {
