@@ -408,6 +408,16 @@ func TestCSVBlocks(t *testing.T) {
 	if r := p.stageCSV(t, append(many, "--scan=any", "--dry-run")...); r.status != 0 {
 		t.Errorf("--scan any: %d\n%s", r.status, r.stderr)
 	}
+	var ordered strings.Builder // the same rows by time
+	ordered.WriteString("device,time,note\n")
+	for i := range 84 * len(many) {
+		fmt.Fprintf(&ordered, "%d,%s,%0300d\n", i%len(many),
+			begin.Add(time.Duration(i/len(many))*time.Hour).Format(time.RFC3339), i)
+	}
+	write(t, filepath.Join(dir, "ordered.csv"), ordered.String())
+	if r := p.stageCSV(t, "ordered.csv", "--dry-run"); r.status != 0 || strings.Count(r.stdout, "\n") != 84 {
+		t.Errorf("in the order of time: %d\n%s", r.status, r.stderr)
+	}
 }
 
 // TestCSVUsage: what does not go together is said before anything is done.
