@@ -79,7 +79,7 @@ func TestExecExamples(t *testing.T) {
 			}
 			rows := recipeRows
 			if m[1] == "influx" {
-				rows = "select time, device, value, nullif(note, '') as note from (" + rows + ") _"
+				rows = "select time, device, value, nullif(rtrim(note, chr(10)), '') as note from (" + rows + ") _"
 			}
 			var n int
 			p.dst.Query1(t, &n, "select count(*) from (select time, device, value, note from metrics intersect select * from ("+
@@ -162,7 +162,7 @@ func influxRecipe(t *testing.T, _ *pair, dir, bin string) {
 			fields += fmt.Sprintf(",value=%g", float64(i)/2)
 		}
 		if i%7 > 1 {
-			fields += fmt.Sprintf(`,note="a \"q\", \\ %d`+"\n\"", i)
+			fields += fmt.Sprintf(`,note="a \"q\", \\ %d"`, i)
 		}
 		points += fmt.Sprintf("history %s %d\n", fields, (1704067200+int64(i)*3600)*1e9)
 	}
