@@ -84,6 +84,8 @@ func (b *bench) data(contest string) error {
 	case huge:
 		return fill("huge", "(time timestamptz not null, v text)",
 			"select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
+	case csvFile, csvCommand:
+		return b.files()
 	case planning:
 		if !b.wide {
 			if err := fill("wide", wideTable, fmt.Sprintf(wideRows, 1000, 1)); err != nil {
@@ -189,7 +191,7 @@ func one(name string) string {
 // contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
 	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(),
-		b.manyChunks(), b.plainSource(), b.withoutAnyIndex()}
+		b.manyChunks(), b.plainSource(), b.withoutAnyIndex(), b.csvFiles(), b.csvCommands()}
 }
 
 // lanes runs n lanes that share the work.
@@ -235,8 +237,7 @@ func (b *bench) oneChunk(name, indexes string) *contest {
 		{name: "bf, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")), run: b.single("wide")},
 		{name: "bf, chunk not there", prepare: b.prepare("wide", wideTable, indexes, ""), run: func(m *meter) error {
 			err := b.single("wide")(m)
-			way, _ := b.dst.strings("select coalesce(copy_message, '') from __backfill.task")
-			b.attaches = strings.Contains(strings.Join(way, ""), "became the chunk")
+			b.attaches = b.attached()
 			return err
 		}},
 	}}

@@ -10,6 +10,8 @@
 // A table that is no hypertable has three times BENCH_ROWS, one without an index
 // twenty times: 1.4 GB by default. TimescaleDB's manual moves such a table by
 // timescaledb-parallel-copy; where that is in PATH it is run, else its COPY statements.
+// The contests of CSV have psql copy batches of lines as that tool does;
+// BENCH_PARALLEL_COPY=PROGRAM has the tool itself run.
 //
 //	make bench BENCH_OLD=DIR
 //
@@ -45,6 +47,9 @@ func main() {
 	if err := b.run(); err != nil {
 		fmt.Println("bench:", err)
 	}
+	if b.dir != "" {
+		os.RemoveAll(b.dir)
+	}
 }
 
 type bench struct {
@@ -57,6 +62,7 @@ type bench struct {
 	path     string            // PATH as it was
 	old      string            // the directory of another build's commands; "" for none
 	wide     bool              // the source has it
+	dir      string            // of CSV files
 	records  map[string]string // task records by hypertable
 	attaches bool              // a table that is loaded and indexed first becomes the chunk
 	read     float64           // times that the tasks of a table without an index read it

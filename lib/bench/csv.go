@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The contests of CSV: what copies a file into a hypertable today against files and a command as
+// sources, whole pipelines with bf-stage. The source's server has no part in them.
+const (
+	csvFile    = "a CSV file, 2 indexes"
+	csvCommand = "a command, 2 indexes"
+)
+
+const (
+	csvTable = `(time timestamptz not null, device_id int not null, value float8, note text) ` +
+		`with (autovacuum_enabled = off)`
+	csvDays    = 4
+	csvWorkers = 2
+	csvBatch   = 5000 // the default of timescaledb-parallel-copy
+	// csvLanes fills the table from the source in $0, whose files are the arguments.
+	csvLanes = `bf-stage -q --source "$0" --target "$TARGET" --into readings --from 2024-01-01 --until 2024-01-05 "$@" \
+            >/dev/null || exit
+        for i in $(seq %d); do
+            bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$0" | bf-load -q --target "$TARGET" >/dev/null &
+            pids="$pids $!"
+        done
+        for p in $pids; do wait $p || exit; done`
+)
+
+// files writes a file of some days, and one of each.
+func (b *bench) files() (err error) {
+	if b.dir != "" {
+		return nil
+	}
+	if b.dir, err = os.MkdirTemp("", "bf-bench"); err != nil {
+		return err
+	}
+	all, err := os.Create(filepath.Join(b.dir, "all.csv"))
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	const header = "time,device_id,value,note\n"
+	fmt.Fprint(all, header)
+	begin, each := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), b.rows/2
+	for d := range csvDays {
+		var s bytes.Buffer
+		for i := range each {
+			t := begin.AddDate(0, 0, d).Add(24 * time.Hour / time.Duration(each) * time.Duration(i)).Truncate(time.Millisecond)
+			s.Write(t.AppendFormat(s.AvailableBuffer(), "2006-01-02 15:04:05.000+00,"))
+			fmt.Fprintf(&s, "%d,%g,status %d of the device\n", i%1000, float64(i%7919)/8, i%100)
+		}
+		one := filepath.Join(b.dir, begin.AddDate(0, 0, d).Format(time.DateOnly)+".csv")
+		if err := os.WriteFile(one, append([]byte(header), s.Bytes()...), 0o600); err != nil {
+			return err
+		}
+		if _, err := all.Write(s.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// empty makes the hypertable, without tasks.
+func (b *bench) empty() error {
+	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists readings; " +
+		table("readings", csvTable, twoIndexes) + "; checkpoint")
+}
+
+// byLines is what copies the file without bf, in batches of lines, each a COPY into the hypertable:
+// the tool itself where BENCH_PARALLEL_COPY names it.
+func (b *bench) byLines() *variant {
+	v := &variant{peer: true, prepare: b.empty}
+	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
+		v.name = fmt.Sprintf("timescaledb-parallel-copy, %d workers", csvWorkers)
+		v.run = func(m *meter) error {
+			return m.pipe("", []string{tool, "--connection", b.dst.uri, "--schema", "public", "--table", "readings", "--file",
+				filepath.Join(b.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
+				"--workers", fmt.Sprint(csvWorkers)})
+		}
+		return v
+	}
+	v.name = fmt.Sprintf("%d psql workers, as timescaledb-parallel-copy copies", csvWorkers)
+	v.run = b.workers
+	return v
+}
+
+// workers feeds psql with batches. Their CPU time is the clients', ours is not counted.
+func (b *bench) workers(m *meter) error {
+	file, err := os.Open(filepath.Join(b.dir, "all.csv"))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	batches, ended := make(chan []byte), make(chan error, csvWorkers)
+	var psql []*exec.Cmd
+	var messages bytes.Buffer
+	for range csvWorkers {
+		cmd := exec.Command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", b.dst.uri)
+		cmd.Env, cmd.Stderr = m.env, &lockedBuffer{b: &messages}
+		in, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			return err
+		}
+		psql = append(psql, cmd)
+		go func() {
+			var err error
+			for batch := range batches {
+				_, e := fmt.Fprintf(in, "copy readings from stdin (format csv);\n%s\\.\n", batch)
+				err = cmp.Or(err, e)
+			}
+			ended <- cmp.Or(err, in.Close())
+		}()
+	}
+	lines := bufio.NewReaderSize(file, 1<<20)
+	_, err = lines.ReadSlice('\n') // the header
+	for err == nil {
+		var batch []byte
+		for n := 0; n < csvBatch && err == nil; n++ {
+			var line []byte
+			line, err = lines.ReadSlice('\n')
+			batch = append(batch, line...)
+		}
+		batches <- batch
+	}
+	close(batches)
+	for _, cmd := range psql {
+		e := <-ended
+		if w := cmd.Wait(); w != nil || e != nil {
+			err = fmt.Errorf("psql: %w, %w\n%s", w, e, messages.Bytes())
+		}
+		m.client += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return err
+}
+
+// fromCSV fills the hypertable by bf.
+func (b *bench) fromCSV(source func() []string) func(m *meter) error {
+	return func(m *meter) error {
+		return m.pipe("", append([]string{"sh", "-c", fmt.Sprintf(csvLanes, csvWorkers)}, source()...))
+	}
+}
+
+func (b *bench) csvFiles() *contest {
+	source := func() []string { return []string{"csv:" + b.dir, "all.csv"} }
+	attach := false
+	return &contest{name: csvFile, variants: []*variant{
+		b.byLines(),
+		{name: fmt.Sprintf("bf, csv:, %d lanes", csvWorkers), prepare: b.empty, run: func(m *meter) (err error) {
+			err = b.fromCSV(source)(m)
+			attach = b.attached()
+			return err
+		}},
+		{name: "bf-dump alone", run: func(m *meter) error {
+			return m.pipe("", []string{"sh", "-c",
+				`bf-chunks --target "$TARGET" --all | bf-dump -q --source "$0" >/dev/null`, source()[0]})
+		}},
+	}, judge: func(b *bench, c *contest) {
+		b.judgeCSV(c, "CSV", attach)
+		b.check("CSV: CPU of bf-dump against the target's",
+			c.variants[2].median(client)/max(c.variants[1].median(target), 1e-9), 0.2)
+	}}
+}
+
+func (b *bench) csvCommands() *contest {
+	attach := false
+	return &contest{name: csvCommand, variants: []*variant{
+		b.byLines(),
+		{name: fmt.Sprintf("bf, exec:, %d lanes", csvWorkers), prepare: b.empty, run: func(m *meter) (err error) {
+			err = b.fromCSV(func() []string { return []string{`exec:cat "` + b.dir + `/${BF_FROM%% *}.csv"`} })(m)
+			attach = b.attached()
+			return err
+		}},
+	}, judge: func(b *bench, c *contest) { b.judgeCSV(c, "a command", attach) }}
+}
+
+// attached says whether the chunks were loaded first and attached then.
+func (b *bench) attached() bool {
+	way, _ := b.dst.strings("select coalesce(copy_message, '') from __backfill.task")
+	return strings.Contains(strings.Join(way, ""), "became the chunk")
+}
+
+func (b *bench) judgeCSV(c *contest, what string, attach bool) {
+	lines, bf := c.variants[0], c.variants[1]
+	if attach {
+		b.check(what+": target CPU against copying by lines", over(bf, lines, target), 0.6)
+	} else {
+		b.check(what+": this TimescaleDB takes no table as a chunk", 0, 0.6)
+	}
+	b.check(what+": wall against copying by lines, at equal workers", over(bf, lines, wall), 1)
+	all := func(s sample) float64 { return client(s) + target(s) }
+	b.check(what+": share of the clients' CPU in all", bf.median(client)/max(bf.median(all), 1e-9), 0.05)
+}
