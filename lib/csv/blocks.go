@@ -8,6 +8,10 @@ import (
 // BlockSize is the most that a Block has, in bytes, unless it is one long record.
 const BlockSize = 4 << 20
 
+// turnSize is from what size on a block ends where the next slice begins. A task reads
+// all of a block: with small slices it would read much for nothing.
+const turnSize = 64 << 10
+
 // Block is a part of a file, of whole records. Its sum tells whether the file is
 // still the one that was mapped.
 type Block struct {
@@ -37,8 +41,9 @@ type Mapper struct {
 
 	Outside int64 // rows in no slice
 
-	b    Block
-	last SliceRows // the slice of the last row
+	b     Block
+	last  SliceRows // the slice of the last row
+	mixed bool      // the slices of the block come by turns: it does not end for another one
 }
 
 // Read maps the records that r still has.
@@ -69,7 +74,8 @@ func (m *Mapper) Read(r *Reader) error {
 
 // add adds a row to the block in hand, or makes it one of its own.
 func (m *Mapper) add(r *Reader, row Row) error {
-	if row.Long || m.b.Length+row.Length > BlockSize {
+	in := m.find(row.Time)
+	if row.Long || m.b.Length+row.Length > BlockSize || in && m.turns() {
 		if err := m.cut(r); err != nil {
 			return err
 		}
@@ -78,26 +84,41 @@ func (m *Mapper) add(r *Reader, row Row) error {
 		m.b = Block{Offset: row.Offset, Line: row.Line, Sum: row.Sum}
 	}
 	m.b.Length += row.Length
-	m.count(row.Time)
+	if in {
+		m.count()
+	}
 	if row.Long {
 		return m.emit()
 	}
 	return nil
 }
 
-// count counts a row in its slice.
-func (m *Mapper) count(time int64) {
+// find finds the slice of a row, and reports whether it is in any.
+func (m *Mapper) find(time int64) bool {
 	if m.last.Rows == 0 || time < m.last.From || time >= m.last.Until {
 		from, until, ok := m.Slice(time)
 		if !ok {
 			m.Outside++
-			return
+			return false
 		}
 		m.last = SliceRows{from, until, 1}
 	}
+	return true
+}
+
+// turns reports whether the block in hand is better ended before a row of the slice last
+// found.
+func (m *Mapper) turns() bool {
+	n := len(m.b.Rows)
+	return n > 0 && !m.mixed && m.b.Length >= turnSize && m.b.Rows[n-1].From != m.last.From
+}
+
+// count counts a row in the slice last found.
+func (m *Mapper) count() {
 	for i := len(m.b.Rows) - 1; i >= 0; i-- {
 		if m.b.Rows[i].From == m.last.From {
 			m.b.Rows[i].Rows++
+			m.mixed = m.mixed || i < len(m.b.Rows)-1
 			return
 		}
 	}
@@ -116,7 +137,7 @@ func (m *Mapper) cut(r *Reader) error {
 
 func (m *Mapper) emit() error {
 	b := m.b
-	m.b = Block{}
+	m.b, m.mixed = Block{}, false
 	if len(b.Rows) == 0 {
 		return nil
 	}
