@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -203,6 +205,29 @@ func (b *bench) lanes(n int) func(m *meter) error {
 	}
 }
 
+// watched runs lanes beside the view as bf-backfill shows it, and notes the share of
+// the view's connection in the target's CPU time.
+func (b *bench) watched(n int) func(m *meter) error {
+	return func(m *meter) error {
+		view := exec.Command("bf-chunks", "--target", b.dst.uri, "--watch", "--messages", "--every", "1")
+		view.Env = m.env
+		before := b.dst.sum()
+		if err := view.Start(); err != nil {
+			return err
+		}
+		err := b.lanes(n)(m)
+		pids, _ := b.dst.strings("select pid::text from pg_stat_activity where application_name = 'bf-chunks --watch'")
+		all := b.dst.sum() - before
+		for _, pid := range pids {
+			if n, _ := strconv.Atoi(pid); b.dst.postmaster != 0 && all > 0 {
+				b.view = append(b.view, float64(stat(n).cpu)/float64(all))
+			}
+		}
+		_ = view.Process.Signal(syscall.SIGTERM)
+		return errors.Join(err, view.Wait())
+	}
+}
+
 // single runs one pipe over the records that are staged.
 func (b *bench) single(name string) func(m *meter) error {
 	return func(m *meter) error { return m.pipe(b.records[name], b.dump(), b.load()) }
@@ -328,7 +353,11 @@ func (b *bench) tinyChunks() *contest {
 		{name: "bf, 1 lane", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.single("tiny")},
 		{name: "bf, 1 lane that claims", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(1)},
 		{name: "bf, 2 lanes", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(2)},
+		{name: "bf, 2 lanes beside the view", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.watched(2)},
 	}, judge: func(b *bench, c *contest) {
+		if slices.Sort(b.view); len(b.view) > 0 {
+			b.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time", b.view[len(b.view)/2], 0.01)
+		}
 		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
 			over(c.variants[2], c.variants[0], wall), 0.25)
 	}}

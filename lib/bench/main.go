@@ -67,6 +67,7 @@ type bench struct {
 	attaches bool              // a table that is loaded and indexed first becomes the chunk
 	read     float64           // times that the tasks of a table without an index read it
 	resumed  float64           // seconds from the start of a lane that was killed before to its first chunk
+	view     []float64         // its share of the target's CPU time, each time
 	budget   []verdict
 }
 
@@ -241,13 +242,13 @@ func (b *bench) round(c *contest, oldFirst bool) {
 			return
 		}
 		b.use(b.old)
-		attaches, resumed := b.attaches, b.resumed
+		attaches, resumed, view := b.attaches, b.resumed, b.view
 		for _, v := range c.old.variants {
 			if !v.peer {
 				b.once(v)
 			}
 		}
-		b.attaches, b.resumed = attaches, resumed
+		b.attaches, b.resumed, b.view = attaches, resumed, view
 		b.use("")
 	}
 	old(oldFirst)
