@@ -10,8 +10,8 @@ import (
 )
 
 // Stop is how a tool is asked to stop. The first INT, TERM or HUP closes
-// Requested: finish the chunk in hand, take no new one. The second cancels
-// Context: abort and roll back at once.
+// Requested: finish the chunk in hand, take no new one. The second, INT or TERM,
+// cancels Context: abort and roll back at once.
 type Stop struct {
 	Context   context.Context
 	requested chan struct{}
@@ -19,6 +19,10 @@ type Stop struct {
 	mu      sync.Mutex
 	waiting func() string
 }
+
+// again is how long after the first signal another one is a request of its own:
+// timeout(1) signals its child and then its group.
+const again = 50 * time.Millisecond
 
 // grace is how long an aborted tool may take to tell the server; the server
 // rolls back in any case once the connection is gone.
@@ -42,7 +46,13 @@ func Signals(log *Log) *Stop {
 			log.Detail("stopping after the chunk in hand; once more to roll it back")
 		}
 		close(s.requested)
-		<-c
+		// A terminal that goes away hangs up twice: its shell does, and when that ends,
+		// the system.
+		for first := time.Now(); ; {
+			if sig := <-c; sig != syscall.SIGHUP && time.Since(first) > again {
+				break
+			}
+		}
 		cancel()
 		time.Sleep(grace) // a pending read of stdin cannot be cancelled
 		os.Exit(Stopped)
