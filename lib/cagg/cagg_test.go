@@ -108,10 +108,11 @@ func restored(t *testing.T, p testdb.Pair, source *testdb.DB) *testdb.DB {
 // stderr.
 func sh(t *testing.T, source, target *testdb.DB, script string) (stdout, stderr string, err error) {
 	t.Helper()
+	bin := testdb.Bin(t) // builds them the first time, which is not to count
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail; "+script)
-	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
 		"BF_TARGET="+target.ConnString, "BF_PID="+filepath.Join(t.TempDir(), "pid"))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs

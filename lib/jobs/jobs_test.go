@@ -29,10 +29,11 @@ insert into m select t, 1 from generate_series('2024-01-01 00:00+00'::timestampt
 
 func run(t *testing.T, source, target *testdb.DB, script string) (stderr string) {
 	t.Helper()
+	bin := testdb.Bin(t) // builds them the first time, which is not to count
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -eo pipefail; "+script)
-	cmd.Env = append(os.Environ(), "PATH="+testdb.Bin(t)+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "BF_SOURCE="+source.ConnString,
 		"BF_TARGET="+target.ConnString)
 	var errs strings.Builder
 	cmd.Stderr = &errs
