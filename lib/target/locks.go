@@ -188,74 +188,78 @@ func (s *session) lock(ctx context.Context, relation, mode string) error {
 	return s.Wrap(err, "lock %s", relation)
 }
 
+// locker takes the locks on the hypertable and on the task's chunk that the application
+// wants as well, in the order above.
+type locker struct{ *load }
+
 // lockChunk locks the task's chunk and looks at its state then.
-func (ld *load) lockChunk(ctx context.Context, mode string) error {
-	if ld.held == "access exclusive" || ld.held == "share row exclusive" && mode == "row exclusive" {
+func (l locker) lockChunk(ctx context.Context, mode string) error {
+	if l.held == "access exclusive" || l.held == "share row exclusive" && mode == "row exclusive" {
 		return nil // it is, and nobody else has changed it since
 	}
-	if err := ld.patiently(ctx, func() error {
-		_, err := ld.Exec(ctx, ld.chunkLock(mode))
+	if err := l.patiently(ctx, func() error {
+		_, err := l.Exec(ctx, l.chunkLock(mode))
 		return err
 	}); err != nil {
-		return ld.Wrap(err, "lock chunk %s", ld.chunk.Name)
+		return l.Wrap(err, "lock chunk %s", l.chunk.Name)
 	}
-	return ld.lookAtChunk(ctx)
+	return l.lookAtChunk(ctx)
 }
 
 // chunkLock is step 4 of the order of locks.
-func (ld *load) chunkLock(mode string) string {
-	sql := "lock table only " + ld.chunk.Quoted() + " in " + mode + " mode"
-	if ld.brief {
+func (l locker) chunkLock(mode string) string {
+	sql := "lock table only " + l.chunk.Quoted() + " in " + mode + " mode"
+	if l.brief {
 		sql += "; " + lockTimeout(moreWait)
 	}
 	return sql
 }
 
 // lookAtChunk reads the locked chunk.
-func (ld *load) lookAtChunk(ctx context.Context) error {
-	name := ld.chunk.Name
-	c, err := ld.Chunk(ctx, name)
-	if err == nil && (c == nil || !c.SameSlices(ld.task.Slices)) {
+func (l locker) lookAtChunk(ctx context.Context) error {
+	name := l.chunk.Name
+	c, err := l.Chunk(ctx, name)
+	if err == nil && (c == nil || !c.SameSlices(l.task.Slices)) {
 		err = changed(name)
 	}
-	ld.chunk = c
+	l.chunk = c
 	return err
 }
 
 // hypertableLock is step 3 of the order of locks; alter is for its settings.
-func (ld *load) hypertableLock(alter bool) string {
-	sql := "lock table only " + ld.hypertable() + " in "
+func (l locker) hypertableLock(alter bool) string {
+	sql := "lock table only " + l.hypertable() + " in "
 	if alter {
 		return sql + "access exclusive mode; " + lockTimeout(moreWait)
 	}
 	return sql + "access share mode"
 }
 
-func (ld *load) lockHypertable(ctx context.Context, alter bool) error {
-	_, err := ld.Exec(ctx, ld.hypertableLock(alter))
-	return ld.Wrap(err, "lock %s", ld.ht.Label())
+func (l locker) lockHypertable(ctx context.Context, alter bool) error {
+	_, err := l.Exec(ctx, l.hypertableLock(alter))
+	return l.Wrap(err, "lock %s", l.ht.Label())
 }
 
 // atLast runs f at the end of a copy, which only the commit may follow, with a lock
 // on the hypertable and, unless mode is none, on the chunk. Locks are given back, and
 // what f has done is undone, as often as it takes.
-func (ld *load) atLast(ctx context.Context, mode string, alter bool, f func() error) error {
-	return ld.patiently(ctx, func() error {
-		return ld.withTurn(ctx, func() error {
+func (l locker) atLast(ctx context.Context, mode string, alter bool, f func() error) error {
+	return l.patiently(ctx, func() error {
+		return l.withTurn(ctx, func() error {
 			if mode == "" {
-				if err := ld.lockHypertable(ctx, alter); err != nil {
+				if err := l.lockHypertable(ctx, alter); err != nil {
 					return err
 				}
 				return f()
 			}
-			if _, err := ld.Exec(ctx, ld.hypertableLock(alter)+"; "+ld.chunkLock(mode)); err != nil {
-				return ld.Wrap(err, "lock %s and its chunk %s", ld.ht.Label(), ld.chunk.Name)
+			if _, err := l.Exec(ctx, l.hypertableLock(alter)+"; "+l.chunkLock(mode)); err != nil {
+				return l.Wrap(err, "lock %s and its chunk %s", l.ht.Label(), l.chunk.Name)
 			}
-			if err := ld.lookAtChunk(ctx); err != nil {
+			if err := l.lookAtChunk(ctx); err != nil {
 				return err
 			}
-			ld.held = mode
-			defer func() { ld.held = "" }()
+			l.held = mode
+			defer func() { l.held = "" }()
 			return f()
 		})
 	})

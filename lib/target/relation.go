@@ -178,7 +178,7 @@ func (r *relation) tryAttach(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			return r.atLast(ctx, r.lockToEmpty(many), alter, func() error {
+			return locker{r.load}.atLast(ctx, r.lockToEmpty(many), alter, func() error {
 				if err := (emptier{r.load}).forBatches(ctx, many); err != nil {
 					return err
 				}
@@ -204,7 +204,7 @@ func (r *relation) tryWithChunk(ctx context.Context, alter bool) (err error) {
 			return err
 		}
 	}
-	return r.atLast(ctx, "", alter, func() error {
+	return locker{r.load}.atLast(ctx, "", alter, func() error {
 		err := (chunkMaker{r.load}).createOwn(ctx)
 		if err == nil && built == nil {
 			built, err = r.empty(ctx)
@@ -252,7 +252,7 @@ func (r *relation) withChunk(ctx context.Context, f func(alter bool) error) erro
 	found := r.chunk
 	return r.altering(func(alter bool) error {
 		return r.briefly(ctx, func() error {
-			if err := r.lockHypertable(ctx, alter); err != nil {
+			if err := (locker{r.load}).lockHypertable(ctx, alter); err != nil {
 				return err
 			}
 			if r.chunk = found; found == nil {
@@ -386,7 +386,7 @@ func (r *relation) replaceChunk(ctx context.Context, truncate bool, fill func() 
 	}
 	mode := r.lockToEmpty(truncate)
 	return r.altering(func(alter bool) error {
-		return r.atLast(ctx, mode, alter, func() error {
+		return locker{r.load}.atLast(ctx, mode, alter, func() error {
 			if err := (emptier{r.load}).forBatches(ctx, truncate); err != nil {
 				return err
 			}
@@ -402,7 +402,7 @@ func (r *relation) replaceChunk(ctx context.Context, truncate bool, fill func() 
 // and has rows beside it by now. Writers of other rows were not kept out of it.
 func (r *relation) attachAtLast(ctx context.Context) error {
 	return r.altering(func(alter bool) error {
-		return r.atLast(ctx, "share", alter, func() error { return r.become(ctx, alter) })
+		return locker{r.load}.atLast(ctx, "share", alter, func() error { return r.become(ctx, alter) })
 	})
 }
 

@@ -52,7 +52,7 @@ func (w *rowsInto) copy(ctx context.Context) error {
 	if w.chunk != nil {
 		// A writer's lock, so that the chunk cannot be compressed or dropped under
 		// us; only then is its state worth looking at.
-		if err := w.lockChunk(ctx, "row exclusive"); err != nil {
+		if err := (locker{w.load}).lockChunk(ctx, "row exclusive"); err != nil {
 			return err
 		}
 		if w.facts.batches != w.chunk.IsCompressed() {
