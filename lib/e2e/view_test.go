@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -331,92 +330,5 @@ func TestViewReflows(t *testing.T) {
 	}
 	if s := all(); strings.Contains(s, "copy  ") || !strings.Contains(s, "at work") {
 		t.Errorf("in the end:\n%s", s)
-	}
-}
-
-// TestTerminalGone: a backfill that was told to go on (nohup) does so when its
-// terminal goes away, to its end.
-func TestTerminalGone(t *testing.T) {
-	p := newPair(t, newest(t))
-	p.metrics(t)
-	release := p.stall(t)
-	p.dst.Exec(t, "alter function hold set lock_timeout = 0")
-	term := newTerminal(t, 80, 20)
-	cmd := p.script(t, "backfill", "--until", "2016-01-02", "-p", "2")
-	cmd.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`}, cmd.Args...)
-	sh, err := exec.LookPath("sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Path = sh
-	term.onTerminal(t, cmd)
-	term.shows(t, `(?m)^copy  \[`)
-	eventually(t, p.dst, "select least(1, n) from ("+waiting+") w (n)", 1)
-	term.tty.Close()
-	term.master.Close()
-	time.Sleep(time.Second)
-	release()
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("it ended with %v", err)
-	}
-	eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
-	p.same(t, "select * from metrics")
-}
-
-// TestLeftAlone: what the manual says of how to start a backfill that goes on without
-// its terminal.
-func TestLeftAlone(t *testing.T) {
-	var recipes []string
-	for _, p := range pages(t) {
-		if p.name == "bf-backfill" {
-			recipes = lines(p.part("Ss", "Leaving it alone"))
-		}
-	}
-	for _, c := range []struct {
-		tool  string
-		typed int // lines
-	}{{"nohup", 1}, {"tmux", 2}} {
-		t.Run(c.tool, func(t *testing.T) {
-			if _, err := exec.LookPath(c.tool); err != nil {
-				t.Skip("needs ", c.tool)
-			}
-			p := newPair(t, newest(t))
-			p.metrics(t)
-			release := p.stall(t)
-			p.dst.Exec(t, "alter function hold set lock_timeout = 0")
-			shell := p.equip(p.command(t, "bash", "--norc", "--noprofile", "-i"))
-			sockets := t.TempDir()
-			shell.Dir = t.TempDir()
-			path := "PATH=" + strings.Join([]string{installed(t), testdb.Bin(t), p.dst.Install.BinDir, os.Getenv("PATH")}, ":")
-			shell.Env = append(shell.Env, path, "HOME="+shell.Dir, "TMUX_TMPDIR="+sockets, "TMUX=", "SHELL=/bin/sh")
-			// The shell in tmux is a login shell.
-			if err := os.WriteFile(shell.Dir+"/.profile", []byte(path+"\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			term := newTerminal(t, 80, 20)
-			term.onTerminal(t, shell)
-			if c.tool == "tmux" {
-				t.Cleanup(func() {
-					end := exec.Command("tmux", "kill-server")
-					end.Env = append(os.Environ(), "TMUX_TMPDIR="+sockets)
-					_ = end.Run()
-				})
-			}
-			i := slices.IndexFunc(recipes, func(l string) bool { return strings.HasPrefix(l, c.tool+" ") })
-			for _, l := range recipes[i : i+c.typed] {
-				term.master.WriteString(l + "\n")
-				time.Sleep(time.Second)
-			}
-			eventually(t, p.dst, "select least(1, n) from ("+waiting+") w (n)", 1)
-			term.tty.Close()
-			term.master.Close()
-			time.Sleep(time.Second)
-			_ = shell.Process.Kill() // should it ignore HUP, as under nohup
-			_ = shell.Wait()
-			release()
-			eventually(t, p.dst, "select count(verified) from __backfill.task", 8)
-			eventually(t, p.dst, ours, 0)
-			p.same(t, "select * from metrics")
-		})
 	}
 }
