@@ -139,8 +139,8 @@ func TestReport(t *testing.T) {
 		`  when: \S+ \S+ to \S+ \S+, at work for \d+s, \S+ .B/s\n  how: \d`,
 		`(?m)^  failed attempts: \d; of \d chunks the last one failed$`, `(?m)^rate over time\n  \S+ \S+  #* +\S+ [kM]?B/s$`,
 		`(?m)^failed\n  task \d+, public.metrics _hyper_1_\d+_chunk: \S+ \S+, attempt 1: .*late`,
-		`(?m)^left to do before the switch\n  \d chunks are to be copied: bf-backfill\n`+
-			`  \d chunks are to be compared: bf-verify\n`)
+		`(?m)^left to do before the switch\n  \d chunks? (?:is|are) to be copied: bf-backfill\n`+
+			`  \d chunks? (?:is|are) to be compared: bf-verify\n`)
 	p.dst.Exec(t, "alter table metrics drop constraint late")
 	p.copy(t)
 	p.verify(t, 0)

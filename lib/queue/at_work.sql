@@ -4,7 +4,7 @@
 select a.pid, a.application_name, coalesce(host(a.client_addr), ''), coalesce(t.priority, 0),
        coalesce(t.view_schema, t.into_schema, t.hypertable_schema, ''),
        coalesce(t.view_name, t.into_name, t.hypertable_name, ''),
-       coalesce(t.chunk_name, ''), coalesce(t.est_bytes, 0),
+       coalesce(t.chunk_name, ''), case when t.kind <> 'chunk' then t.filter end, coalesce(t.est_bytes, 0),
        coalesce(p.bytes_processed, 0), coalesce(p.tuples_processed, 0),
        greatest(coalesce(extract(epoch from clock_timestamp() - a.xact_start), 0), 0)::float8
 from pg_stat_activity a

@@ -125,11 +125,22 @@ type Worker struct {
 	Task       int64
 	Hypertable task.Name
 	Chunk      string
+	Range      *task.Range // where Chunk does not say which of many it is
 	Bytes      int64
 	// What the COPY that is running has brought, and the seconds since the
 	// transaction began.
 	Copied, Rows int64
 	Seconds      float64
+}
+
+// Place names the task in hand among those of the hypertable.
+func (w *Worker) Place() string { return place(w.Chunk, w.Range) }
+
+func place(chunk string, r *task.Range) string {
+	if r != nil {
+		return r.Brief()
+	}
+	return chunk
 }
 
 // Workers returns the processes of bf that are at work on the target, from
@@ -141,8 +152,8 @@ func Workers(ctx context.Context, c *pg.Conn) ([]*Worker, error) {
 	}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Worker, error) {
 		w := &Worker{}
-		return w, r.Scan(&w.PID, &w.Tool, &w.Host, &w.Task, &w.Hypertable.Schema, &w.Hypertable.Name, &w.Chunk, &w.Bytes,
-			&w.Copied, &w.Rows, &w.Seconds)
+		return w, r.Scan(&w.PID, &w.Tool, &w.Host, &w.Task, &w.Hypertable.Schema, &w.Hypertable.Name, &w.Chunk,
+			&w.Range, &w.Bytes, &w.Copied, &w.Rows, &w.Seconds)
 	})
 	return all, c.Wrap(err, "look who is at work")
 }
@@ -152,10 +163,15 @@ type Failure struct {
 	Task       int64     `json:"task"`
 	Hypertable task.Name `json:"hypertable"` // of an aggregate the view
 	Chunk      string    `json:"chunk"`
-	At         time.Time `json:"at"`
-	Attempts   int       `json:"attempts"`
-	Message    string    `json:"message"`
+	// Range is that of the task, where Chunk does not say which of many it is.
+	Range    *task.Range `json:"range,omitempty"`
+	At       time.Time   `json:"at"`
+	Attempts int         `json:"attempts"`
+	Message  string      `json:"message"`
 }
+
+// Place names the task among those of the hypertable.
+func (f *Failure) Place() string { return place(f.Chunk, f.Range) }
 
 // Failures returns the pending tasks whose last attempt failed after a time, the
 // oldest failures first.
@@ -163,14 +179,16 @@ func Failures(ctx context.Context, c *pg.Conn, filter string, after time.Time) (
 	which, args := Selection{State: Failed, Filter: filter}.where()
 	args = append(args, after)
 	rows, err := c.Query(ctx, fmt.Sprintf(`select priority, coalesce(view_schema, into_schema, hypertable_schema),
-            coalesce(view_name, into_name, hypertable_name), chunk_name, failed, attempts, coalesce(copy_message, '')
+            coalesce(view_name, into_name, hypertable_name), chunk_name,
+            case when kind <> 'chunk' then filter end, failed, attempts, coalesce(copy_message, '')
         from __backfill.task where %s and failed > $%d order by failed, priority`, which, len(args)), args...)
 	if err != nil {
 		return nil, filterError(c, err, filter)
 	}
 	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Failure, error) {
 		f := &Failure{}
-		return f, r.Scan(&f.Task, &f.Hypertable.Schema, &f.Hypertable.Name, &f.Chunk, &f.At, &f.Attempts, &f.Message)
+		return f, r.Scan(&f.Task, &f.Hypertable.Schema, &f.Hypertable.Name, &f.Chunk, &f.Range, &f.At, &f.Attempts,
+			&f.Message)
 	})
 	return all, filterError(c, err, filter)
 }

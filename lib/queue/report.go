@@ -56,7 +56,7 @@ type Rate struct {
 	Bytes float64   `json:"bytes_per_second"`
 }
 
-// NewReport reads the report, with the rates in that many parts.
+// NewReport reads the report, with the rates in at most that many parts.
 func NewReport(ctx context.Context, c *pg.Conn, parts int) (*Report, error) {
 	r := &Report{V: task.Version}
 	rows, err := c.Query(ctx, reportSQL)

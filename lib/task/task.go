@@ -112,6 +112,19 @@ func (r *Range) String() string {
 	return fmt.Sprintf("[%s, %s)", cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until))
 }
 
+// Brief is String without what both ends have in common and tells least, for where
+// there is little room: days without a time of day, times without seconds.
+func (r *Range) Brief() string {
+	from, until := cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until)
+	for _, end := range []string{" 00:00:00+00", " 00:00:00", ":00+00"} {
+		if strings.HasSuffix(from, end) && strings.HasSuffix(until, end) {
+			from, until = strings.TrimSuffix(from, end), strings.TrimSuffix(until, end)
+			break
+		}
+	}
+	return fmt.Sprintf("[%s, %s)", from, until)
+}
+
 // Task is one task record: a chunk of the source, the rows of it to copy and
 // the hypertable they go to.
 type Task struct {

@@ -104,9 +104,17 @@ func reportFailures(b *strings.Builder, r *queue.Report) {
 	}
 	fmt.Fprintln(b, "failed")
 	for _, f := range r.Failures[max(len(r.Failures)-some, 0):] {
-		fmt.Fprintf(b, "  task %d, %s: %s, attempt %d: %s\n", f.Task, cli.Clean(f.Hypertable.String()+" "+f.Chunk),
+		fmt.Fprintf(b, "  task %d, %s: %s, attempt %d: %s\n", f.Task, cli.Clean(f.Hypertable.String()+" "+f.Place()),
 			f.At.Format(time.DateTime), f.Attempts, cli.Clean(f.Message))
 	}
+}
+
+// are is a number of chunks as the subject of a sentence.
+func are(n int64) string {
+	if n == 1 {
+		return chunks(n) + " is"
+	}
+	return chunks(n) + " are"
 }
 
 // reportLeft says what is left to do before the application is switched.
@@ -120,9 +128,9 @@ func reportLeft(b *strings.Builder, r *queue.Report) {
 		is   bool
 		what string
 	}{
-		{pending > 0, fmt.Sprintf("%d chunks are to be copied: bf-backfill", pending)},
-		{unequal > 0, fmt.Sprintf("%d chunks were compared and not found equal: bf-chunks --done, bf-load --force", unequal)},
-		{uncompared > 0, fmt.Sprintf("%d chunks are to be compared: bf-verify", uncompared)},
+		{pending > 0, are(pending) + " to be copied: bf-backfill"},
+		{unequal > 0, chunks(unequal) + " compared and not found equal: bf-chunks --done, bf-load --force"},
+		{uncompared > 0, are(uncompared) + " to be compared: bf-verify"},
 		{len(r.Interrupted) > 0, "bf-caggs was interrupted, run it again: " + cli.Clean(strings.Join(r.Interrupted, ", "))},
 		{r.Jobs > 0, fmt.Sprintf("%d jobs of the target are paused: bf-clean --jobs", r.Jobs)},
 		{true, "compare what was written since, and the schemas: bf-verify --from, then --schema"},

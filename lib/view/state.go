@@ -283,7 +283,7 @@ func (s *State) laneLines(columns, lines int) []string {
 		name, at := "waiting for a chunk", ""
 		switch {
 		case w.Task != 0:
-			name = cli.Clean(w.Hypertable.String() + " " + w.Chunk)
+			name = cli.Clean(w.Hypertable.String() + " " + w.Place())
 		case s.Phase == Refresh:
 			name = "refreshing"
 		}

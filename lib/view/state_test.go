@@ -30,6 +30,12 @@ func from(host string, w *queue.Worker) *queue.Worker {
 	return w
 }
 
+// of makes it a slice of a plain table.
+func of(from, until string, w *queue.Worker) *queue.Worker {
+	w.Chunk, w.Range = w.Hypertable.Name, &task.Range{Column: "time", FromText: from, UntilText: until}
+	return w
+}
+
 // TestBlock: the screens of a backfill, as people see them.
 func TestBlock(t *testing.T) {
 	for _, c := range []struct {
@@ -77,6 +83,15 @@ copy  [#################.......................]  43%  35/80 MB
  > public.metrics _hyper_1_1_chunk  50% of 10 MB  1s    from 10.1.2.3
  > public.metrics _hyper_1_2_chunk         10 MB  2s  from the target
  > waiting for a chunk                                  from 10.1.2.3`},
+		{"slices of a plain table", State{Phase: Copy, Each: []*queue.Counts{counts("logs", 8, 3, 0, 0)},
+			Workers: []*queue.Worker{of("2024-01-01 00:00:00+00", "2024-01-02 00:00:00+00", loads("logs", 1, 5_000_000)),
+				of("2024-01-02 00:00:00+00", "2024-01-02 18:30:00+00", loads("logs", 2, 0)),
+				of("-100", "100", loads("logs", 3, 0))}}, 80, 24, `
+copy  [#################.......................]  43%  35/80 MB
+   public.logs  3/8 chunks  30/80 MB
+ > public.logs [2024-01-01, 2024-01-02)              50% of 10 MB  1s
+ > public.logs [2024-01-02 00:00, 2024-01-02 18:30)         10 MB  2s
+ > public.logs [-100, 100)                                  10 MB  3s`},
 		{"verify", State{Phase: Verify, Recent: 3e6, Each: []*queue.Counts{counts("metrics", 8, 8, 0, 4)},
 			Workers: []*queue.Worker{{Tool: "bf-verify"}, {Tool: "bf-verify worker", Task: 7, Chunk: "_hyper_1_7_chunk",
 				Hypertable: task.Name{Schema: "public", Name: "metrics"}, Bytes: 10_000_000}}}, 80, 24, `

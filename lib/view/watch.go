@@ -213,7 +213,7 @@ func (w *watcher) tellFailures(ctx context.Context, c *pg.Conn) {
 	}
 	failures, _ := queue.Failures(ctx, c, w.Filter, w.failed)
 	for _, f := range failures {
-		w.log.Warn("failed: %s %s: %s", f.Hypertable, f.Chunk, f.Message)
+		w.log.Warn("failed: %s %s: %s", f.Hypertable, f.Place(), f.Message)
 		w.failed = f.At
 	}
 }
