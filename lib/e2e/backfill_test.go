@@ -274,9 +274,13 @@ func TestBackfillStops(t *testing.T) {
 				t.Errorf("exit status %d, want %d", got, c.status)
 			}
 			if c.status == 130 {
-				// The prompt is back: nothing works on.
+				// The prompt is back: nothing works on, also where it waited for a lock.
+				back := time.Now()
 				for _, db := range []*testdb.DB{p.src, p.dst} {
 					eventually(t, db, ours, 0)
+				}
+				if took := time.Since(back); took > 3*time.Second {
+					t.Errorf("the servers worked on for %v", took)
 				}
 			}
 			eventually(t, p.dst, ours, 0)

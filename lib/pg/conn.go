@@ -139,7 +139,10 @@ func (c *Conn) dial(ctx context.Context, cfg *pgx.ConnConfig, o Options) (err er
 	}
 }
 
-// Close ends the connection, with a message to the server if that still answers.
+// Close ends the connection, with a message to the server if that still answers. One
+// that was given up in the middle of a statement is being closed already: then what is
+// waited for is that the server is asked to cancel the statement. Else it would work on,
+// or wait for a lock with all those that it has, until it looks for its client.
 func (c *Conn) Close() {
 	if c == nil || c.Conn == nil {
 		return
@@ -147,6 +150,10 @@ func (c *Conn) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	_ = c.Conn.Close(ctx)
+	select {
+	case <-c.PgConn().CleanupDone():
+	case <-ctx.Done():
+	}
 }
 
 // Lost reports whether the connection is closed or broken: the lane has to end.
