@@ -56,7 +56,7 @@ func NewPlain(t testing.TB, in Install, side string) *DB {
 	t.Helper()
 	return newDB(t, in, side, func(s *Server, t testing.TB, in Install) *DB {
 		name := s.name()
-		if err := s.admin("postgres", "create database "+name+" template template0"); err != nil {
+		if err := s.admin("postgres", "create database "+name+" template template0"+s.copying()); err != nil {
 			t.Fatal(err)
 		}
 		return s.open(t, in, name)
@@ -134,11 +134,20 @@ func (s *Server) copyTemplate(name, version string) error {
 	if err := once(); err != nil {
 		return err
 	}
-	return s.admin("postgres", "create database "+name+" template "+template)
+	return s.admin("postgres", "create database "+name+" template "+template+s.copying())
+}
+
+// copying is what CREATE DATABASE is to be told of how it copies a template: by its
+// files, which here takes less than half of what going through the log does.
+func (s *Server) copying() string {
+	if s.Install.Major < 15 { // knows no other way
+		return ""
+	}
+	return " strategy file_copy"
 }
 
 func (s *Server) createDatabase(name, version, options string) error {
-	if err := s.admin("postgres", "create database "+name+options); err != nil {
+	if err := s.admin("postgres", "create database "+name+options+s.copying()); err != nil {
 		return err
 	}
 	// Within one session TimescaleDB loads one version only: the first
