@@ -5,6 +5,7 @@
 # make demo-postgres  a partitioned table of plain PostgreSQL becomes a hypertable
 # make bench    its speed against psql's, on two throwaway servers; see lib/bench
 #               BENCH_OLD=DIR: and against another build's, the commands in DIR
+#               BENCH_PEER=PROGRAM: and against timescaledb-backfill
 # make install  commands, manual pages and completions, below PREFIX
 # make dist     archives for Linux and macOS, .deb and .rpm, in dist/
 #

@@ -34,7 +34,7 @@ const (
         random(), random(), random(), random(), random(), 'x' || md5(i::text) || '_'
         from generate_series(0, %[1]d - 1) i`
 	// Measured values, as they are worth compressing: few digits.
-	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' / %[1]d), i %% 100, round(random() * 9),
+	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100, round(random() * 9),
         round(random() * 9), round(random() * 9), round(random() * 9),
         round(random() * 9), round(sin(i / 1e4) * 50), round(sin(i / 1e3) * 50), round(sin(i / 1e5) * 50), i / 1000,
         i / 1000, 'x' || md5((i %% 100)::text) || '_' from generate_series(0, %[1]d - 1) i`
@@ -77,7 +77,7 @@ func (b *bench) data(contest string) error {
 		return fill("tiny", tinyTable, fmt.Sprintf("select timestamptz '2020-01-01' + i * "+
 			"(interval '1000 days' / %[1]d), i %% 10, i from generate_series(0, %[1]d - 1) i", min(b.rows, 1_000_000)))
 	case packed:
-		if err := fill("packed", wideTable, fmt.Sprintf(packedRows, b.rows)); err != nil {
+		if err := fill("packed", wideTable, fmt.Sprintf(packedRows, b.rows, 1)); err != nil {
 			return err
 		}
 		// What only the target demands, uniqueness here, makes the rows travel.
@@ -88,6 +88,10 @@ func (b *bench) data(contest string) error {
 			"select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
 	case csvFile, csvCommand:
 		return b.files()
+	case dense:
+		return b.compressedData("dense", wideRows)
+	case sparse:
+		return b.compressedData("sparse", packedRows)
 	case planning:
 		if !b.wide {
 			if err := fill("wide", wideTable, fmt.Sprintf(wideRows, 1000, 1)); err != nil {
@@ -112,11 +116,16 @@ func (b *bench) data(contest string) error {
 
 // fresh makes an empty hypertable on the target and stages it.
 func (b *bench) fresh(name, columns, indexes, more string) error {
-	if err := b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
-		table(name, columns, indexes) + more + "; checkpoint"); err != nil {
+	if err := b.remake(name, columns, indexes, more); err != nil {
 		return err
 	}
 	return b.stage(name)
+}
+
+// remake makes the empty hypertable.
+func (b *bench) remake(name, columns, indexes, more string) error {
+	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
+		table(name, columns, indexes) + more + "; checkpoint")
 }
 
 func (b *bench) stage(name string) error {
@@ -192,7 +201,8 @@ func one(name string) string {
 
 // contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
-	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(), b.values(),
+	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(),
+		b.compressedChunks(dense, "dense"), b.compressedChunks(sparse, "sparse"), b.values(),
 		b.manyChunks(), b.plainSource(), b.withoutAnyIndex(), b.csvFiles(), b.csvCommands()}
 }
 
@@ -316,7 +326,7 @@ func (b *bench) withoutIndex() *contest {
 }
 
 func (b *bench) severalChunks() *contest {
-	return &contest{name: several, variants: []*variant{
+	c := &contest{name: several, variants: []*variant{
 		{peer: true, name: "psql | psql, ready chunks, one after the other",
 			prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error {
 				return b.psql(m, "parts", 8)
@@ -326,17 +336,23 @@ func (b *bench) severalChunks() *contest {
 		{name: "bf, 2 lanes, ready chunks", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")),
 			run: b.lanes(2)},
 		{name: "bf, 4 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(4)},
-	}, judge: func(b *bench, c *contest) {
+		{name: "bf-verify, 2", run: b.verifies(2)},
+	}}
+	b.against(c, 2, func() error { return b.remake("parts", wideTable, threeIndexes, "") }, "parts")
+	c.judge = func(b *bench, c *contest) {
 		b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
 		b.check("two lanes: wall against the CPU time of all divided by the cores",
 			c.variants[2].median(func(s sample) float64 {
 				return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / float64(runtime.NumCPU()))
 			}), 1.10)
-	}}
+		b.beside(c, "two lanes, 3 indexes: ", 2, 6, 1)
+		b.beside(c, "uncompressed chunks: ", 5, 7, 0.7)
+	}
+	return c
 }
 
 func (b *bench) tinyChunks() *contest {
-	return &contest{name: tiny, variants: []*variant{
+	c := &contest{name: tiny, variants: []*variant{
 		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, ""),
 			run: func(m *meter) error {
 				for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
@@ -354,13 +370,19 @@ func (b *bench) tinyChunks() *contest {
 		{name: "bf, 1 lane that claims", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(1)},
 		{name: "bf, 2 lanes", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(2)},
 		{name: "bf, 2 lanes beside the view", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.watched(2)},
-	}, judge: func(b *bench, c *contest) {
+		{name: "bf-verify, 2", run: b.verifies(2)},
+	}}
+	b.against(c, 2, func() error { return b.remake("tiny", tinyTable, twoIndexes, "") }, "tiny")
+	c.judge = func(b *bench, c *contest) {
 		if slices.Sort(b.view); len(b.view) > 0 {
 			b.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time", b.view[len(b.view)/2], 0.01)
 		}
 		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
 			over(c.variants[2], c.variants[0], wall), 0.25)
-	}}
+		b.check("2000 tiny chunks, two lanes, seconds", 2*c.variants[4].median(wall), 5)
+		b.beside(c, "1000 tiny chunks: ", 4, 7, 1)
+	}
+	return c
 }
 
 func (b *bench) compressed() *contest {

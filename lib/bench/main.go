@@ -13,6 +13,9 @@
 // The contests of CSV have psql copy batches of lines as that tool does;
 // BENCH_PARALLEL_COPY=PROGRAM has the tool itself run.
 //
+// BENCH_PEER=PROGRAM names a timescaledb-backfill: then it copies and verifies the same
+// data in the same run, where the names of contests have several chunks.
+//
 //	make bench BENCH_OLD=DIR
 //
 // answers whether a change has made bf slower: DIR holds the commands of another
@@ -61,6 +64,7 @@ type bench struct {
 	only     *regexp.Regexp
 	path     string            // PATH as it was
 	old      string            // the directory of another build's commands; "" for none
+	peer     string            // the program timescaledb-backfill; "" for none
 	wide     bool              // the source has it
 	dir      string            // of CSV files
 	records  map[string]string // task records by hypertable
@@ -85,6 +89,9 @@ func (b *bench) configure() (err error) {
 		}
 	}
 	if b.only, err = regexp.Compile(os.Getenv("BENCH_ONLY")); err != nil {
+		return err
+	}
+	if b.peer, err = program(); err != nil {
 		return err
 	}
 	if b.src, err = connect(context.Background(), os.Getenv("BF_SOURCE")); err != nil {
