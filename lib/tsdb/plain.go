@@ -159,6 +159,19 @@ func (p Part) Count(ctx context.Context, db *DB, h *Hypertable, bounds []int64) 
 	return n, out, db.Wrap(err, "count the rows of %s", p.Leaf.Name)
 }
 
+// Within counts the rows of a part, and those of them in a range. It costs the server half
+// of what Count does.
+func (p Part) Within(ctx context.Context, db *DB, h *Hypertable, in Span) (all, within int64, err error) {
+	condition, err := conditions(db, h, nil, in.of(h.Dimensions[0].Column))
+	if err != nil {
+		return 0, 0, err
+	}
+	from, where := p.From()
+	err = db.QueryRow(ctx, "select count(*), count(*) filter (where "+condition+") from "+from+" where "+where,
+		pgx.QueryExecModeSimpleProtocol).Scan(&all, &within)
+	return all, within, db.Wrap(err, "count the rows of %s", p.Leaf.Name)
+}
+
 // bucket is the SQL expression that tells between which bounds a row is.
 func (h *Hypertable) bucket(bounds []int64) string {
 	d := &h.Dimensions[0]
