@@ -8,10 +8,9 @@
 // machine that others use as well; CPU times are the steadier ones.
 //
 // A table that is no hypertable has three times BENCH_ROWS, one without an index
-// twenty times: 1.4 GB by default. TimescaleDB's manual moves such a table by
-// timescaledb-parallel-copy; where that is in PATH it is run, else its COPY statements.
-// The contests of CSV have psql copy batches of lines as that tool does;
-// BENCH_PARALLEL_COPY=PROGRAM has the tool itself run.
+// twenty times: 1.4 GB by default. TimescaleDB's manual moves such a table, and CSV files,
+// by timescaledb-parallel-copy: BENCH_PARALLEL_COPY=PROGRAM has it run. Without it the
+// contests have its COPY statements run, of as many lines and over as many connections.
 //
 // BENCH_PEER=PROGRAM names a timescaledb-backfill: then it copies and verifies the same
 // data in the same run, where the names of contests have several chunks.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strconv"
 	"sync"
 
@@ -81,13 +80,13 @@ func (b *bench) plainSource() *contest {
 }
 
 // recipe is what TimescaleDB's manual has users run: \copy to CSV into
-// timescaledb-parallel-copy, or, where that is not in PATH, into as many connections
-// that run the same COPY statements.
+// timescaledb-parallel-copy, or, where BENCH_PARALLEL_COPY names none, into as many
+// connections that run the same COPY statements.
 func (b *bench) recipe(name string) (string, func(m *meter) error) {
 	csv := []string{"psql", "-Xqd", b.src.uri, "-c", `\copy (select * from ` + name + `) to stdout (format csv)`}
-	if _, err := exec.LookPath("timescaledb-parallel-copy"); err == nil {
+	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
 		return `\copy csv | timescaledb-parallel-copy`, func(m *meter) error {
-			return m.pipe("", csv, []string{"timescaledb-parallel-copy", "--connection", b.dst.uri, "--table", name,
+			return m.pipe("", csv, []string{tool, "--connection", b.dst.uri, "--table", name,
 				"--workers", strconv.Itoa(workers), "--batch-size", strconv.Itoa(recipes)})
 		}
 	}
