@@ -41,6 +41,9 @@ func TestPlainSource(t *testing.T) {
             insert into zabbix select `+rows+`; create index on zabbix (dev, time);
             insert into devices select `+rows+` order by i % 7, i; create index on devices (time);
             insert into indexed values ('1970-01-05 12:00', 1, -1)`)
+		p.source = p.src.Role(t, "bf_plain_reader")
+		p.src.Exec(t, "alter database "+p.src.Name+" owner to postgres; "+
+			"grant select on indexed, brin, ordered, zabbix, devices to bf_plain_reader")
 		ts := byRelation(p.stage(t, "--until", "2024-01-20 12:00:00+00"))
 		for name, want := range map[string]struct {
 			by    string
@@ -71,6 +74,9 @@ func TestPlainSource(t *testing.T) {
 		r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`)
 		if r.status != 0 || strings.Count(r.stdout, `"status":"verified"`) != 101 {
 			t.Errorf("bf-verify: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+		if r := p.chunks(t, "--report"); strings.Contains(r, "--from") || !strings.Contains(r, "set the sequences") {
+			t.Errorf("the report speaks of hypertables on the source, and not of sequences:\n%s", r)
 		}
 	})
 }

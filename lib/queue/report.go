@@ -44,6 +44,7 @@ type Reported struct {
 	Began      *time.Time       `json:"began,omitempty"`
 	Ended      *time.Time       `json:"ended,omitempty"`
 	Seconds    float64          `json:"seconds"` // in which at least one was being copied
+	Kinds      map[string]int64 `json:"kinds"`   // of tasks
 	Ways       map[string]int64 `json:"ways,omitempty"`
 	Methods    map[string]int64 `json:"verified_by,omitempty"`
 	// Loose are chunks that are compressed on the source and not on the target.
@@ -66,7 +67,7 @@ func NewReport(ctx context.Context, c *pg.Conn, parts int) (*Report, error) {
 	r.Each, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Reported, error) {
 		h := &Reported{}
 		return h, row.Scan(&h.Hypertable.Schema, &h.Hypertable.Name, &h.Total, &h.Done, &h.Verified, &h.Unequal, &h.Failed,
-			&h.Attempts, &h.Rows, &h.Bytes, &h.Began, &h.Ended, &h.Seconds, &h.Ways, &h.Methods, &h.Loose)
+			&h.Attempts, &h.Rows, &h.Bytes, &h.Began, &h.Ended, &h.Seconds, &h.Kinds, &h.Ways, &h.Methods, &h.Loose)
 	})
 	if err != nil {
 		return nil, c.Wrap(err, "report")

@@ -9,6 +9,9 @@ with task as (
            case when verified is null then null when verify_message like 'equal by value:%' then 'values'
                 when verify_message like '%; count, min, max and sum%' then 'summary' else 'rows' end as method
     from __backfill.task
+), kinds as (
+    select schema, name, jsonb_object_agg(kind, n) as kinds
+    from (select schema, name, kind, count(*) as n from task group by 1, 2, 3) k group by 1, 2
 ), ways as (
     select schema, name, jsonb_object_agg(way, n) as ways
     from (select schema, name, way, count(*) as n from task where way <> '' group by 1, 2, 3) w group by 1, 2
@@ -28,9 +31,10 @@ select t.schema, t.name, count(*), count(worked), count(verified),
        coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
        min(lower(worked)), max(upper(worked)),
        coalesce((select extract(epoch from sum(upper(b) - lower(b))) from unnest(range_agg(worked)) b), 0)::float8,
-       coalesce(min(ways::text)::jsonb, '{}'), coalesce(min(methods::text)::jsonb, '{}'),
+       min(kinds::text)::jsonb, coalesce(min(ways::text)::jsonb, '{}'), coalesce(min(methods::text)::jsonb, '{}'),
        coalesce(min(loose::text)::jsonb, '{}')
 from task t
+join kinds using (schema, name)
 left join ways using (schema, name)
 left join methods using (schema, name)
 left join loose using (schema, name)

@@ -120,7 +120,12 @@ func are(n int64) string {
 // reportLeft says what is left to do before the application is switched.
 func reportLeft(b *strings.Builder, r *queue.Report) {
 	var pending, uncompared, unequal int64
+	const chunk = "chunk" // what __backfill has for task.KindChunk
+	kinds := map[string]int64{}
 	for _, h := range r.Each {
+		for kind, n := range h.Kinds {
+			kinds[kind] += n
+		}
 		pending, uncompared, unequal = pending+h.Total-h.Done, uncompared+h.Done-h.Verified-h.Unequal, unequal+h.Unequal
 	}
 	fmt.Fprintln(b, "left to do before the switch")
@@ -133,7 +138,9 @@ func reportLeft(b *strings.Builder, r *queue.Report) {
 		{uncompared > 0, are(uncompared) + " to be compared: bf-verify"},
 		{len(r.Interrupted) > 0, "bf-caggs was interrupted, run it again: " + cli.Clean(strings.Join(r.Interrupted, ", "))},
 		{r.Jobs > 0, fmt.Sprintf("%d jobs of the target are paused: bf-clean --jobs", r.Jobs)},
-		{true, "compare what was written since, and the schemas: bf-verify --from, then --schema"},
+		{kinds[chunk] > 0, "compare what was written since, and the schemas: bf-verify --from, then --schema"},
+		{kinds[chunk] == 0 && kinds[task.KindSlice] > 0, "compare the schemas: bf-verify --schema"},
+		{kinds[task.KindSlice] > 0, "set the sequences that bf-stage has named, by its select setval(...)"},
 		{true, "schedule the jobs that bf-clone-schema has paused; keep this report; bf-clean"},
 	} {
 		if left.is {
