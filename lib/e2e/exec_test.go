@@ -43,7 +43,7 @@ func (p *pair) count(t *testing.T, where string) (n int) {
 // TestExec: a command becomes a task per chunk of the target, is run with the range in its
 // environment, and its rows are in the place of what was there; rows beside the range stay.
 func TestExec(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, pair testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, pair testdb.Pair) {
 		p := execWorld(t, pair)
 		// Dual-written rows before T are replaced, those from T on stay; no unique key is needed.
 		p.dst.Exec(t, `insert into "M etrics" values (9, '2024-01-04 11:00+00', 9, 'dual'), (9, '2024-01-04 12:00+00', 9, 'stays'),
@@ -103,6 +103,44 @@ END
 			t.Errorf("bf-verify after a change: %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 	})
+}
+
+// TestExecAttached: that a command prints much is known before its rows are sent, and a chunk of
+// much is loaded, indexed and attached.
+func TestExecAttached(t *testing.T) {
+	any := false
+	testdb.EachFull(t, func(t *testing.T, pair testdb.Pair) {
+		if !attaches(pair.Target) {
+			t.Skip("attached chunks of this version are defective")
+		}
+		any = true
+		p := execWorld(t, pair)
+		// 8 MB of a field, 2 MB of rows, a few rows, none.
+		command := `day=${BF_FROM%% *}; echo time,device,note
+            case $day in
+            *-01) echo "$day 05:00:00+00,1,$(head -c 8000000 /dev/zero | tr '\0' x)" ;;
+            *-02) seq -f "$day 06:00:00+00,%.0f,status of the device" 30000 ;;
+            *-03) echo "$day 07:00:00+00,3," ;;
+            esac`
+		if r := p.stageExec(t, command); r.status != 0 {
+			t.Fatalf("bf-stage: %d\n%s", r.status, r.stderr)
+		}
+		if r := p.execLane(t, command, "", ""); r.status != 0 {
+			t.Fatalf("lane: %d\n%s", r.status, r.stderr)
+		}
+		got := fmt.Sprint(p.dst.Rows(t, `select dimensions->0->>'from', rows, copy_message like '%became the chunk%'
+            from __backfill.task order by 1`))
+		want := "[[1704067200000000 1 t] [1704153600000000 30000 t] [1704240000000000 1 f] [1704326400000000 0 f]]"
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		if r := p.run(t, "", "bf-verify", "--source", "exec:"+command, "--target", p.target); r.status != 0 {
+			t.Errorf("bf-verify: %d\n%s%s", r.status, r.stdout, r.stderr)
+		}
+	})
+	if !any {
+		t.Skip("needs a TimescaleDB whose attached chunks are as good as its own")
+	}
 }
 
 // TestExecFails: whatever is wrong with a command fails its task, and what the target held

@@ -73,17 +73,12 @@ func NewCSV(from CSV, w *stream.Writer, version string) *CSVDumper {
 
 // Dump writes the segment of one task, as Dumper.Dump does.
 func (d *CSVDumper) Dump(ctx context.Context, t *task.Task) (res Result, err error) {
-	begun := false
-	begin := func(columns []stream.Column) error {
-		begun = true
-		return output(d.w.Begin(d.header(t, []stream.Part{{Relation: stream.Rows, Format: stream.Text,
-			Columns: columns, Bytes: t.Bytes}})))
+	s := segment{d: d, t: t}
+	res.Rows, err = d.Rows(ctx, t, s.begin, s.write)
+	res.Bytes = s.bytes
+	if err == nil {
+		err = s.open(int64(len(s.held)))
 	}
-	res.Rows, err = d.Rows(ctx, t, begin, func(text []byte) error {
-		res.Bytes += int64(len(text))
-		_, err := d.w.Write(text)
-		return output(err)
-	})
 	if err == nil {
 		if err = output(d.w.EndLines(res.Rows, d.Lines())); err == nil {
 			err = output(d.w.End())
@@ -92,7 +87,55 @@ func (d *CSVDumper) Dump(ctx context.Context, t *task.Task) (res Result, err err
 	if err == nil || errors.Is(err, ErrOutput) {
 		return res, err
 	}
-	return res, abort(d.w, begun, d.header(t, nil), err)
+	return res, abort(d.w, s.begun, d.header(t, nil), err)
+}
+
+// segment is one of a task whose size may not be known before: its header says whether
+// there is much, and waits for as much as tells that.
+type segment struct {
+	d       *CSVDumper
+	t       *task.Task
+	columns []stream.Column
+	held    []byte // the first rows, before the header
+	begun   bool
+	bytes   int64 // of all rows
+}
+
+// much is what bf-load takes for a chunk that is worth a table of its own.
+const much = 1 << 20
+
+func (s *segment) begin(columns []stream.Column) error {
+	if s.columns = columns; s.t.Bytes == 0 {
+		return nil
+	}
+	return s.open(s.t.Bytes)
+}
+
+func (s *segment) write(text []byte) error {
+	s.bytes += int64(len(text))
+	if s.begun {
+		_, err := s.d.w.Write(text)
+		return output(err)
+	}
+	if s.held = append(s.held, text...); len(s.held) < much {
+		return nil
+	}
+	return s.open(int64(len(s.held)))
+}
+
+// open writes the header, if it has not been written, and what was held back.
+func (s *segment) open(bytes int64) error {
+	if s.begun {
+		return nil
+	}
+	s.begun = true
+	err := s.d.w.Begin(s.d.header(s.t, []stream.Part{{Relation: stream.Rows, Format: stream.Text,
+		Columns: s.columns, Bytes: bytes}}))
+	if err == nil && len(s.held) > 0 {
+		_, err = s.d.w.Write(s.held)
+	}
+	s.held = nil
+	return output(err)
 }
 
 func (d *CSVDumper) header(t *task.Task, parts []stream.Part) *stream.Header {
