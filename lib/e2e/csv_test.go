@@ -96,7 +96,7 @@ func (p *pair) rows(t *testing.T, where string) string {
 // they have rows of, exactly once; rows beside the range stay. A further file has its slices loaded
 // again, as a whole.
 func TestCSV(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, pair testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, pair testdb.Pair) {
 		p, dir := csvWorld(t, pair, map[string]string{
 			"a.csv": "note,time,value\n" +
 				"\"a \"\"quoted\"\"\nline\",2024-01-01 00:00:00+00,1.50\n" +

@@ -24,7 +24,7 @@ func (p *pair) slicesAreChunks(t *testing.T) {
 // TestPlainGrid: slices are as the target cuts time: by the chunks that it has, by the
 // interval that it has since, by the ends of what both can hold; T is inside of one.
 func TestPlainGrid(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, in testdb.Pair) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `create table m (time timestamptz not null, v int);
             insert into m select '2023-11-20'::timestamptz + i * interval '1 hour', i from generate_series(0, 2999) i;

@@ -92,7 +92,7 @@ func (p *pair) lane(t testing.TB) result {
 }
 
 func TestSlices(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, in testdb.Pair) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `
             create table m (time timestamptz not null, dev int, v float8, note varchar(9));

@@ -10,7 +10,7 @@ import (
 // TestPlainTarget: whatever the target holds, and however it keeps it, the rows of the
 // source are there in the end, and what is not in the range stays.
 func TestPlainTarget(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, in testdb.Pair) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `
             create table comp (time timestamptz not null, dev int, v int);
