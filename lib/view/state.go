@@ -246,14 +246,16 @@ func (s *State) hypertables(columns, lines int) []string {
 	return table(cells, columns, yields{3, 12}, yields{1, 6}) // on a narrow terminal trouble is what matters
 }
 
+// fewColumns are so few that fewer words are made.
+const fewColumns = 45
+
 // cells are what is said of a hypertable.
 func (s *State) cells(c *queue.Counts, columns int) []string {
 	what, bytes := fmt.Sprintf("%d/%d chunks", c.Done, c.Total), cli.Share(c.BytesDone, c.Bytes)
 	if s.Phase == Verify {
 		what, bytes = fmt.Sprintf("%d/%d verified", c.Verified, c.Done), cli.Share(c.BytesVerified, c.BytesDone)
 	}
-	const narrow = 45
-	if columns < narrow {
+	if columns < fewColumns {
 		what, _, _ = strings.Cut(what, " ")
 	}
 	var trouble []string
@@ -281,6 +283,9 @@ func (s *State) laneLines(columns, lines int) []string {
 	var cells [][]string
 	for _, w := range lanes {
 		name, at := "waiting for a chunk", ""
+		if columns < fewColumns {
+			name = "waiting"
+		}
 		switch {
 		case w.Task != 0:
 			name = cli.Clean(w.Hypertable.String() + " " + w.Place())

@@ -64,10 +64,11 @@ copy  [..........]   5%  75 MB/1.3 GB  3.0 MB/s  (whole 2.0 MB/s)  6m52s left
  > public.metrics _hyper_1_6_chunk          10 MB   6s`},
 		{"a failure, on a narrow terminal", State{Phase: Copy, Recent: 3e6,
 			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0)},
-			Workers: []*queue.Worker{loads("metrics", 1, 5_000_000)}}, 40, 24, `
+			Workers: []*queue.Worker{loads("metrics", 1, 5_000_000), {Tool: "bf-load"}}}, 40, 24, `
 copy  [##############.]  93%  2s left
    public.metrics  7/8  1 failed
- > public…r_1_1_chunk  50% of 10 MB  1s`},
+ > public…r_1_1_chunk  50% of 10 MB  1s
+ > waiting`},
 		{"and on a narrower one", State{Phase: Copy, Recent: 3e6,
 			Each:    []*queue.Counts{counts("metrics", 8, 7, 1, 0), counts("w", 1200, 120, 0, 0)},
 			Workers: []*queue.Worker{loads("metrics", 17, 5_000_000)}}, 30, 24, `

@@ -88,6 +88,10 @@ func (s *summary) line() string {
 		p.Unequal, s.busy)
 }
 
+// dropped are the columns of the table that a narrow terminal does without, the least
+// wanted first: left, rate, bytes, verified, pending, unequal, failed.
+var dropped = []int{8, 7, 6, 4, 2, 5, 3}
+
 // table is the summary as a table, at most so many columns wide; 0 for any.
 func (s *summary) table(columns int) string {
 	rows := s.rows()
@@ -99,21 +103,34 @@ func (s *summary) table(columns int) string {
 	}
 	gap := 2
 	if columns > 0 {
-		rest := 0
-		for _, w := range widths[1:] {
-			rest += w
+		const name = 12 // that much of a hypertable's name is to be read
+		room := func() int {
+			n := columns
+			for _, w := range widths[1:] {
+				if w > 0 {
+					n -= gap + w
+				}
+			}
+			return n
 		}
-		if widths[0]+rest+gap*(len(widths)-1) > columns {
+		if room() < widths[0] {
 			gap = 1
 		}
-		widths[0] = min(widths[0], max(columns-rest-gap*(len(widths)-1), 4))
+		for _, i := range dropped {
+			if room() < min(widths[0], name) {
+				widths[i] = 0
+			}
+		}
+		widths[0] = min(widths[0], max(room(), 4))
 	}
 	var b strings.Builder
 	for _, r := range rows {
 		name := Shorten(r[0], widths[0])
 		line := name + strings.Repeat(" ", widths[0]-cli.Width(name))
 		for i, cell := range r[1:] {
-			line += fmt.Sprintf("%*s", gap+widths[i+1], cell)
+			if w := widths[i+1]; w > 0 {
+				line += fmt.Sprintf("%*s", gap+w, cell)
+			}
 		}
 		if columns > 0 {
 			line = cli.Cut(line, columns)
