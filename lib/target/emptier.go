@@ -33,7 +33,7 @@ func (e emptier) forBatches(ctx context.Context, truncate bool) error {
 
 // lockUnreferenced locks the chunk and refuses it if other tables reference its rows.
 func (e emptier) lockUnreferenced(ctx context.Context) error {
-	if err := (locker{e.load}).lockChunk(ctx, "row exclusive"); err != nil {
+	if err := locker(e).lockChunk(ctx, "row exclusive"); err != nil {
 		return err
 	}
 	m, err := newMerger(ctx, e.load, false)
@@ -56,7 +56,7 @@ func (e emptier) empty(ctx context.Context, truncate bool) error {
 	if !e.chunk.IsCompressed() && !truncate {
 		return e.deleteAll(ctx, e.chunk.Quoted())
 	}
-	if err := (locker{e.load}).lockChunk(ctx, "access exclusive"); err != nil {
+	if err := locker(e).lockChunk(ctx, "access exclusive"); err != nil {
 		return err
 	}
 	c := e.chunk
@@ -123,7 +123,7 @@ func (e emptier) deleteAll(ctx context.Context, relation string) error {
 // commit.
 func (e emptier) decompress(ctx context.Context) error {
 	return e.briefly(ctx, func() error {
-		if err := (locker{e.load}).lockHypertable(ctx, false); err != nil {
+		if err := locker(e).lockHypertable(ctx, false); err != nil {
 			return err
 		}
 		if err := e.lock(ctx, e.chunk.Quoted(), "access exclusive"); err != nil {

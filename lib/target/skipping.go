@@ -135,7 +135,7 @@ func (u unbinder) remake(ctx context.Context, c *tsdb.Chunk) error {
 // against everybody.
 func (u unbinder) locked(ctx context.Context, c *tsdb.Chunk, alone bool, f func(now *tsdb.Chunk) error) error {
 	return u.briefly(ctx, func() error {
-		if err := (locker{u.load}).lockHypertable(ctx, alone); err != nil {
+		if err := locker(u).lockHypertable(ctx, alone); err != nil {
 			return err
 		}
 		if err := u.lock(ctx, c.Quoted(), "access exclusive"); err != nil {

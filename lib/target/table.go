@@ -89,7 +89,7 @@ func (w tableAsChunk) finish(ctx context.Context) error {
 	}
 	err := tsdb.ErrOvertaken
 	for tries := 0; errors.Is(err, tsdb.ErrOvertaken) && tries < 100; tries++ {
-		err = locker{w.load}.atLast(ctx, "", false, func() error {
+		err = locker(w).atLast(ctx, "", false, func() error {
 			chunk, err := w.table.Attach(ctx, w.DB, w.ht, w.task.Slices)
 			w.unanalyzed = pg.Ident(chunk.Schema, chunk.Name)
 			return err
