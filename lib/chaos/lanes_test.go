@@ -140,10 +140,10 @@ func newCrowded(t testing.TB, in testdb.Install, role string) *crowded {
 	return c
 }
 
-// TestLanes has eight lanes at all the ways of writing a chunk, with all that decides about
+// TestLatencyLanes has eight lanes at all the ways of writing a chunk, with all that decides about
 // their locks, while an application reads and writes. What a lane holds of the
 // application's it holds with the turn, in the order of locks, and does not wait.
-func TestLanes(t *testing.T) {
+func TestLatencyLanes(t *testing.T) {
 	testdb.Path(t)
 	edges, n := few(testdb.Installs(t)), 0
 	testdb.EachFull(t, func(t *testing.T, p testdb.Pair) {
