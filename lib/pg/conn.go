@@ -159,6 +159,12 @@ func (c *Conn) Close() {
 // Lost reports whether the connection is closed or broken: the lane has to end.
 func (c *Conn) Lost() bool { return c.Conn.IsClosed() }
 
+// Major is the server's major version.
+func (c *Conn) Major() (n int) {
+	_, _ = fmt.Sscanf(c.PgConn().ParameterStatus("server_version"), "%d", &n) // 17.2, 18beta1
+	return n
+}
+
 // InTx reports whether a transaction is open, or was aborted and not ended: a
 // rollback where there is none leaves a warning in the server's log.
 func (c *Conn) InTx() bool { return !c.Lost() && c.PgConn().TxStatus() != 'I' }

@@ -20,7 +20,12 @@ var (
 	countsSQL string
 	//go:embed at_work.sql
 	atWorkSQL string
+	//go:embed busy.sql
+	busySQL string
 )
+
+// withBusy puts busy.sql into a query, where it says {busy}.
+func withBusy(sql string) string { return strings.ReplaceAll(sql, "{busy}", busySQL) }
 
 // Progress counts the tasks of one hypertable, or all of them, by state.
 type Progress struct {
@@ -43,7 +48,7 @@ type Progress struct {
 // is that of a Selection.
 func Progresses(ctx context.Context, c *pg.Conn, filter string) (each []*Progress, all *Progress, err error) {
 	which, args := Selection{State: All, Filter: filter}.where()
-	rows, err := c.Query(ctx, strings.Replace(progressSQL, "{which}", which, 1), args...)
+	rows, err := c.Query(ctx, strings.Replace(withBusy(progressSQL), "{which}", which, 1), args...)
 	if err != nil {
 		return nil, nil, filterError(c, err, filter)
 	}
@@ -110,9 +115,10 @@ func CountEach(ctx context.Context, c *pg.Conn, filter string) ([]*Counts, error
 // being copied: pauses do not count. filter is that of a Selection.
 func BusyBefore(ctx context.Context, c *pg.Conn, filter string) (seconds float64, err error) {
 	which, args := Selection{State: Done, Filter: filter}.where()
-	err = c.QueryRow(ctx, `select coalesce((select extract(epoch from sum(upper(t) - lower(t)))
-            from unnest(range_agg(worked)) t), 0)::float8
-        from __backfill.task where `+which, args...).Scan(&seconds)
+	err = c.QueryRow(ctx, withBusy(`select coalesce(sum(busy), 0)::float8
+        from (select {busy} as busy from __backfill.task where `+which+`
+              window earlier as (order by lower(worked) rows between unbounded preceding and 1 preceding)) t`),
+		args...).Scan(&seconds)
 	return seconds, filterError(c, err, filter)
 }
 
@@ -146,7 +152,11 @@ func place(chunk string, r *task.Range) string {
 // Workers returns the processes of bf that are at work on the target, from
 // whatever host.
 func Workers(ctx context.Context, c *pg.Conn) ([]*Worker, error) {
-	rows, err := c.Query(ctx, atWorkSQL, int64(pg.LockInHand))
+	copies := "pg_stat_progress_copy p"
+	if c.Major() < 14 { // which has no such view
+		copies = "(select 0, 0::bigint, 0::bigint) p(pid, bytes_processed, tuples_processed)"
+	}
+	rows, err := c.Query(ctx, strings.Replace(atWorkSQL, "{copies}", copies, 1), int64(pg.LockInHand))
 	if err != nil {
 		return nil, c.Wrap(err, "look who is at work")
 	}

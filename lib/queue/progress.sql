@@ -2,7 +2,7 @@
 -- all tasks in the row without a name. Bytes are the estimates made when the tasks
 -- were staged, so they are known before the copy. The rate is that of the tasks
 -- that were done last: their bytes divided by the time in which at least one of
--- them was being copied. Pauses do not count.
+-- them was being copied (busy.sql). Pauses do not count.
 with task as (
     select coalesce(view_schema, into_schema, hypertable_schema) as schema,
            coalesce(view_name, into_name, hypertable_name) as name,
@@ -24,16 +24,20 @@ with task as (
            row_number() over (order by upper(worked) desc) as nth_of_all
     from task
     where worked is not null and est_bytes > 0
-), busy as (
-    select schema, name, sum(est_bytes) as bytes, range_agg(worked) as times from recent where nth <= 64
-        group by schema, name
+), last as (
+    select schema, name, est_bytes, {busy} as busy
+    from recent where nth <= 64
+    window earlier as (partition by schema, name order by lower(worked) rows between unbounded preceding and 1 preceding)
     union all
-    select null, null, sum(est_bytes), range_agg(worked) from recent where nth_of_all <= 64
+    select null, null, est_bytes, {busy}
+    from recent where nth_of_all <= 64
+    window earlier as (order by lower(worked) rows between unbounded preceding and 1 preceding)
+), rates as (
+    select schema, name, sum(est_bytes) / nullif(sum(busy), 0) as rate from last group by 1, 2
 )
 select coalesce(c.schema, ''), coalesce(c.name, ''), c.total, c.done, c.failed, c.verified, c.unequal, c.bytes,
        c.bytes_done,
-       coalesce(b.bytes / nullif((select extract(epoch from sum(upper(t) - lower(t))) from unnest(b.times) t), 0),
-           0)::float8 as rate
+       coalesce(r.rate, 0)::float8
 from counted c
-left join busy b on b.schema is not distinct from c.schema and b.name is not distinct from c.name
+left join rates r on r.schema is not distinct from c.schema and r.name is not distinct from c.name
 order by c.schema nulls last, c.name

@@ -60,7 +60,7 @@ type Rate struct {
 // NewReport reads the report, with the rates in at most that many parts.
 func NewReport(ctx context.Context, c *pg.Conn, parts int) (*Report, error) {
 	r := &Report{V: task.Version}
-	rows, err := c.Query(ctx, reportSQL)
+	rows, err := c.Query(ctx, withBusy(reportSQL))
 	if err != nil {
 		return nil, c.Wrap(err, "report")
 	}

@@ -1,14 +1,17 @@
 -- What became of the tasks, per hypertable (of a continuous aggregate by its view):
 -- counts, by which method they were found equal, when and for how long at least one
--- was being copied. bytes are what has travelled. copy_message begins with the way
--- the chunk was written, verify_message with the verdict and the method (verify).
+-- was being copied (busy.sql). bytes are what has travelled. copy_message begins with
+-- the way the chunk was written, verify_message with the verdict and the method
+-- (verify).
 with task as (
-    select coalesce(view_schema, into_schema, hypertable_schema) as schema,
-           coalesce(view_name, into_name, hypertable_name) as name, *,
+    select *, {busy} as busy,
            case when worked is not null then split_part(split_part(copy_message, ':', 1), ';', 1) end as way,
            case when verified is null then null when verify_message like 'equal by value:%' then 'values'
                 when verify_message like '%; count, min, max and sum%' then 'summary' else 'rows' end as method
-    from __backfill.task
+    from (select coalesce(view_schema, into_schema, hypertable_schema) as schema,
+                 coalesce(view_name, into_name, hypertable_name) as name, *
+          from __backfill.task) t
+    window earlier as (partition by schema, name order by lower(worked) rows between unbounded preceding and 1 preceding)
 ), kinds as (
     select schema, name, jsonb_object_agg(kind, n) as kinds
     from (select schema, name, kind, count(*) as n from task group by 1, 2, 3) k group by 1, 2
@@ -30,7 +33,7 @@ select t.schema, t.name, count(*), count(worked), count(verified),
        count(*) filter (where worked is null and failed is not null), coalesce(sum(attempts), 0)::bigint,
        coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
        min(lower(worked)), max(upper(worked)),
-       coalesce((select extract(epoch from sum(upper(b) - lower(b))) from unnest(range_agg(worked)) b), 0)::float8,
+       coalesce(sum(busy), 0)::float8,
        min(kinds::text)::jsonb, coalesce(min(ways::text)::jsonb, '{}'), coalesce(min(methods::text)::jsonb, '{}'),
        coalesce(min(loose::text)::jsonb, '{}')
 from task t
