@@ -73,7 +73,7 @@ func (m *Mapper) Read(r *Reader) error {
 }
 
 // add adds a row to the block in hand, or makes it one of its own.
-func (m *Mapper) add(r *Reader, row Row) error {
+func (m *Mapper) add(r *Reader, row *Row) error {
 	in := m.find(row.Time)
 	if row.Long || m.b.Length+row.Length > BlockSize || in && m.turns() {
 		if err := m.cut(r); err != nil {

@@ -21,7 +21,7 @@ type Column struct {
 
 // Row is a record as a row of COPY text.
 type Row struct {
-	// Text is the row with its line end, valid until the next call of Next.
+	// Text is the row with its line end.
 	Text []byte
 	// More is set if Text is only a piece, and the row goes on in the next one. Only
 	// the last piece has what stands below. Records up to Window are in one piece.
@@ -47,6 +47,7 @@ type Reader struct {
 	fields []field // nil: any number, as they are
 	kept   int     // of fields
 
+	row    Row
 	window      // with the record in hand
 	quoted bool // within quotes
 	saw    bool // the field has quotes: it is not NULL
@@ -171,11 +172,17 @@ func (r *Reader) TimeText(t int64) string {
 
 // Next returns the next row, or a piece of it, and io.EOF after the last. After an
 // *Error that is not Fatal the next record can be read; the Row says where the bad one stands.
-func (r *Reader) Next() (Row, error) {
+// It is valid until the next call.
+func (r *Reader) Next() (*Row, error) {
+	r.row = Row{}
+	return &r.row, r.next()
+}
+
+func (r *Reader) next() error {
 	if !r.open {
 		if !r.avail(1) {
 			r.start = r.pos
-			return Row{}, r.err
+			return r.err
 		}
 		r.begin()
 	} else {
@@ -185,10 +192,11 @@ func (r *Reader) Next() (Row, error) {
 	}
 	whole, err := r.scan()
 	if err != nil {
-		return Row{}, err
+		return err
 	}
 	if !whole {
-		return r.piece()
+		r.piece()
+		return nil
 	}
 	return r.finish()
 }
@@ -444,7 +452,7 @@ func column(fields []field, n int) string {
 
 // piece hands out what there is of a long record. Held back is a field that may
 // still turn out to be NULL or a time, and a character that is not whole yet.
-func (r *Reader) piece() (Row, error) {
+func (r *Reader) piece() {
 	const short = 4096
 	switch {
 	case r.n < len(r.fields) && r.fields[r.n].Name == "":
@@ -460,14 +468,15 @@ func (r *Reader) piece() (Row, error) {
 	if r.bad != nil {
 		r.out, r.sent, r.fieldAt = r.out[:0], 0, -1
 	}
-	return Row{Text: r.out[:r.sent], More: true}, nil
+	r.row.Text, r.row.More = r.out[:r.sent], true
 }
 
 // finish hands out a row that is whole.
-func (r *Reader) finish() (Row, error) {
+func (r *Reader) finish() error {
 	r.open = false
-	row := Row{Time: r.time, Line: r.line, Offset: r.where, Length: r.Offset() - r.where, Cut: r.cut,
-		Long: r.long}
+	row := &r.row
+	row.Time, row.Line, row.Cut, row.Long = r.time, r.line, r.cut, r.long
+	row.Offset, row.Length = r.where, r.Offset()-r.where
 	if r.long {
 		row.Sum = crc32.Update(r.own, castagnoli, r.buf[r.sumAt:r.pos])
 		r.start, r.sumAt = r.pos, r.pos
@@ -480,11 +489,11 @@ func (r *Reader) finish() (Row, error) {
 		r.checkText(r.out)
 	}
 	if r.bad != nil {
-		return row, r.bad
+		return r.bad
 	}
 	r.out[len(r.out)-1] = '\n' // in the place of the last tab
 	row.Text = r.out
-	return row, nil
+	return nil
 }
 
 // checkText refuses what is not UTF-8.
