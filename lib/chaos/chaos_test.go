@@ -62,11 +62,13 @@ type chaos struct {
 	kinds   []kind
 	faults  map[string]int
 	runs    map[string]int // of pipelines, by form
+	fed     map[string]int // and by their feed
 	ways    map[string]int // of the tasks done, by how
 	loaded  map[string]int // "loaded" results by task, of this backfill
 	whole   int            // backfills that came to their end
 	copied  int            // tasks done in those
 	slices  int            // and those of them whose source is no hypertable
+	listed  int            // or a file
 	written int            // rows of the application
 	dropped bool           // a chunk of this backfill was dropped
 	app     *application
@@ -82,7 +84,7 @@ type kind struct {
 
 func newChaos(t *testing.T, w *world) *chaos {
 	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install),
-		faults: map[string]int{}, runs: map[string]int{}, ways: map[string]int{}}
+		faults: map[string]int{}, runs: map[string]int{}, fed: map[string]int{}, ways: map[string]int{}}
 	for _, name := range []string{"bf-dump", "bf-load", "bf-chunks", "xargs", "perl", "sh", "bash"} {
 		c.add("kill -9 "+name, 5, func(s *session) bool { return c.signal(s, name, syscall.SIGKILL) })
 	}
@@ -153,9 +155,16 @@ func newChaos(t *testing.T, w *world) *chaos {
 		return c.exec(w.target, "do $$ begin perform "+
 			"from (select from __backfill.task where random() < 0.1 for update) t; perform pg_sleep(0.1); end $$")
 	})
-	c.add("stage again", 1, func(*session) bool { _, _, status := w.run(stageScript); return status == 0 })
+	c.add("stage again", 1, func(*session) bool {
+		f := c.anyFeed()
+		_, _, status := w.run(f, f.bfStage())
+		return status == 0
+	})
+	c.add("take the CSV file away", 1, func(*session) bool { return c.change(false) })
+	c.add("cut the CSV file", 1, func(*session) bool { return c.change(true) })
 	c.add("kill -9 bf-stage", 1, func(*session) bool {
-		s := start(t, w.env, "exec "+stageScript)
+		f := c.anyFeed()
+		s := start(t, f.env, "exec "+f.bfStage())
 		time.Sleep(c.ms(5, 60))
 		s.kill()
 		s.wait(t, deadline)
@@ -261,14 +270,14 @@ func (c *chaos) compress(d *testdb.DB) bool {
 
 // The forms of the pipeline.
 var forms = map[string]string{
-	"scripts/backfill":     `exec "$SCRIPTS/backfill" --parallelism 3 --until '` + until + `'`,
-	"parallel --pipe":      "bf-chunks | parallel --will-cite --pipe -N10 -j3 'bf-dump | bf-load'",
-	"one lane":             "bf-chunks | bf-dump | bf-load",
-	"one lane, zstd":       "bf-chunks | bf-dump --compress zstd | bf-load",
-	"xargs -P3 -n1":        `bf-chunks | xargs -r -P3 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`,
-	"xargs -P3 -n7":        `bf-chunks | xargs -r -P3 -d '\n' -n7 sh -c 'bf-dump "$@" | bf-load' _`,
-	"eight claiming lanes": "for i in 1 2 3 4 5 6 7 8; do bf-chunks --claim | bf-dump | bf-load & done; wait",
-	"through a file":       "bf-chunks --order oldest | head -n 20 | bf-dump > dump; bf-load < dump",
+	"scripts/backfill":     `exec "$SCRIPTS/backfill" --parallelism 3 {stage}`,
+	"parallel --pipe":      "bf-chunks {filter} | parallel --will-cite --pipe -N10 -j3 'bf-dump | bf-load'",
+	"one lane":             "bf-chunks {filter} | bf-dump | bf-load",
+	"one lane, zstd":       "bf-chunks {filter} | bf-dump --compress zstd | bf-load",
+	"xargs -P3 -n1":        `bf-chunks {filter} | xargs -r -P3 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`,
+	"xargs -P3 -n7":        `bf-chunks {filter} | xargs -r -P3 -d '\n' -n7 sh -c 'bf-dump "$@" | bf-load' _`,
+	"eight claiming lanes": "for i in 1 2 3 4 5 6 7 8; do bf-chunks {filter} --claim | bf-dump | bf-load & done; wait",
+	"through a file":       "bf-chunks {filter} --order oldest | head -n 20 | bf-dump > dump; bf-load < dump",
 }
 
 // backfill runs one from the first to the last chunk, or until the end.
@@ -279,7 +288,8 @@ func (c *chaos) backfill(end time.Time) {
 	defer c.app.stop()
 	// Staging itself is killed, too: it leaves everything or nothing.
 	for c.rnd.IntN(2) == 0 {
-		s := start(c.t, c.env, "exec "+stageScript)
+		f := c.anyFeed()
+		s := start(c.t, f.env, "exec "+f.bfStage())
 		time.Sleep(c.ms(5, 60))
 		s.kill()
 		s.wait(c.t, deadline)
@@ -322,6 +332,12 @@ func (c *chaos) backfill(end time.Time) {
 		c.t.Error("nothing came from a table that is no hypertable")
 	}
 	c.slices += slices
+	var listed int
+	c.target.Query1(c.t, &listed, "select count(*)::int from __backfill.task where kind = 'csv'")
+	if listed == 0 {
+		c.t.Error("nothing came from a file")
+	}
+	c.listed += listed
 	for _, r := range c.target.Rows(c.t, "select split_part(copy_message, ':', 1), count(*) from __backfill.task "+
 		"group by 1") {
 		n, _ := strconv.Atoi(r[1])
@@ -331,8 +347,10 @@ func (c *chaos) backfill(end time.Time) {
 
 // disturb runs a pipeline and breaks things until it ends.
 func (c *chaos) disturb(form string) {
+	f := c.feed()
 	c.runs[form]++
-	s := start(c.t, c.env, forms[form])
+	c.fed[f.name]++
+	s := start(c.t, f.env, f.pipeline(forms[form]))
 	// Some runs are left alone for longer, so that there is progress.
 	pause := []int{20, 60, 250}[c.rnd.IntN(3)]
 	for len(s.processes()) > 0 {
@@ -374,11 +392,13 @@ func (c *chaos) damage() {
 	name := kinds[c.rnd.IntN(len(kinds))]
 	c.runs["through a bad pipe"]++
 	compress := []string{"none", "zstd", "s2"}[c.rnd.IntN(3)]
-	dump := exec.Command("sh", "-c", "bf-chunks | head -n 12 | bf-dump --compress "+compress)
+	f := c.feed()
+	c.fed[f.name]++
+	dump := exec.Command("sh", "-c", f.pipeline("bf-chunks {filter} | head -n 12 | bf-dump --compress "+compress))
 	load := exec.Command("bf-load")
 	var out, errs strings.Builder
 	load.Stdout, load.Stderr, dump.Stderr = &out, &errs, &errs
-	dump.Env, load.Env = append(os.Environ(), c.env...), append(os.Environ(), c.env...)
+	dump.Env, load.Env = append(os.Environ(), f.env...), append(os.Environ(), c.env...)
 	from, err := dump.StdoutPipe()
 	if err == nil {
 		err = dump.Start()
@@ -440,6 +460,7 @@ func (c *chaos) report() string {
 	fmt.Fprintf(&b, " %d pipelines of %d backfills; %d backfills came to their end with %d tasks, each worked once\n",
 		runs, c.whole+1, c.whole, c.copied)
 	fmt.Fprintf(&b, "%7d  of them of a table that is no hypertable, by its blocks\n", c.slices)
+	fmt.Fprintf(&b, "%7d  of them of a CSV file; pipelines: %v\n", c.listed, c.fed)
 	for _, way := range slices.Sorted(maps.Keys(c.ways)) {
 		fmt.Fprintf(&b, "%7d  tasks: %s\n", c.ways[way], way)
 	}

@@ -39,6 +39,7 @@ type world struct {
 	toSource       *proxy
 	toTarget       *proxy
 	env            []string // of the tools
+	files          string   // directory of the CSV file
 	rnd            *rand.Rand
 
 	want  map[string]string // digest of each cell of the source, when it was staged
@@ -61,6 +62,7 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.files = t.TempDir()
 	w.env = []string{"BF_SOURCE=" + source, "BF_TARGET=" + target, "SCRIPTS=" + scripts}
 	for _, d := range []*testdb.DB{w.source, w.target} {
 		coarse := "1 day"
@@ -72,8 +74,9 @@ func newWorld(t testing.TB, p testdb.Pair, rnd *rand.Rand) *world {
 			"to_regproc('_timescaledb_internal.get_partition_hash'))::text")
 		d.Exec(t, strings.NewReplacer("{coarse}", coarse, "{hash}", hash).Replace(schemaSQL))
 		if d == w.target {
-			d.Exec(t, "alter table tight add check (dev >= 0); "+
-				"select create_hypertable('heaped', 'time', chunk_time_interval => interval '1 day')")
+			d.Exec(t, "alter table tight add check (dev >= 0); alter table listed_rows rename to listed; "+
+				"select create_hypertable(t, 'time', chunk_time_interval => interval '1 day') "+
+				"from unnest('{heaped,listed}'::regclass[]) t")
 		}
 		if w.full {
 			for _, h := range []string{"packed", "tight", "watched"} {
@@ -102,7 +105,7 @@ var hypertables = []string{"plain", "linked", "coarse", "hashed", "packed", "tig
 func (w *world) reset() {
 	w.t.Helper()
 	for _, d := range []*testdb.DB{w.source, w.target} {
-		d.Exec(w.t, "drop schema if exists __backfill cascade; truncate seen; truncate heaped")
+		d.Exec(w.t, "drop schema if exists __backfill cascade; truncate seen; truncate heaped; truncate "+w.listed(d))
 		for _, h := range hypertables {
 			d.Rows(w.t, "select drop_chunks('"+h+"', newer_than => '-infinity'::timestamptz)")
 		}
@@ -111,6 +114,7 @@ func (w *world) reset() {
 		w.segmentBy("dev")
 	}
 	w.source.Exec(w.t, sourceSQL)
+	w.list()
 	w.target.Exec(w.t, "insert into packed select d + n * interval '20 minutes', n % 7, 1, 'stale' "+
 		"from generate_series('2024-01-16'::timestamptz, '2024-01-19', '1 day') d, generate_series(0, 49) n")
 	w.target.Exec(w.t, "insert into tight select d + n * interval '20 minutes', n % 7, 1, 'stale' "+
@@ -132,6 +136,8 @@ func (w *world) reset() {
 	}
 	w.target.Exec(w.t, `insert into heaped select d + interval '1 hour', 99, 1, 'stale'
         from generate_series('2024-01-17'::timestamptz, '2024-01-24', '2 days') d;
+		insert into listed select d + interval '1 hour', 99, 1, 'stale'
+        from generate_series('2024-01-15'::timestamptz, '2024-01-24', '3 days') d;
 		insert into plain select d + interval '1 hour', 99, 1, 'stale'
         from generate_series('2024-01-02'::timestamptz, '2024-01-24', '5 days') d;
 		insert into coarse select d + interval '1 hour', 1, 1
@@ -153,11 +159,24 @@ func (w *world) segmentBy(columns string) {
 	}
 }
 
+// listed is the name of the table whose rows come from a file.
+func (w *world) listed(d *testdb.DB) string {
+	if d == w.target {
+		return "listed"
+	}
+	return "listed_rows"
+}
+
+// digest is the statement of the digests on a side.
+func (w *world) digest(d *testdb.DB) string {
+	return strings.NewReplacer("{until}", until, "{listed}", w.listed(d)).Replace(digestSQL)
+}
+
 // cells are the digests of what is before the completion point, by hypertable
 // and chunk of the source.
 func (w *world) cells(d *testdb.DB) map[string]string {
 	m := map[string]string{}
-	for _, r := range d.Rows(w.t, "set timezone = 'UTC';"+strings.ReplaceAll(digestSQL, "{until}", until)) {
+	for _, r := range d.Rows(w.t, "set timezone = 'UTC';"+w.digest(d)) {
 		m[r[0]] = r[1]
 	}
 	return m
@@ -197,7 +216,7 @@ func (w *world) look() (wrong []string, pending int) {
 	w.t.Helper()
 	results := w.query(w.target, "begin isolation level repeatable read; set local timezone = 'UTC';"+
 		"select priority, "+cellOfTask+", coalesce(worked::text, ''), coalesce(copy_message, '') from __backfill.task;"+
-		strings.ReplaceAll(digestSQL, "{until}", until)+"; commit")
+		w.digest(w.target)+"; commit")
 	have := map[string]string{}
 	for _, r := range results[3].Rows {
 		have[string(r[0])] = string(r[1])
@@ -238,9 +257,9 @@ const cellOfTask = `hypertable_name || '/' || to_char(to_timestamp((dimensions->
 	`end else '' end`
 
 // run runs a shell command to its end and returns what it printed.
-func (w *world) run(script string) (stdout, stderr string, status int) {
+func (w *world) run(f feed, script string) (stdout, stderr string, status int) {
 	w.t.Helper()
-	s := start(w.t, w.env, script)
+	s := start(w.t, f.env, script)
 	s.wait(w.t, deadline)
 	return s.output(), s.errors(), s.status()
 }
@@ -248,12 +267,13 @@ func (w *world) run(script string) (stdout, stderr string, status int) {
 // stage stages everything before the completion point.
 func (w *world) stage() {
 	w.t.Helper()
-	if _, stderr, status := w.run(stageScript); status != 0 {
-		w.t.Fatalf("bf-stage: status %d\n%s", status, stderr)
+	tables, file := w.feeds()
+	for _, f := range []feed{tables, file} {
+		if _, stderr, status := w.run(f, f.bfStage()); status != 0 {
+			w.t.Fatalf("bf-stage: status %d\n%s", status, stderr)
+		}
 	}
 }
-
-const stageScript = "bf-stage --until '" + until + "'"
 
 // query runs SQL, again while the server crashes.
 func (w *world) query(d *testdb.DB, sql string) []*pgconn.Result {

@@ -11,6 +11,7 @@ from (
     union all select 'tight', time, null, t::text from tight t
     union all select 'watched', time, null, w::text from watched w
     union all select 'heaped', time, null, h::text from heaped h
+    union all select 'listed', time, null, l::text from {listed} l
     union all select 'watched', time, null, 'seen ' || s::text from seen s
 ) r
 where time < '{until}'

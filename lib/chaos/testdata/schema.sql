@@ -3,7 +3,8 @@
 -- "packed" is compressed on the source where the edition can, with settings that
 -- the hypertable does not have any longer, "tight" in part, with a constraint that only the
 -- target has: its rows travel. "watched" is compressed, too, and has a row trigger, which
--- fires once for each row. "heaped" is a hypertable on the target only.
+-- fires once for each row. "heaped" is a hypertable on the target only. "listed_rows" go into
+-- a file, from which they get into the target's hypertable "listed".
 create table device (id int primary key, name text);
 insert into device select n, 'device ' || n from generate_series(1, 20) n;
 
@@ -16,6 +17,7 @@ create table packed (time timestamptz not null, dev int not null, val float8, no
 create table tight (time timestamptz not null, dev int not null, val float8, note text);
 create table watched (time timestamptz not null, dev int not null, val float8, note text);
 create table heaped (time timestamptz not null, dev int not null, val float8, note text);
+create table listed_rows (time timestamptz not null, dev int not null, val float8, note text);
 create table seen (like watched);
 create function seen() returns trigger language plpgsql as
     'begin insert into public.seen select new.*; return null; end';

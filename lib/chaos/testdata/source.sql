@@ -15,3 +15,5 @@ insert into heaped select d + n * interval '14 minutes', n % 7, n * random(), re
 from generate_series('2024-01-16'::timestamptz, '2024-01-26', '1 day') d, generate_series(0, 99) n;
 insert into watched select d + n * interval '14 minutes', n % 7, n * random(), repeat('w', (n * 37) % 200)
 from generate_series('2024-01-18'::timestamptz, '2024-01-24', '1 day') d, generate_series(0, 99) n;
+insert into listed_rows select d + n * interval '14 minutes', n % 7, n * random(), repeat('l"
+', (n * 37) % 50) from generate_series('2024-01-14'::timestamptz, '2024-01-26', '1 day') d, generate_series(0, 99) n;
