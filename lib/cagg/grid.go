@@ -37,36 +37,9 @@ func (g *grid) floor1(ctx context.Context, v int64) (int64, error) {
 	return f[0], nil
 }
 
-// ends returns the ends of buckets, given their starts. Widths vary (months,
-// changes of the clock), but by less than a factor of two: of the points in steps
-// of half a width, the first one in another bucket is in the next bucket.
+// ends returns the ends of buckets, given their starts.
 func (g *grid) ends(ctx context.Context, starts []int64) ([]int64, error) {
-	ends := make([]int64, len(starts))
-	todo := make([]int, len(starts))
-	for i := range starts {
-		todo[i] = i
-	}
-	half := max(g.width/2, 1)
-	for k := int64(1); len(todo) > 0; k++ {
-		values := make([]int64, len(todo))
-		for i, at := range todo {
-			values[i] = starts[at] + k*half
-		}
-		floors, err := g.floor(ctx, values)
-		if err != nil {
-			return nil, err
-		}
-		var still []int
-		for i, at := range todo {
-			if floors[i] > starts[at] {
-				ends[at] = floors[i]
-			} else {
-				still = append(still, at)
-			}
-		}
-		todo = still
-	}
-	return ends, nil
+	return g.a.Ends(ctx, g.db, g.width, starts)
 }
 
 // end is ends for one bucket.

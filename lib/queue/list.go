@@ -194,3 +194,30 @@ func Count(ctx context.Context, c *pg.Conn) (all, pending int64, err error) {
 		Scan(&all, &pending)
 	return all, pending, c.Wrap(err, "count tasks")
 }
+
+// Beside lists the tasks of the same hypertable that have rows of a range, the task's
+// own among them.
+func Beside(ctx context.Context, c *pg.Conn, t *task.Task, from, until int64) ([]*task.Task, error) {
+	return tasksIn(ctx, c, "kind = 'chunk' and hypertable_schema = $3 and hypertable_name = $4", from, until,
+		t.Hypertable.Schema, t.Hypertable.Name)
+}
+
+// DoneIn lists the tasks of a hypertable of the target that are done and have rows of a
+// range.
+func DoneIn(ctx context.Context, c *pg.Conn, label task.Name, from, until int64) ([]*task.Task, error) {
+	return tasksIn(ctx, c, "worked is not null and "+labelSchema+" = $3 and "+labelName+" = $4", from, until,
+		label.Schema, label.Name)
+}
+
+func tasksIn(ctx context.Context, c *pg.Conn, which string, args ...any) (tasks []*task.Task, err error) {
+	rows, err := c.Query(ctx, listSQL+" where "+which+
+		" and (filter->>'until')::bigint > $1 and (filter->>'from')::bigint < $2", args...)
+	if err != nil {
+		return nil, c.Wrap(err, "list tasks")
+	}
+	entries, err := pgx.CollectRows(rows, scanEntry)
+	for _, e := range entries {
+		tasks = append(tasks, &e.Task)
+	}
+	return tasks, c.Wrap(err, "list tasks")
+}

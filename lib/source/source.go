@@ -117,6 +117,9 @@ func (d *Dumper) open(ctx context.Context, in *Opened, t *task.Task) (img *tsdb.
 		return &tsdb.Image{Compressed: t.Scan.Columnstore}, []copyOut{copySlice(in, t)}, nil
 	}
 	if img, err = d.image(ctx, in.Chunk, in.Hypertable, t); err == nil {
+		err = d.aggregates(ctx, in, t, img)
+	}
+	if err == nil {
 		copies, err = d.copies(ctx, in.Chunk, in.Hypertable, t, img.Relation)
 	}
 	return img, copies, err

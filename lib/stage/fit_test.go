@@ -95,9 +95,8 @@ func TestDimensionDifferences(t *testing.T) {
 	}
 }
 
-// TestOrder: ordinary hypertables come before aggregates, parents before what is
-// on them, and within each level the newest chunks first, whatever the order
-// they are found in.
+// TestOrder: aggregates come before what they are computed from, and within each level
+// the newest chunks first, whatever the order they are found in.
 func TestOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	view := func(n string) *task.Name { return &task.Name{Schema: "v", Name: n} }
@@ -122,7 +121,7 @@ func TestOrder(t *testing.T) {
 				return level[slices.IndexFunc(hs, func(h *tsdb.Hypertable) bool { return h.Name == t.Hypertable })]
 			}
 			a, b := tasks[i-1], tasks[i]
-			if of(a) > of(b) || of(a) == of(b) && a.Range.From < b.Range.From {
+			if of(a) < of(b) || of(a) == of(b) && a.Range.From < b.Range.From {
 				t.Fatalf("%s from %s before %s from %s", a.Hypertable, a.Range.From, b.Hypertable, b.Range.From)
 			}
 		}

@@ -58,7 +58,7 @@ type Plan struct {
 	// those hypertables that are aggregates, and all that depend on any of them;
 	// parents first
 	Aggregates []Aggregate
-	Tasks      []*task.Task             // hypertables before aggregates, newest chunks first
+	Tasks      []*task.Task             // aggregates before what they aggregate, newest chunks first
 	Compressed map[task.Name]Compressed // those of the tasks' chunks that are compressed
 	Again      bool                     // what is done already is to be copied again: the sides differ
 	// Into are the target's, of relations that are no hypertables
@@ -333,8 +333,9 @@ func badBound(flag string, err error) error {
 	return err
 }
 
-// order sorts tasks: ordinary hypertables first, then aggregates after what
-// they aggregate, newest chunks first within each level.
+// order sorts tasks: aggregates before what they aggregate, newest chunks first within
+// each level. When a chunk of raw rows comes, the target has to hold the buckets of its
+// range: else they are computed again.
 func order(hs []*tsdb.Hypertable, tasks []*task.Task) {
 	level := map[task.Name]int{}
 	byID := tsdb.Levels(hs)
@@ -345,7 +346,7 @@ func order(hs []*tsdb.Hypertable, tasks []*task.Task) {
 		af, _ := task.Bound(a.Range.From)
 		bf, _ := task.Bound(b.Range.From)
 		return cmp.Or(
-			cmp.Compare(level[a.Hypertable], level[b.Hypertable]),
+			cmp.Compare(level[b.Hypertable], level[a.Hypertable]),
 			cmp.Compare(bf, af),
 			strings.Compare(a.Hypertable.String(), b.Hypertable.String()),
 			slices.CompareFunc(a.Slices, b.Slices, func(x, y task.Slice) int {

@@ -282,7 +282,11 @@ func (ld *load) write(ctx context.Context, f facts, d decision) error {
 		}
 	}
 	ld.result.Way, ld.result.WhyNotRaw, ld.result.LeftUncompressed = string(d.method), d.String(), d.left
-	err := ld.complete(ctx, task.Loaded, func() error {
+	var logged *unlogger
+	err := ld.complete(ctx, task.Loaded, func() (err error) {
+		if err := ld.logReload(ctx); err != nil {
+			return err
+		}
 		if err := w.copy(ctx); err != nil {
 			return err
 		}
@@ -293,10 +297,16 @@ func (ld *load) write(ctx context.Context, f facts, d decision) error {
 			return err
 		}
 		if ld.refreeze && ld.chunk != nil {
-			return ld.chunk.Freeze(ctx, ld.DB)
+			if err := ld.chunk.Freeze(ctx, ld.DB); err != nil {
+				return err
+			}
 		}
-		return nil
+		logged, err = newUnlogger(ctx, ld)
+		return err
 	})
+	if err == nil && logged != nil {
+		logged.run(ctx)
+	}
 	if err == nil && ld.unanalyzed != "" {
 		ld.analyze(ctx, ld.unanalyzed)
 	}

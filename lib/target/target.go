@@ -41,7 +41,8 @@
 //	                                                                  (recompress.go)
 //
 // Behind them: relation.go makes a compressed relation the chunk's, emptier.go makes
-// room for it, aggregates.go has continuous aggregates learn of it; clear.go, merge.go
+// room for it, aggregates.go has continuous aggregates learn of it, and unlog.go has
+// them forget what they hold already; clear.go, merge.go
 // and hidden.go replace rows; chunkmaker.go makes chunks; mark.go and skipping.go do in
 // short transactions what would hold up the application until the commit; session.go
 // has transactions, waits and the user's settings.

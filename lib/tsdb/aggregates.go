@@ -199,24 +199,57 @@ func (a *Aggregate) Width(ctx context.Context, db *DB) (int64, error) {
 	return w, db.Wrap(err, "buckets of %s", a.Label())
 }
 
-// Span is a range of internal values, From inclusive, Until exclusive.
-type Span struct{ From, Until int64 }
-
-// of is the same as a range of a column.
-func (s Span) of(column string) task.Range {
-	return task.NewRange(column, s.From, s.Until)
+// Ends returns the ends of buckets, given their starts and the buckets' Width. Widths
+// vary (months, changes of the clock), but by less than a factor of two: of the points
+// in steps of half a width, the first one in another bucket is in the next bucket.
+func (a *Aggregate) Ends(ctx context.Context, db *DB, width int64, starts []int64) ([]int64, error) {
+	ends := make([]int64, len(starts))
+	todo := make([]int, len(starts))
+	for i := range starts {
+		todo[i] = i
+	}
+	half := max(width/2, 1)
+	for k := int64(1); len(todo) > 0; k++ {
+		values := make([]int64, len(todo))
+		for i, at := range todo {
+			values[i] = starts[at] + k*half
+		}
+		floors, err := a.Buckets(ctx, db, values...)
+		if err != nil {
+			return nil, err
+		}
+		var still []int
+		for i, at := range todo {
+			if floors[i] > starts[at] {
+				ends[at] = floors[i]
+			} else {
+				still = append(still, at)
+			}
+		}
+		todo = still
+	}
+	return ends, nil
 }
 
 // Invalid lists what a refresh of the aggregate would look at, unordered and
 // not aligned to buckets.
 func (a *Aggregate) Invalid(ctx context.Context, db *DB) ([]Span, error) {
+	return a.invalid(ctx, db, a.Raw)
+}
+
+// Handed lists what of that is handed down to the aggregate: all that a refresh
+// which runs at the moment may be at is among it.
+func (a *Aggregate) Handed(ctx context.Context, db *DB) ([]Span, error) { return a.invalid(ctx, db, 0) }
+
+// invalid includes what is logged for a hypertable and not handed down yet.
+func (a *Aggregate) invalid(ctx context.Context, db *DB, raw int32) ([]Span, error) {
 	ranges := ""
 	if db.columns["continuous_aggs_materialization_ranges.materialization_id"] {
 		ranges = `union all
             select lowest_modified_value, greatest_modified_value
             from _timescaledb_catalog.continuous_aggs_materialization_ranges where materialization_id = $1`
 	}
-	rows, err := db.Query(ctx, strings.Replace(invalidSQL, "{ranges}", ranges, 1), a.ID, a.Raw)
+	rows, err := db.Query(ctx, strings.Replace(invalidSQL, "{ranges}", ranges, 1), a.ID, raw)
 	if err != nil {
 		return nil, db.Wrap(err, "invalidations of %s", a.Label())
 	}

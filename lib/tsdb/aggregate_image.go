@@ -1,0 +1,221 @@
+package tsdb
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed aggregates_on.sql
+var aggregatesOnSQL string
+
+// AggregateImage is what a continuous aggregate of the source holds of the buckets of
+// a task's range, for the target to compare: where its own holds the same, the rows of
+// the chunk are no reason to compute them again.
+type AggregateImage struct {
+	View       task.Name `json:"view"`
+	Definition string    `json:"definition"` // see Spelling
+	Watermark  int64     `json:"watermark,string"`
+	// Spans are those of the buckets that no refresh of the source would compute.
+	Spans []BucketImage `json:"spans"`
+}
+
+// BucketImage is what is in the buckets of a span.
+type BucketImage struct {
+	From  int64  `json:"from,string"`
+	Until int64  `json:"until,string"`
+	Rows  int64  `json:"rows"`
+	Hash  string `json:"hash"`
+}
+
+// ChunkImage is the extent of a chunk on the primary dimension.
+type ChunkImage struct {
+	Chunk task.Name `json:"chunk"`
+	From  int64     `json:"from,string"`
+	Until int64     `json:"until,string"`
+}
+
+// Child is a continuous aggregate on a hypertable.
+type Child struct {
+	*Aggregate
+	joins      bool // its query reads other relations as well
+	unreadable bool // for the role
+}
+
+// Children lists the aggregates on a hypertable.
+func (h *Hypertable) Children(ctx context.Context, db *DB) (all []Child, err error) {
+	rows, err := db.Query(ctx, aggregatesOnSQL, h.ID)
+	if err != nil {
+		return nil, db.Wrap(err, "aggregates of %s", h.Label())
+	}
+	byID := map[int32]Child{}
+	var hs []*Hypertable
+	_, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (id int32, err error) {
+		var c Child
+		err = r.Scan(&id, &c.joins, &c.unreadable)
+		byID[id] = c
+		return id, err
+	})
+	for id := range byID {
+		var a *Hypertable
+		if err == nil {
+			a, err = db.Hypertable(ctx, id)
+		}
+		if a != nil {
+			hs = append(hs, a)
+		}
+	}
+	if err != nil {
+		return nil, db.Wrap(err, "aggregates of %s", h.Label())
+	}
+	slices.SortFunc(hs, func(a, b *Hypertable) int { return cmp.Compare(a.ID, b.ID) })
+	as, err := db.Aggregates(ctx, hs)
+	for _, a := range as {
+		c := byID[a.ID]
+		c.Aggregate = a
+		all = append(all, c)
+	}
+	return all, err
+}
+
+// Comparable reports whether equal rows on both sides mean equal buckets. ≤ 2.22:
+// what is logged for shifted buckets is not what they are computed from.
+func (c Child) Comparable() bool {
+	return c.Finalized && !c.Whole && !c.Shifted && !c.joins && !c.unreadable
+}
+
+// Cover is the span of the whole buckets that a span touches.
+func (a *Aggregate) Cover(ctx context.Context, db *DB, s Span) (Span, error) {
+	b, err := a.Buckets(ctx, db, s.From, s.Until)
+	if err != nil {
+		return s, err
+	}
+	if b[1] != s.Until {
+		w, err := a.Width(ctx, db)
+		if err != nil {
+			return s, err
+		}
+		ends, err := a.Ends(ctx, db, w, b[1:])
+		if err != nil {
+			return s, err
+		}
+		s.Until = ends[0]
+	}
+	s.From = b[0]
+	return s, nil
+}
+
+// CoverAll covers each of some spans within another, and merges them.
+func (a *Aggregate) CoverAll(ctx context.Context, db *DB, spans []Span, in Span) (all []Span, err error) {
+	for _, s := range Within(Merge(spans), []Span{in}) {
+		c, err := a.Cover(ctx, db, s)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return Merge(all), nil
+}
+
+// Image reads what the aggregate holds of the buckets in a span, which is of whole
+// ones, leaving out those that a refresh would compute.
+func (a *Aggregate) Image(ctx context.Context, db *DB, s Span) (AggregateImage, error) {
+	img := AggregateImage{View: *a.View, Definition: Spelling(a.Definition), Watermark: a.Watermark}
+	invalid, err := a.Invalid(ctx, db)
+	if err == nil {
+		invalid, err = a.CoverAll(ctx, db, invalid, s)
+	}
+	if err != nil {
+		return img, err
+	}
+	for _, clean := range Without([]Span{s}, invalid) {
+		b, err := a.Sum(ctx, db, clean)
+		if err != nil {
+			return img, err
+		}
+		img.Spans = append(img.Spans, b)
+	}
+	return img, nil
+}
+
+// Sum counts and hashes the buckets in a span: rows of equal text hash alike, whatever
+// the version of the server.
+func (a *Aggregate) Sum(ctx context.Context, db *DB, s Span) (BucketImage, error) {
+	b := BucketImage{From: s.From, Until: s.Until}
+	cond, err := a.Condition(db, s)
+	if err != nil {
+		return b, err
+	}
+	var names []string
+	for _, c := range a.Copied() {
+		names = append(names, c.Name)
+	}
+	err = db.QueryRow(ctx, fmt.Sprintf(`select count(*), coalesce(sum(hashtextextended(r::text collate "C", 0)), 0)::text
+        from (select %s from %s where %s) r`, pg.Idents(names), pg.Ident(a.Name.Schema, a.Name.Name), cond)).
+		Scan(&b.Rows, &b.Hash)
+	return b, db.Wrap(err, "buckets of %s", a.Label())
+}
+
+var (
+	qualifier = regexp.MustCompile(`("[^"]*"|\w+)\.`)
+	blanks    = regexp.MustCompile(`\s+`)
+)
+
+// Spelling is a definition without what versions of PostgreSQL spell differently: the
+// names of tables before those of columns, and blanks.
+func Spelling(definition string) string {
+	return strings.TrimSpace(blanks.ReplaceAllString(qualifier.ReplaceAllString(definition, ""), " "))
+}
+
+var (
+	//go:embed logging.sql
+	loggingSQL string
+	//go:embed relog.sql
+	relogSQL string
+)
+
+// Logging returns the numbers of the transaction and of those of its subtransactions
+// that have logged something for the aggregates on a hypertable: TRUNCATE does at once,
+// the rest comes with the commit. None where the role may not change the log.
+func (h *Hypertable) Logging(ctx context.Context, db *DB) (transactions []string, err error) {
+	err = db.QueryRow(ctx, loggingSQL, h.ID).Scan(&transactions)
+	return transactions, db.Wrap(err, "invalidation log of %s", h.Label())
+}
+
+// Relog takes back what transactions, by their numbers, have logged for the aggregates
+// on a hypertable, but for what is in some spans. The lock keeps
+// writers from their commit for that moment, and refreshes from reading the log: those
+// fail over an entry that goes at the same time.
+func (h *Hypertable) Relog(ctx context.Context, db *DB, transactions []string, keep []Span) error {
+	from, until := make([]int64, len(keep)), make([]int64, len(keep))
+	for i, s := range keep {
+		from[i], until[i] = s.From, s.Until
+	}
+	_, err := db.Exec(ctx, "lock table _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log "+
+		"in share row exclusive mode nowait")
+	if err == nil {
+		_, err = db.Exec(ctx, relogSQL, h.ID, transactions, from, until)
+	}
+	return db.Wrap(err, "invalidation log of %s", h.Label())
+}
+
+// Log has a refresh of the aggregates on a hypertable compute some spans again.
+func (h *Hypertable) Log(ctx context.Context, db *DB, spans []Span) error {
+	for _, s := range spans {
+		if _, err := db.Exec(ctx, "insert into _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log "+
+			"(hypertable_id, lowest_modified_value, greatest_modified_value) values ($1, $2, $3)",
+			h.ID, s.From, s.Until-1); err != nil {
+			return db.Wrap(err, "invalidation log of %s", h.Label())
+		}
+	}
+	return nil
+}
