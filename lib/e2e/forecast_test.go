@@ -117,6 +117,33 @@ func TestExchanged(t *testing.T) {
 	p.stage(t, "--until", "2016-01-02")
 }
 
+// TestExchangedClone: a target that bf-clone-schema has made holds nothing, whatever its
+// chunks are like: the plan says nothing of rows there, and it is not taken for a source.
+func TestExchangedClone(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, v testdb.Pair) {
+		p := newPair(t, v)
+		p.src.Exec(t, `create table m (time timestamptz not null, dev int, remark text);
+			select create_hypertable('m', 'time', chunk_time_interval => interval '1 day');
+			insert into m select t, 1, 'x' from generate_series('2024-01-01Z'::timestamptz, '2024-01-04Z', '1 hour') t`)
+		if v.Source.Full {
+			p.src.Exec(t, "alter table m set (timescaledb.compress, timescaledb.compress_segmentby = 'dev')")
+			p.src.Exec(t, "select compress_chunk(c) from show_chunks('m', older_than => timestamptz '2024-01-03Z') c")
+		}
+		wantOutput(t, p.clone(t), 0)
+		r := p.run(t, "", "bf-stage", "--source", p.source, "--target", p.target, "--until", "2024-01-05", "--dry-run")
+		if r.status != 0 || strings.Contains(r.stderr, "with rows in the range") {
+			t.Errorf("dry run: exit status %d\n%s", r.status, r.stderr)
+		}
+		r = p.run(t, "", "bf-stage", "--source", p.target, "--target", p.source, "--until", "2024-01-05")
+		if r.status != 2 || !strings.Contains(r.stderr, "are the two exchanged?") {
+			t.Errorf("exchanged: exit status %d\n%s", r.status, r.stderr)
+		}
+		p.stage(t, "--until", "2024-01-05")
+		p.copy(t)
+		p.same(t, "select * from m")
+	})
+}
+
 // TestReport: what bf-chunks tells of a backfill afterwards.
 func TestReport(t *testing.T) {
 	p := newPair(t, newest(t))

@@ -6,11 +6,13 @@
 -- "offset 0", and coalesce instead of exists, make the planner go by index: the
 -- catalogs of a database that is being filled have no statistics, and a lane
 -- keeps the plan of its first chunk.
+-- A chunk that never had a row has no bytes, though the index of its TOAST table has.
 -- {...} are filled in from the probe (package tsdb).
 select c.id, c.hypertable_id, n.nspname, cl.relname, cl.oid, c.status,
        sl.cols, sl.starts, sl.ends,
        greatest(cl.reltuples, 0)::bigint,
-       pg_table_size(cl.oid) + coalesce(pg_table_size(z.relid), 0),
+       case when pg_relation_size(cl.oid) > 0 then pg_table_size(cl.oid) else 0 end
+           + coalesce(case when pg_relation_size(z.relid) > 0 then pg_table_size(z.relid) end, 0),
        coalesce(z.relid, 0)::oid,
        cl.relfilenode is distinct from pg_relation_filenode(cl.oid)
            or coalesce((select zl.relfilenode is distinct from pg_relation_filenode(zl.oid) from pg_class zl
