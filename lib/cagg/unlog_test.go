@@ -212,3 +212,18 @@ func (r random) meddle() {
 func (r random) computed(bucket string) [][]string {
 	return r.target.Rows(r.t, "select "+bucket+", d, sum(v), count(*) from m group by 1, 2 order by 1, 2")
 }
+
+// Between versions, of PostgreSQL too, buckets and definitions compare all the same.
+func TestUnloggedMove(t *testing.T) {
+	testdb.EachMove(t, func(t *testing.T, p testdb.Pair) {
+		if !p.Source.Full || !p.Target.Full {
+			t.Skip("an edition without continuous aggregates")
+		}
+		source := newSource(t, p, "drop materialized view monthly")
+		target := handMade(t, p, "drop materialized view monthly")
+		ok(t, source, target, stageAll+"; "+copyAll)
+		if log := logged(t, target); len(log) > 0 {
+			t.Errorf("logged by the copy: %v", log)
+		}
+	})
+}
