@@ -27,7 +27,8 @@ with task as (
 ), last as (
     select schema, name, est_bytes, {busy} as busy
     from recent where nth <= 64
-    window earlier as (partition by schema, name order by lower(worked) rows between unbounded preceding and 1 preceding)
+    window earlier as (partition by schema, name order by lower(worked)
+                       rows between unbounded preceding and 1 preceding)
     union all
     select null, null, est_bytes, {busy}
     from recent where nth_of_all <= 64

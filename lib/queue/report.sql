@@ -11,7 +11,8 @@ with task as (
     from (select coalesce(view_schema, into_schema, hypertable_schema) as schema,
                  coalesce(view_name, into_name, hypertable_name) as name, *
           from __backfill.task) t
-    window earlier as (partition by schema, name order by lower(worked) rows between unbounded preceding and 1 preceding)
+    window earlier as (partition by schema, name order by lower(worked)
+                       rows between unbounded preceding and 1 preceding)
 ), kinds as (
     select schema, name, jsonb_object_agg(kind, n) as kinds
     from (select schema, name, kind, count(*) as n from task group by 1, 2, 3) k group by 1, 2
