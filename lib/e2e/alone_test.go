@@ -112,8 +112,12 @@ func (s *session) asUser(t *testing.T) {
 		export XDG_RUNTIME_DIR=/run/user/0
 		setsid sh -c 'echo $$ >manager; exec env -i PATH=/usr/bin:/bin XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR "$@"' \
 			sh `+manager+` --user --unit=basic.target </dev/null >log 2>&1 &
-		for i in $(seq 100); do if [ -S $XDG_RUNTIME_DIR/systemd/private ]; then break; fi; sleep .05; done
-		if systemd-run --user --wait --quiet true >>log 2>&1; then echo it works; else echo it does not; fi
+		answer='it does not'
+		for i in $(seq 100); do
+			if systemd-run --user --wait --quiet true >>log 2>&1; then answer='it works'; break; fi
+			sleep .1
+		done
+		echo "$answer"
 		exec bash --norc --noprofile -i`)
 	s.shell.Dir, s.shell.Env = s.dir, env
 	t.Cleanup(func() {
