@@ -60,7 +60,7 @@ const (
 // TestPlainRelations copies what holds its rows in several tables, and what is cut by
 // other things than timestamps with time zone.
 func TestPlainRelations(t *testing.T) {
-	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
+	testdb.EachVersion(t, func(t *testing.T, in testdb.Pair) {
 		p := newPlain(t, in)
 		p.src.Exec(t, relationsOfSource)
 		p.dst.Exec(t, relationsOfTarget)
