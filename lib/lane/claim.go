@@ -9,9 +9,11 @@ import (
 )
 
 // How often a lane looks whether its tasks are done: at first as often as tiny
-// chunks need it, then less and less, so that it costs little with large ones.
+// chunks need it, then less and less, so that it costs little with large ones. The
+// lane ends that much later than its last task: at most a quarter of the time that this
+// took.
 const (
-	pollFirst = 2 * time.Millisecond
+	pollFirst = 3 * time.Millisecond
 	pollLast  = 250 * time.Millisecond
 )
 
@@ -42,6 +44,6 @@ func Claim(e *cli.Env, tasks *queue.Lane, write func(*queue.Entry) error) error 
 		case <-gone:
 			return errors.New("the reader of the records is gone")
 		}
-		poll = min(poll*3/2, pollLast)
+		poll = min(poll*5/4, pollLast)
 	}
 }

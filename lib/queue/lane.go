@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -51,19 +50,22 @@ type Lane struct {
 	started time.Time       // of the lane, by the server's clock
 	held    map[int64]int64 // task numbers and their bytes
 	passed  map[int64]bool  // tasks not to be handed out by this lane again
+	ready   []*Entry        // of those held, not handed out yet
+	large   bool            // the last one that was taken is no small one
 }
 
 // A lane holds one task besides the one that is being copied, so that it is never
-// idle. Of small chunks it holds more, because each costs a round trip.
+// idle. Of small chunks it holds more, and takes several at a time when half of them
+// are done, because each look at the queue costs round trips.
 const (
-	aheadTasks = 8
+	aheadTasks = 16
 	aheadBytes = 32 << 20
 )
 
 // NewLane starts a lane on its own connection. filter and order are those of a
 // Selection.
 func NewLane(ctx context.Context, c *pg.Conn, filter string, order Order) (*Lane, error) {
-	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}}
+	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}, large: true}
 	err := c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
 	return l, c.Wrap(err, "start a lane")
 }
@@ -74,7 +76,15 @@ func (l *Lane) full() bool {
 	for _, b := range l.held {
 		bytes += b
 	}
-	return len(l.held) >= 2 && (bytes > aheadBytes || len(l.held) >= aheadTasks)
+	return len(l.held) >= 2 && (bytes > aheadBytes || len(l.held) > aheadTasks/2)
+}
+
+// room is how many tasks the lane takes at once.
+func (l *Lane) room() int {
+	if l.large {
+		return 1
+	}
+	return aheadTasks - len(l.held)
 }
 
 // Next returns the next task for the lane. It returns nil and more=true if there
@@ -82,38 +92,60 @@ func (l *Lane) full() bool {
 // that are pending. Call it again after a while. It returns nil and more=false if
 // the lane cannot get any of the pending tasks.
 func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
-	if err := l.release(ctx); err != nil {
-		return nil, false, err
+	if len(l.ready) == 0 {
+		if err := l.release(ctx); err != nil {
+			return nil, false, err
+		}
+		if l.full() {
+			return nil, true, nil
+		}
 	}
-	if l.full() {
-		return nil, true, nil
-	}
-	for {
-		e, err := l.handOut(ctx)
+	for len(l.ready) == 0 {
+		taken, err := l.take(ctx)
 		if err != nil {
 			return nil, false, err
 		}
-		if e == nil {
+		if !taken {
 			more, err := l.pending(ctx)
 			return nil, more, err
 		}
-		n := e.Task.Task
-		l.held[n] = e.Bytes
-		// The task may have been done between the snapshot of that query and
-		// the lock: look again.
-		var pending bool
-		err = l.conn.QueryRow(ctx, "select "+pendingSince+" from __backfill.task where priority = $2", l.started, n).
-			Scan(&pending)
-		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return nil, false, l.conn.Wrap(err, "claim task %d", n)
-		}
-		if pending {
-			return e, true, nil
-		}
-		if err := l.unlock(ctx, n); err != nil {
-			return nil, false, err
+	}
+	e, l.ready = l.ready[0], l.ready[1:]
+	return e, true, nil
+}
+
+// take takes the locks of tasks that are to be handed out; false if there are none.
+func (l *Lane) take(ctx context.Context) (bool, error) {
+	taken, err := l.handOut(ctx)
+	if err != nil || len(taken) == 0 {
+		return false, err
+	}
+	var numbers []int64
+	for _, e := range taken {
+		numbers = append(numbers, e.Task.Task)
+		l.held[e.Task.Task] = e.Bytes
+		l.large = e.Bytes > aheadBytes/aheadTasks
+	}
+	// A task may have been done between the snapshot of that query and the lock:
+	// look again.
+	rows, err := l.conn.Query(ctx, "select priority from __backfill.task where "+pendingSince+" and priority = any($2)",
+		l.started, numbers)
+	if err != nil {
+		return false, l.conn.Wrap(err, "claim a task")
+	}
+	pending, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return false, l.conn.Wrap(err, "claim a task")
+	}
+	var done []int64
+	for _, e := range taken {
+		if slices.Contains(pending, e.Task.Task) {
+			l.ready = append(l.ready, e)
+		} else {
+			done = append(done, e.Task.Task)
 		}
 	}
+	return true, l.unlock(ctx, done)
 }
 
 // pendingSince: a task is pending and has not failed since the lane began ($1).
@@ -125,20 +157,17 @@ func (l *Lane) mine() (string, []any) {
 	return pendingSince + " and ($2 = '' or " + matches(2) + ")", []any{l.started, l.filter}
 }
 
-// handOut takes the lock of the next task, nil if there is none.
-func (l *Lane) handOut(ctx context.Context) (*Entry, error) {
+// handOut takes the locks of the next tasks.
+func (l *Lane) handOut(ctx context.Context) ([]*Entry, error) {
 	pending, args := l.mine()
 	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(),
-		"{lock}", "$4").Replace(handOutSQL)
-	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask)...)
+		"{lock}", "$4", "{most}", "$5").Replace(handOutSQL)
+	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask, l.room())...)
 	if err != nil {
 		return nil, l.conn.Wrap(err, "claim a task")
 	}
-	e, err := pgx.CollectOneRow(rows, scanEntry)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	return e, filterError(l.conn, err, l.filter)
+	taken, err := pgx.CollectRows(rows, scanEntry)
+	return taken, filterError(l.conn, err, l.filter)
 }
 
 // pending reports whether there is a task that the lane can still get.
@@ -175,18 +204,18 @@ func (l *Lane) release(ctx context.Context) error {
 	if err != nil {
 		return l.conn.Wrap(err, "claim a task")
 	}
-	for _, n := range done {
-		if err := l.unlock(ctx, n); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.unlock(ctx, done)
 }
 
-func (l *Lane) unlock(ctx context.Context, n int64) error {
-	delete(l.held, n)
-	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, $2::bigint::int)", pg.LockTask, n)
-	return l.conn.Wrap(err, "release task %d", n)
+func (l *Lane) unlock(ctx context.Context, numbers []int64) error {
+	if len(numbers) == 0 {
+		return nil
+	}
+	for _, n := range numbers {
+		delete(l.held, n)
+	}
+	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, n::int) from unnest($2::bigint[]) n", pg.LockTask, numbers)
+	return l.conn.Wrap(err, "release tasks")
 }
 
 func keys[V any](m map[int64]V) []int64 { return slices.AppendSeq([]int64{}, maps.Keys(m)) }

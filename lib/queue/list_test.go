@@ -44,8 +44,8 @@ func TestFull(t *testing.T) {
 		{[]int64{1, 1}, false},
 		{[]int64{aheadBytes / 2, aheadBytes / 2}, false},
 		{[]int64{aheadBytes / 2, aheadBytes/2 + 1}, true},
-		{make([]int64, aheadTasks-1), false},
-		{make([]int64, aheadTasks), true},
+		{make([]int64, aheadTasks/2), false},
+		{make([]int64, aheadTasks/2+1), true},
 	} {
 		l := &Lane{held: map[int64]int64{}, started: time.Now()}
 		for n, b := range c.held {
