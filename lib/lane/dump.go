@@ -20,6 +20,7 @@ type dumping struct {
 	*cli.Env
 	source string
 	w      *stream.Writer
+	early  *early     // nil of CSV
 	db     *tsdb.DB   // nil before the first task, and of CSV
 	text   source.CSV // nil of a database
 	dumper dumper
@@ -38,9 +39,12 @@ type record struct {
 }
 
 // Dump writes the chunks that records name as a stream, until the records end, the
-// reader of the stream goes away or a stop is requested. source is a --source.
-func Dump(e *cli.Env, source string, codec stream.Compression, records *task.Reader) error {
-	l := &dumping{Env: e, source: source, w: stream.NewWriter(e.Stdout, codec)}
+// reader of the stream goes away or a stop is requested. from is a --source.
+func Dump(e *cli.Env, from string, codec stream.Compression, records *task.Reader) error {
+	l := &dumping{Env: e, source: from, w: stream.NewWriter(e.Stdout, codec)}
+	if !source.IsCSV(from) {
+		l.early = connectEarly(e, pg.Source, from, e.Options())
+	}
 	defer l.close()
 	return l.run(records, cli.ReaderGone(e.Stdout))
 }
@@ -88,8 +92,7 @@ func (l *dumping) end(stopped bool, err error) error {
 	return err
 }
 
-// open connects to the source, when the first task is there: a lane without work
-// needs no connection.
+// open opens the source, when the first task is there.
 func (l *dumping) open() (err error) {
 	if l.dumper != nil {
 		return nil
@@ -101,13 +104,16 @@ func (l *dumping) open() (err error) {
 		l.dumper = source.NewCSV(l.text, l.w, cli.Version())
 		return nil
 	}
-	if l.db, err = tsdb.Open(l.Stop.Context, pg.Source, l.source, l.Options()); err == nil {
+	if l.db, err = l.early.use(l.Stop.Context); err == nil {
 		l.dumper = source.New(l.db, l.w, cli.Version())
 	}
 	return err
 }
 
 func (l *dumping) close() {
+	if l.early != nil {
+		l.early.close()
+	}
 	if l.db != nil {
 		l.db.Close()
 	}

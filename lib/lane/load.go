@@ -23,6 +23,7 @@ type loading struct {
 	out      io.Writer
 	progress *progress
 
+	early  *early
 	db     *tsdb.DB // nil before the first header
 	loader *target.Loader
 	failed bool
@@ -40,6 +41,9 @@ func Load(e *cli.Env, target string, force bool) error {
 	r := stream.NewReader(e.Stdin)
 	l := &loading{Env: e, target: target, force: force, stream: r, out: e.Log.Beside(e.Stdout),
 		progress: newProgress(e, r)}
+	options := e.Options()
+	options.Locks = true
+	l.early = connectEarly(e, pg.Target, target, options)
 	defer l.close()
 	return l.run()
 }
@@ -58,8 +62,6 @@ func (l *loading) run() error {
 		case s.err != nil:
 			return s.err
 		}
-		// After the first good header: a dump that failed at once costs the
-		// target no connection.
 		if err := l.open(); err != nil {
 			return err
 		}
@@ -90,9 +92,7 @@ func (l *loading) open() (err error) {
 		return nil
 	}
 	ctx := l.Stop.Context
-	options := l.Options()
-	options.Locks = true
-	if l.db, err = tsdb.Open(ctx, pg.Target, l.target, options); err != nil {
+	if l.db, err = l.early.use(ctx); err != nil {
 		return err
 	}
 	if err := queue.Check(ctx, l.db.Conn); err != nil {
@@ -104,6 +104,7 @@ func (l *loading) open() (err error) {
 }
 
 func (l *loading) close() {
+	l.early.close()
 	if l.db != nil {
 		l.db.Close()
 	}
