@@ -77,7 +77,7 @@ func TestLocks(t *testing.T) {
 			within(t, 10*time.Second, "the load is in its COPY", func() bool {
 				var n int
 				target.Query1(t, &n, "select count(*) from pg_stat_activity where application_name = 'bf-load' "+
-					"and datname = current_database() and query ilike 'copy%' and query not ilike '%first_row%' "+
+					"and datname = current_database() and query ~* '(^|; )copy ' and query not ilike '%first_row%' "+
 					"and state = 'active'")
 				return n == 1
 			})

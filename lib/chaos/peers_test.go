@@ -46,7 +46,7 @@ func TestDeadPeers(t *testing.T) {
 	}
 	copying := func() (yes bool) {
 		target.Query1(t, &yes, "select exists (select from pg_stat_activity where datname = current_database() "+
-			"and application_name = 'bf-load' and query ilike 'copy%' and state = 'active')")
+			"and application_name = 'bf-load' and query ~* '(^|; )copy ' and state = 'active')")
 		return yes
 	}
 
@@ -111,7 +111,7 @@ func TestDeadPeers(t *testing.T) {
 	toSource.stallFor(time.Second)
 	var pid int
 	target.Query1(t, &pid, "select pid from pg_stat_activity where application_name = 'bf-load' "+
-		"and query ilike 'copy%' limit 1")
+		"and query ~* '(^|; )copy ' limit 1")
 	if pid > 0 {
 		syscall.Kill(pid, syscall.SIGSTOP)
 		time.Sleep(2 * time.Second)

@@ -73,7 +73,7 @@ func (s *slow) done() (n int) {
 // copying is the number of loads in their COPY.
 func (s *slow) copying() (n int) {
 	s.target.Query1(s.t, &n, "select count(*) from pg_stat_activity where datname = current_database() "+
-		"and application_name = 'bf-load' and query ilike 'copy%' and state = 'active'")
+		"and application_name = 'bf-load' and query ~* '(^|; )copy ' and state = 'active'")
 	return n
 }
 

@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -17,11 +19,21 @@ var (
 // LockTimeout is how long a session of bf waits for a lock (settings.sql).
 const LockTimeout = 10 * time.Second
 
-// GrantAlike makes a relation belong to those that the table belongs to: owner and
-// privileges.
+// AskGrants asks for the statements that make a relation belong to those that the table
+// belongs to: owner and privileges.
+func AskGrants(ask *pgx.Batch, table uint32, relation string, grants *[]string) {
+	ask.Queue(privilegesSQL, table, relation).QueryRow(Into(grants))
+}
+
+// Into is how the answer to a question of a batch is taken: a row.
+func Into(to ...any) func(pgx.Row) error { return func(r pgx.Row) error { return r.Scan(to...) } }
+
+// GrantAlike makes a relation belong to those that the table belongs to.
 func (c *Conn) GrantAlike(ctx context.Context, table uint32, relation string) error {
+	var ask pgx.Batch
 	var grants []string
-	err := c.QueryRow(ctx, privilegesSQL, table, relation).Scan(&grants)
+	AskGrants(&ask, table, relation, &grants)
+	err := c.SendBatch(ctx, &ask).Close()
 	if err == nil && len(grants) > 0 {
 		_, err = c.Exec(ctx, strings.Join(grants, ";"))
 	}

@@ -29,29 +29,37 @@ func (p *CopyReader) Read(b []byte) (int, error) {
 	return p.r.Read(b)
 }
 
-// peek returns the beginning of what is still to be read.
-func (p *CopyReader) peek() ([]byte, error) {
-	if len(p.seen) == 0 {
-		b := make([]byte, peekRow)
-		n, err := io.ReadFull(p.r, b)
-		p.seen = b[:n]
+// peek returns the beginning of what is still to be read, up to n bytes.
+func (p *CopyReader) peek(n int) ([]byte, error) {
+	if have := len(p.seen); have < n {
+		b := make([]byte, n)
+		copy(b, p.seen)
+		more, err := io.ReadFull(p.r, b[have:])
+		p.seen = b[:have+more]
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 			return nil, err
 		}
 	}
-	return p.seen, nil
+	return p.seen[:min(n, len(p.seen))], nil
 }
 
-// Empty reports whether a COPY in text format has no rows, without consuming anything.
-func (p *CopyReader) Empty() (bool, error) {
-	b, err := p.peek()
-	return len(b) == 0, err
+// binaryHead is the signature of a binary COPY (11 bytes), its flags and the length of
+// the extension.
+const binaryHead = 11 + 4 + 4
+
+// Empty reports whether a COPY has no rows, without consuming anything.
+func (p *CopyReader) Empty(format string) (bool, error) {
+	b, err := p.peek(binaryHead + 2)
+	if format == "text" || err != nil {
+		return len(b) == 0, err
+	}
+	return len(b) == binaryHead+2 && bytes.Equal(b[binaryHead-4:], []byte{0, 0, 0, 0, 0xff, 0xff}), nil
 }
 
 // FirstRow returns a COPY of the first row alone, without consuming anything;
 // nil when there is no row or it is too long.
 func (p *CopyReader) FirstRow(format string) ([]byte, error) {
-	b, err := p.peek()
+	b, err := p.peek(peekRow)
 	if err != nil {
 		return nil, err
 	}

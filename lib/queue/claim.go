@@ -32,18 +32,20 @@ var ErrDone = errors.New("the task is done already")
 // roll back only at its next client_connection_check_interval.
 const busyFor = 15 * time.Second
 
-// Claim locks the task's row in the transaction that copies its chunk. A second
-// transaction gets ErrBusy after a while. Complete marks the task in the same
-// transaction, so it is done exactly once, whatever crashes. t is what will be
+// Claim begins the transaction that copies the task's chunk and locks the task's row
+// in it. A second transaction gets ErrBusy after a while. Complete marks the task in
+// the same transaction, so it is done exactly once, whatever crashes. t is what will be
 // copied: Claim fails if bf-stage has widened the task's range since t was read,
-// because completing the task would then lose the added rows.
-func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool) error {
-	deadline := time.Now().Add(busyFor)
+// because completing the task would then lose the added rows. After an error, too, the
+// transaction is the caller's to roll back.
+func Claim(ctx context.Context, c *pg.Conn, t *task.Task, again bool) error {
+	deadline, first := time.Now().Add(busyFor), "begin"
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := claim(ctx, c, tx, t, again)
+		err := claim(ctx, c, first, t, again)
 		if err != ErrBusy || time.Now().Add(wait).After(deadline) {
 			return err
 		}
+		first = ""
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -52,34 +54,48 @@ func Claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool)
 	}
 }
 
-func claim(ctx context.Context, c *pg.Conn, tx pgx.Tx, t *task.Task, again bool) error {
-	rows, err := tx.Query(ctx, listSQL+` where priority = $1
+const claimSQL = ` where priority = $1
         and pg_advisory_xact_lock_shared($2, $1::bigint::int) is not null
-        for no key update skip locked`, t.Task, pg.LockInHand)
-	if err != nil {
-		return c.Wrap(err, "task %d", t.Task)
+        for no key update skip locked`
+
+// claim tries once, behind the statement first.
+func claim(ctx context.Context, c *pg.Conn, first string, t *task.Task, again bool) error {
+	var ask pgx.Batch
+	if first != "" {
+		ask.Queue(first)
 	}
-	e, err := pgx.CollectOneRow(rows, scanEntry)
+	var found []*Entry
+	ask.Queue(listSQL+claimSQL, t.Task, pg.LockInHand).Query(func(rows pgx.Rows) (err error) {
+		found, err = pgx.CollectRows(rows, scanEntry)
+		return err
+	})
+	err := c.SendBatch(ctx, &ask).Close()
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return ErrBusy
 	case err != nil:
 		return c.Wrap(err, "task %d", t.Task)
-	case e.Worked != "" && !again:
+	case len(found) == 0:
+		return ErrBusy
+	case found[0].Worked != "" && !again:
 		return ErrDone
 	}
-	if differs, same := t.SameWork(&e.Task); !same {
+	if differs, same := t.SameWork(&found[0].Task); !same {
 		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task), Hint: "run the task again",
 			Err: fmt.Errorf("was staged again in the meantime: %s", differs)}
 	}
 	return nil
 }
 
-// Complete marks the task as done in the transaction that copied its chunk. The
-// start of the transaction counts as the start of the copy.
-func Complete(ctx context.Context, c *pg.Conn, tx pgx.Tx, r *task.Result) error {
-	_, err := tx.Exec(ctx, completeSQL, r.Task, storable(message(r)), r.Rows, r.Bytes, string(r.LeftUncompressed))
-	return c.Wrap(err, "complete task %d", r.Task)
+// Complete marks the task as done in the transaction that copied its chunk, commits,
+// and runs the statement after it, "" for none. The start of the transaction counts as
+// the start of the copy.
+func Complete(ctx context.Context, c *pg.Conn, r *task.Result, after string) error {
+	var ask pgx.Batch
+	ask.Queue(completeSQL, r.Task, storable(message(r)), r.Rows, r.Bytes, string(r.LeftUncompressed))
+	ask.Queue("commit")
+	if after != "" {
+		ask.Queue(after)
+	}
+	return c.Wrap(c.SendBatch(ctx, &ask).Close(), "complete task %d", r.Task)
 }
 
 func message(r *task.Result) string {

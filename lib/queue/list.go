@@ -169,23 +169,33 @@ func (e *Refusal) Unwrap() error { return e.Err }
 
 // Staged looks up the task of a record, and refuses a record that differs from it:
 // a record comes from a pipe and is not trusted.
-func Staged(ctx context.Context, c *pg.Conn, t *task.Task) (*Entry, error) {
-	e, err := Get(ctx, c, t.Task)
-	if err != nil {
-		return nil, err
-	}
+func Staged(ctx context.Context, c *pg.Conn, t *task.Task) (e *Entry, err error) {
+	var ask pgx.Batch
+	AskStaged(&ask, c, t, &e)
+	return e, c.SendBatch(ctx, &ask).Close()
+}
+
+// AskStaged asks for it.
+func AskStaged(ask *pgx.Batch, c *pg.Conn, t *task.Task, to **Entry) {
 	refuse := func(format string, args ...any) error {
 		return &pg.Error{Side: c.Side, Object: fmt.Sprintf("task %d", t.Task),
 			Err:  &Refusal{fmt.Errorf(format, args...)},
 			Hint: "take the records from bf-chunks --target …"}
 	}
-	if e == nil {
-		return nil, refuse("is not staged in __backfill")
-	}
-	if differs, same := t.SameWork(&e.Task); !same {
-		return nil, refuse("the record contradicts the staged task: %s", differs)
-	}
-	return e, nil
+	ask.Queue(listSQL+" where priority = $1", t.Task).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, scanEntry)
+		switch {
+		case err != nil:
+			return c.Wrap(err, "task %d", t.Task)
+		case len(found) == 0:
+			return refuse("is not staged in __backfill")
+		}
+		if differs, same := t.SameWork(&found[0].Task); !same {
+			return refuse("the record contradicts the staged task: %s", differs)
+		}
+		*to = found[0]
+		return nil
+	})
 }
 
 // Count returns how many tasks there are and how many are pending.

@@ -1,7 +1,6 @@
 package source
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -20,12 +19,10 @@ type copyOut struct {
 // copies are the COPYs of a chunk: of its rows, or of its compressed relation
 // and the uncompressed rows. The compressed relation comes first: the target
 // builds it without locking what the application uses.
-func (d *Dumper) copies(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t *task.Task, r *tsdb.Relation) (
-	all []copyOut, err error,
-) {
+func (d *Dumper) copies(in *Opened, t *task.Task, r *tsdb.Relation) (all []copyOut, err error) {
+	c, h := in.Chunk, in.Hypertable
 	if r != nil {
-		batches, err := d.copyBatches(ctx, c, r)
-		return []copyOut{batches, copyUncompressed(c, h)}, err
+		return []copyOut{d.copyBatches(c, r), copyUncompressed(c, h)}, nil
 	}
 	where := ""
 	if t.Range.Partial {
@@ -80,20 +77,10 @@ func copySQL(columns, from, format string) string {
 }
 
 // copyBatches copies the compressed relation.
-func (d *Dumper) copyBatches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relation) (copyOut, error) {
+func (d *Dumper) copyBatches(c *tsdb.Chunk, r *tsdb.Relation) copyOut {
 	part := stream.Part{Relation: stream.Compressed, Format: stream.Binary, Bytes: c.Bytes}
-	cols, err := d.db.Columns(ctx, c.RelationOID)
-	if err != nil {
-		return copyOut{}, err
-	}
-	rel, err := d.db.RelationName(ctx, c.RelationOID)
-	if err != nil {
-		return copyOut{}, err
-	}
-	for _, col := range cols[c.RelationOID] {
-		if !col.Binary {
-			part.Format = stream.Text
-		}
+	if !r.Binary {
+		part.Format = stream.Text
 	}
 	var exprs []string
 	for _, col := range r.Columns {
@@ -104,5 +91,5 @@ func (d *Dumper) copyBatches(ctx context.Context, c *tsdb.Chunk, r *tsdb.Relatio
 			exprs = append(exprs, pg.Ident(col.Name))
 		}
 	}
-	return copyOut{copySQL(strings.Join(exprs, ", "), "only "+rel, part.Format), part}, nil
+	return copyOut{copySQL(strings.Join(exprs, ", "), "only "+r.Quoted, part.Format), part}
 }

@@ -89,16 +89,12 @@ func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 	if err != nil {
 		return nil, err
 	}
-	c, err := db.Chunk(ctx, t.Chunk)
+	c, h, err := db.WithHypertable(ctx, t.Chunk)
 	if err != nil {
 		return nil, err
 	}
 	if c == nil {
 		return nil, gone(ctx, db, t)
-	}
-	h, err := db.Hypertable(ctx, c.Hypertable)
-	if err != nil {
-		return nil, err
 	}
 	if err := staged(c, h, t); err != nil {
 		return nil, err

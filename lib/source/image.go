@@ -46,11 +46,7 @@ func (d *Dumper) image(ctx context.Context, c *tsdb.Chunk, h *tsdb.Hypertable, t
 	// In a batch that is older than a column, SQL NULL stands for the default that
 	// the column was added with. The target's chunk may be younger than the column
 	// and would read NULL.
-	missing, err := d.db.Missing(ctx, c.OID)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range missing {
+	for _, m := range img.Relation.Added {
 		if slices.Contains(img.Relation.Nulls, m) {
 			img.WhyRows = fmt.Sprintf("column %q was added with a default after the chunk was compressed", m)
 			img.Relation = nil

@@ -120,7 +120,7 @@ func (d *Dumper) open(ctx context.Context, in *Opened, t *task.Task) (img *tsdb.
 		err = d.aggregates(ctx, in, t, img)
 	}
 	if err == nil {
-		copies, err = d.copies(ctx, in.Chunk, in.Hypertable, t, img.Relation)
+		copies, err = d.copies(in, t, img.Relation)
 	}
 	return img, copies, err
 }

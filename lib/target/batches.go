@@ -32,13 +32,15 @@ func (w *batchesInto) copy(ctx context.Context) (err error) {
 		if err := w.copyBatches(ctx); err != nil {
 			return err
 		}
-		_, err = w.copyRows(ctx, w.hypertable()) // which marks the chunk as partial
-		return err
+		return w.copyBeside(ctx, w.hypertable()) // which marks the chunk as partial
 	}
 	if err := r.Built.Build(ctx, w.DB, w.ht, w.chunk); err != nil {
 		return err
 	}
 	if err := w.copyBatches(ctx, "freeze"); err != nil {
+		return err
+	}
+	if err := r.Ready(ctx, w.DB); err != nil {
 		return err
 	}
 	if err := w.lookAgain(ctx); err != nil { // an aggregate may be new
@@ -54,15 +56,28 @@ func (w *batchesInto) copy(ctx context.Context) (err error) {
 	if err := w.empty(ctx); err != nil {
 		return err
 	}
-	_, err = w.copyRows(ctx, w.beside())
+	return w.copyBeside(ctx, w.beside())
+}
+
+// copyBeside copies the rows beside the batches; mostly there are none.
+func (w *batchesInto) copyBeside(ctx context.Context, relation string) error {
+	none, err := w.data.Empty(w.part.Format)
+	if err == nil && none {
+		if _, err = io.Copy(io.Discard, w.data); err != nil {
+			return err
+		}
+		sent, bytes := w.reader.Part()
+		w.result.Bytes += bytes
+		return allStored(relation, 0, sent)
+	}
+	if err == nil {
+		_, err = w.copyRows(ctx, relation)
+	}
 	return err
 }
 
 // empty makes room for rows beside the batches in a chunk of few rows.
 func (w *batchesInto) empty(ctx context.Context) error {
-	if err := w.relation.ready(ctx); err != nil {
-		return err
-	}
 	return emptier{w.load}.forBatches(ctx, false)
 }
 

@@ -33,9 +33,11 @@ type chunkMaker struct{ *load }
 func (k chunkMaker) make(ctx context.Context) (err error) {
 	k.made = true
 	if k.image.Relation != nil {
-		k.unmade, err = asObstacle(k.briefly(ctx, func() error { return k.createOwn(ctx) }))
-		k.chunk = nil
-		return err
+		if made, err := k.create(ctx, k.task.Slices); made || err != nil {
+			return err
+		}
+		k.unmade = cutDifferently
+		return nil
 	}
 	d, whole := k.ht.Dimensions[0], k.task.Slices
 	if k.Full && d.Natural(whole[0].From, whole[0].Until) && k.ht.Unaligned(whole) == "" {
@@ -89,14 +91,15 @@ func (k chunkMaker) makeOne(ctx context.Context, want []task.Slice) (no obstacle
 // create makes a chunk by TimescaleDB's function, unless something is in
 // the way.
 func (k chunkMaker) create(ctx context.Context, want []task.Slice) (made bool, err error) {
-	err = k.briefly(ctx, func() error {
-		_, _, err := k.ht.CreateChunk(ctx, k.DB, want)
-		return err
-	})
+	oid, err := k.brieflyRun(ctx, k.ht.CreateChunkSQL(k.DB, want))
 	if tsdb.ChunkInTheWay(err) {
 		return false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return false, k.Wrap(err, "create a chunk of %s", k.ht.Name)
+	}
+	k.madeOID = oid
+	return true, nil
 }
 
 // createOwn makes the task's chunk within the transaction that is open. A

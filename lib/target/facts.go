@@ -9,6 +9,8 @@ import (
 	"bf/lib/pg"
 	"bf/lib/task"
 	"bf/lib/tsdb"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // gatherer finds out what decide has to know. It changes nothing: what only the
@@ -17,11 +19,33 @@ import (
 type gatherer struct {
 	*load
 	facts
+	may  bool // the role may create relations where compressed ones have to be
+	role string
+}
+
+// sight is what the server says of the place of a task's rows.
+type sight struct {
+	ht     *tsdb.Hypertable
+	chunk  *tsdb.Chunk // nil for none
+	dep    tsdb.Dependents
+	may    bool
+	role   string
+	skewed bool // see tsdb.Chunk.AskSkewed; of the chunk with this OID
+	oid    uint32
+}
+
+// askSight asks for it.
+func askSight(ask *pgx.Batch, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) *sight {
+	s := &sight{ht: h}
+	h.AskChunkOf(db, ask, t.Slices, &s.chunk)
+	h.AskDependents(ask, &s.dep)
+	tsdb.AskMayBuild(ask, &s.may, &s.role)
+	return s
 }
 
 func (ld *load) gather(ctx context.Context) (facts, error) {
 	img := ld.image
-	g := gatherer{ld, facts{
+	g := gatherer{load: ld, facts: facts{
 		raw: img.Relation != nil, compressed: img.Compressed, frozen: img.Frozen,
 		large: ld.part.Bytes >= attachFrom, partial: ld.task.Range.Partial,
 		whyRows: obstacle{what: img.WhyRows}, full: ld.Full, compression: ld.ht.CompressionEnabled && ld.Full,
@@ -34,9 +58,6 @@ func (ld *load) gather(ctx context.Context) (facts, error) {
 		if g.tablePays() {
 			g.attaches, err = tableAsChunk{ld}.attaches(ctx)
 		}
-		return g.facts, err
-	}
-	if err := ld.lookAgain(ctx); err != nil {
 		return g.facts, err
 	}
 	switch {
@@ -54,20 +75,45 @@ func (ld *load) gather(ctx context.Context) (facts, error) {
 // findChunk looks for the chunk with the task's extent, and says whether one is
 // still to be made, or why there is none, or none that takes rows.
 func (g *gatherer) findChunk(ctx context.Context) (err error) {
-	if g.chunk, err = g.ht.ChunkOf(ctx, g.DB, g.task.Slices); err != nil {
-		return err
+	seen := g.seen
+	g.seen = nil // the next time it has to be asked again
+	if seen == nil {
+		var ask pgx.Batch
+		seen = askSight(&ask, g.DB, g.ht, g.task)
+		if g.madeOID != 0 {
+			seen.askSkewed(&ask, &tsdb.Chunk{OID: g.madeOID})
+		}
+		if err := g.SendBatch(ctx, &ask).Close(); err != nil {
+			return g.Wrap(err, "look up the chunk")
+		}
 	}
+	g.chunk, g.dep, g.may, g.role = seen.chunk, seen.dep, seen.may, seen.role
 	if g.chunk == nil {
 		g.missing, g.noChunk = !g.made, g.unmade
+		if g.made && g.raw && g.unmade.none() {
+			g.noChunk = cutDifferently
+		}
 		if why := g.ht.Unaligned(g.task.Slices); why != "" {
 			g.noChunk = obstacle{what: why, loose: task.LooseDimensions}
 		}
 		return nil
 	}
-	if g.load.indirect, err = g.chunk.Skewed(ctx, g.DB, g.ht); g.load.indirect {
+	if seen.oid != g.chunk.OID {
+		var ask pgx.Batch
+		seen.askSkewed(&ask, g.chunk)
+		if err := g.SendBatch(ctx, &ask).Close(); err != nil {
+			return g.Wrap(err, "columns of chunk %s", g.chunk.Name)
+		}
+	}
+	if g.load.indirect = seen.skewed; g.load.indirect {
 		g.facts.indirect.what = "the chunk's columns have other numbers than the hypertable's"
 	}
-	return err
+	return nil
+}
+
+func (s *sight) askSkewed(ask *pgx.Batch, c *tsdb.Chunk) {
+	s.oid = c.OID
+	c.AskSkewed(ask, s.ht, &s.skewed)
 }
 
 // ofStream looks at the relation that the stream brings.
@@ -143,18 +189,14 @@ func (g *gatherer) ofRelation(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	may, role, err := g.MayBuild(ctx)
-	if err != nil {
-		return err
-	}
-	if may {
+	if g.may {
 		if !r.is(g.lane.known.attached) {
 			g.unfit, err = asObstacle(r.tryAttach(ctx))
 		}
 		return err
 	}
 	g.build = obstacle{what: "the role may not create relations in schema _timescaledb_internal",
-		remedy: "grant create on schema _timescaledb_internal to " + role, loose: task.LoosePrivilege}
+		remedy: "grant create on schema _timescaledb_internal to " + g.role, loose: task.LoosePrivilege}
 	if g.insertFirst.none() {
 		g.uncompressed = g.chunk == nil || !g.chunk.IsCompressed()
 		g.existing, err = g.ofExisting(ctx)
@@ -225,8 +267,14 @@ func triggersFire(d tsdb.Dependents) obstacle {
 // foreignKeys returns the foreign keys of the hypertable, and why the role cannot
 // check one of them.
 func (g *gatherer) foreignKeys(ctx context.Context) (keys []pg.ForeignKey, no obstacle, err error) {
+	if g.lane.known.keyless == g.ht.Version {
+		return nil, no, nil
+	}
 	if keys, err = g.ForeignKeys(ctx, g.ht.OID); err != nil {
 		return nil, no, err
+	}
+	if len(keys) == 0 {
+		g.lane.known.keyless = g.ht.Version
 	}
 	for _, k := range keys {
 		if !k.Allowed {

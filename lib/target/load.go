@@ -32,6 +32,8 @@ type load struct {
 	data  *pg.CopyReader // what is left of it
 	chunk *tsdb.Chunk    // with the task's extent, as it was last read; nil for none
 
+	seen       *sight          // what has been asked already
+	madeOID    uint32          // of a chunk that was made
 	held       string          // how the chunk is locked, with the turn
 	indirect   bool            // rows must not be written to it
 	dep        tsdb.Dependents // of the hypertable, as last read
@@ -88,7 +90,7 @@ func (ld *load) run(ctx context.Context) error {
 // open reads and checks the header, before anything is touched, and looks up what
 // it is about.
 func (ld *load) open(ctx context.Context) error {
-	staged, err := queue.Staged(ctx, ld.Conn, ld.task)
+	staged, skips, err := ld.lookUp(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,9 +105,6 @@ func (ld *load) open(ctx context.Context) error {
 		_, err := ld.reader.NextPart()
 		return errOr(err, errors.New("no data"))
 	}
-	if ld.ht, err = ld.HypertableFor(ctx, ld.task.Target(), ld.task.View); err != nil {
-		return err
-	}
 	if ld.ht == nil {
 		return fault(ld.task.Target().String(), "create it as on the source and run bf-stage again",
 			"is not there any more")
@@ -118,13 +117,40 @@ func (ld *load) open(ctx context.Context) error {
 	}
 	ld.result.Hidden, ld.result.Message = ld.image.Hidden, notCopied(ld)
 	ld.refreeze = ld.image.Frozen
-	if err := (unbinder{ld}).all(ctx); err != nil {
-		return err
+	if skips {
+		ld.seen = nil // which may change
+		if err := (unbinder{ld}).all(ctx); err != nil {
+			return err
+		}
 	}
 	if err := ld.nextPart(); err != nil {
 		return err
 	}
 	return ld.notEmptied(ctx)
+}
+
+// lookUp looks up the task and its hypertable, and where its rows go: in one round trip,
+// where the hypertable is that of the lane's last task.
+func (ld *load) lookUp(ctx context.Context) (staged *queue.Entry, skips bool, err error) {
+	var ask pgx.Batch
+	var v tsdb.Version
+	queue.AskStaged(&ask, ld.Conn, ld.task, &staged)
+	ld.AskVersion(&ask, ld.task.Target(), ld.task.View, &v)
+	var seen *sight
+	if h := ld.lane.known.last; h != nil && len(ld.task.Slices) > 0 {
+		seen = askSight(&ask, ld.DB, h, ld.task)
+	}
+	if err = ld.SendBatch(ctx, &ask).Close(); err != nil {
+		return nil, false, err
+	}
+	if ld.ht, err = ld.Of(ctx, &v); err != nil {
+		return nil, false, err
+	}
+	if seen != nil && seen.ht == ld.ht {
+		ld.seen = seen
+	}
+	ld.lane.known.last = ld.ht
+	return staged, v.Skips, nil
 }
 
 // notEmptied refuses a command that printed no rows where the target has some: it is more
@@ -133,7 +159,7 @@ func (ld *load) notEmptied(ctx context.Context) error {
 	if ld.task.Kind != task.KindExec || ld.lane.force {
 		return nil
 	}
-	empty, err := ld.data.Empty()
+	empty, err := ld.data.Empty(ld.part.Format)
 	if err != nil || !empty {
 		return err
 	}
@@ -235,16 +261,19 @@ func (ld *load) say(message string) {
 
 // complete runs f in the transaction that claims and completes the task.
 func (ld *load) complete(ctx context.Context, s task.Status, f func() error) error {
-	return ld.transaction(ctx, func(tx pgx.Tx) error {
-		if err := queue.Claim(ctx, ld.Conn, tx, ld.task, ld.lane.force); err != nil {
-			return err
-		}
-		if err := f(); err != nil {
-			return err
-		}
-		ld.result.Status = s
-		return queue.Complete(ctx, ld.Conn, tx, ld.result)
-	})
+	defer ld.Rollback(ctx)
+	if err := queue.Claim(ctx, ld.Conn, ld.task, ld.lane.force); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	ld.result.Status = s
+	after := ""
+	if ld.unanalyzed != "" {
+		after = ld.countsFirst()
+	}
+	return queue.Complete(ctx, ld.Conn, ld.result, after)
 }
 
 // writer is a method at work.

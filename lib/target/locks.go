@@ -5,11 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"bf/lib/pg"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // # The order of locks
@@ -58,9 +57,10 @@ const afterStop = 5 * time.Second
 // lane was asked to stop. The task stays pending.
 var ErrStopped = errors.New("stopped while it waited for a lock, and rolled back")
 
-// waiting is savepoint with locks that are waited for so long.
-func (s *session) waiting(ctx context.Context, d time.Duration, f func() error) error {
-	return s.subtransaction(ctx, lockTimeout(d), lockTimeout(pg.LockTimeout), f)
+// waiting is savepoint with locks that are waited for so long. The statements lock come
+// first; f may be nil.
+func (s *session) waiting(ctx context.Context, d time.Duration, lock string, f func() error) error {
+	return s.subtransaction(ctx, lockTimeout(d)+"; "+lock, lockTimeout(pg.LockTimeout), f)
 }
 
 func lockTimeout(d time.Duration) string {
@@ -71,19 +71,34 @@ func lockTimeout(d time.Duration) string {
 // for only briefly, again and again.
 func (s *session) briefly(ctx context.Context, f func() error) error {
 	return s.untilLocked(ctx, func() error {
-		return s.transaction(ctx, func(pgx.Tx) error { return s.withTurn(ctx, f) })
+		return s.transaction(ctx, takeTurn, func() error { return s.inTurn(f) })
 	})
 }
 
-// withTurn makes lanes wait for each other until the transaction or subtransaction
+// brieflyRun runs a query as briefly does, in one round trip, and returns the OID that is
+// its result.
+func (s *session) brieflyRun(ctx context.Context, sql string) (oid uint32, err error) {
+	err = s.untilLocked(ctx, func() error {
+		defer s.Rollback(ctx)
+		results, err := s.PgConn().Exec(ctx, "begin; "+takeTurn+"; "+sql+"; commit").ReadAll()
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(string(results[len(results)-2].Rows[0][0]), 10, 32)
+		oid = uint32(n)
+		return err
+	})
+	return oid, err
+}
+
+// takeTurn makes lanes wait for each other until the transaction or subtransaction
 // ends. So at most one of them is in the queue of a lock that the application wants,
 // too; else the application would wait for all of them.
-func (s *session) withTurn(ctx context.Context, f func() error) error {
-	_, err := s.Exec(ctx, fmt.Sprintf("%s; select pg_advisory_xact_lock(%d, 0); %s",
-		lockTimeout(0), pg.LockTurn, lockTimeout(lockWait)))
-	if err != nil {
-		return err
-	}
+var takeTurn = fmt.Sprintf("%s; select pg_advisory_xact_lock(%d, 0); %s",
+	lockTimeout(0), pg.LockTurn, lockTimeout(lockWait))
+
+// inTurn runs f, which has the turn.
+func (s *session) inTurn(f func() error) error {
 	defer func(was bool) { s.brief = was }(s.brief)
 	s.brief = true
 	return f()
@@ -103,13 +118,18 @@ func (s *session) rehearse(ctx context.Context, f func() error) error {
 
 // patiently runs f in a savepoint of the transaction, with a short lock timeout, again
 // and again: a lock timeout does not undo what was copied so far, and no session
-// queues behind ours for long.
-func (s *session) patiently(ctx context.Context, f func() error) error {
+// queues behind ours for long. The statements lock come first, in the same round trip; f
+// may be nil.
+func (s *session) patiently(ctx context.Context, lock string, f func() error) error {
 	if s.brief {
-		return f()
+		_, err := s.Exec(ctx, lock)
+		if err == nil && f != nil {
+			err = f()
+		}
+		return err
 	}
 	return s.untilLocked(ctx, func() error {
-		err := s.waiting(ctx, lockWait, f)
+		err := s.waiting(ctx, lockWait, lock, f)
 		if pg.Code(err) != pg.LockNotAvailable {
 			return err
 		}
@@ -162,15 +182,13 @@ func (s *session) untilLocked(ctx context.Context, f func() error) error {
 // awaitLanes takes an advisory lock of step 1, which other lanes hold for as long as
 // they copy.
 func (s *session) awaitLanes(ctx context.Context, class pg.LockClass, key int32) error {
-	take := func() error {
-		_, err := s.Exec(ctx, fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", class, key))
+	take := fmt.Sprintf("select pg_advisory_xact_lock(%d, %d)", class, key)
+	if s.brief { // with the turn that another lane may need to come to its end
+		_, err := s.Exec(ctx, take)
 		return err
 	}
-	if s.brief { // with the turn that another lane may need to come to its end
-		return take()
-	}
 	for {
-		err := s.waiting(ctx, time.Second, take)
+		err := s.waiting(ctx, time.Second, take, nil)
 		if pg.Code(err) != pg.LockNotAvailable {
 			return err
 		}
@@ -197,19 +215,16 @@ func (l locker) lockChunk(ctx context.Context, mode string) error {
 	if l.held == "access exclusive" || l.held == "share row exclusive" && mode == "row exclusive" {
 		return nil // it is, and nobody else has changed it since
 	}
-	if err := l.patiently(ctx, func() error {
-		_, err := l.Exec(ctx, l.chunkLock(mode))
-		return err
-	}); err != nil {
+	if err := l.patiently(ctx, l.chunkLock(mode, l.brief), nil); err != nil {
 		return l.Wrap(err, "lock chunk %s", l.chunk.Name)
 	}
 	return l.lookAtChunk(ctx)
 }
 
 // chunkLock is step 4 of the order of locks.
-func (l locker) chunkLock(mode string) string {
+func (l locker) chunkLock(mode string, brief bool) string {
 	sql := "lock table only " + l.chunk.Quoted() + " in " + mode + " mode"
-	if l.brief {
+	if brief {
 		sql += "; " + lockTimeout(moreWait)
 	}
 	return sql
@@ -244,16 +259,16 @@ func (l locker) lockHypertable(ctx context.Context, alter bool) error {
 // on the hypertable and, unless mode is none, on the chunk. Locks are given back, and
 // what f has done is undone, as often as it takes.
 func (l locker) atLast(ctx context.Context, mode string, alter bool, f func() error) error {
-	return l.patiently(ctx, func() error {
-		return l.withTurn(ctx, func() error {
+	lock := takeTurn + "; " + l.hypertableLock(alter)
+	if mode != "" {
+		lock += "; " + l.chunkLock(mode, true)
+	}
+	locked := false
+	err := l.patiently(ctx, lock, func() error {
+		locked = true
+		return l.inTurn(func() error {
 			if mode == "" {
-				if err := l.lockHypertable(ctx, alter); err != nil {
-					return err
-				}
 				return f()
-			}
-			if _, err := l.Exec(ctx, l.hypertableLock(alter)+"; "+l.chunkLock(mode)); err != nil {
-				return l.Wrap(err, "lock %s and its chunk %s", l.ht.Label(), l.chunk.Name)
 			}
 			if err := l.lookAtChunk(ctx); err != nil {
 				return err
@@ -263,4 +278,8 @@ func (l locker) atLast(ctx context.Context, mode string, alter bool, f func() er
 			return f()
 		})
 	})
+	if !locked {
+		return l.Wrap(err, "lock %s and its chunk", l.ht.Label())
+	}
+	return err
 }

@@ -113,6 +113,9 @@ func (s *scratch) replace(ctx context.Context, existing, truncate bool) error {
 	if err != nil {
 		return err
 	}
+	if err := r.Ready(ctx, s.DB); err != nil {
+		return err
+	}
 	return r.replaceChunk(ctx, truncate || many || s.dep.Aggregated, func() error { return nil })
 }
 

@@ -11,8 +11,6 @@ import (
 	"bf/lib/stream"
 	"bf/lib/task"
 	"bf/lib/tsdb"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // relation is a compressed relation that is to become the task's chunk's. One that
@@ -52,14 +50,14 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 			errors.New("the compressed relation's columns are not those that travel"))
 	}
 	r.format = part.Format
-	mine, encoding, err := tsdb.RelationColumns(ctx, ld.DB, ld.ht.OID)
+	mine, err := ld.columns(ctx)
 	if err != nil {
 		return nil, obstacle{}, err
 	}
-	if encoding != r.Encoding {
-		return nil, obstaclef("the databases' encodings differ (%s, %s)", r.Encoding, encoding), nil
+	if mine.encoding != r.Encoding {
+		return nil, obstaclef("the databases' encodings differ (%s, %s)", r.Encoding, mine.encoding), nil
 	}
-	if no := (obstacle{what: r.Foreign(mine)}); !no.none() {
+	if no := (obstacle{what: r.Foreign(mine.all)}); !no.none() {
 		return nil, no, nil
 	}
 	if no := r.keep(version); !no.none() {
@@ -70,6 +68,18 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 			errors.New("bloom filters of the compressed relation in binary format"))
 	}
 	return r, obstacle{}, nil
+}
+
+// columns are those of the hypertable.
+func (ld *load) columns(ctx context.Context) (c columns, err error) {
+	if c = ld.lane.known.columns; c.version == ld.ht.Version {
+		return c, nil
+	}
+	c.version = ld.ht.Version
+	if c.all, c.encoding, err = tsdb.RelationColumns(ctx, ld.DB, ld.ht.OID); err == nil {
+		ld.lane.known.columns = c
+	}
+	return c, err
 }
 
 // keep leaves out the columns that this server cannot use, and says why the relation
@@ -166,7 +176,7 @@ func (r *relation) tryAttach(ctx context.Context) error {
 	found := r.chunk
 	defer func() { r.chunk = found }()
 	err := r.altering(func(alter bool) error {
-		return r.transaction(ctx, func(pgx.Tx) error {
+		return r.transaction(ctx, "", func() error {
 			if r.chunk = found; found == nil {
 				return r.tryWithChunk(ctx, alter)
 			}
@@ -358,17 +368,6 @@ func (r *relation) isLike(ctx context.Context, c *tsdb.Chunk) error {
 	return r.matches(ctx, c, s, true)
 }
 
-// ready indexes the filled relation, before it becomes the chunk's.
-func (r *relation) ready(ctx context.Context) error {
-	if err := r.Built.Index(ctx, r.DB); err != nil {
-		return err
-	}
-	if _, err := r.Exec(ctx, "analyze "+r.Name); err != nil {
-		return err
-	}
-	return r.Built.Measure(ctx, r.DB)
-}
-
 // lockToEmpty is how the chunk is locked for that, with TRUNCATE or without.
 func (r *relation) lockToEmpty(truncate bool) string {
 	if truncate || r.chunk.IsCompressed() {
@@ -377,13 +376,10 @@ func (r *relation) lockToEmpty(truncate bool) string {
 	return "share row exclusive"
 }
 
-// replaceChunk makes the filled relation the chunk's in place of all that the chunk
+// replaceChunk makes the filled relation, which is ready, the chunk's in place of all that the chunk
 // holds, and fill puts rows beside it. The chunk is emptied by TRUNCATE if that is
 // what it takes. Nobody writes to the chunk meanwhile.
 func (r *relation) replaceChunk(ctx context.Context, truncate bool, fill func() error) error {
-	if err := r.ready(ctx); err != nil {
-		return err
-	}
 	mode := r.lockToEmpty(truncate)
 	return r.altering(func(alter bool) error {
 		return locker{r.load}.atLast(ctx, mode, alter, func() error {

@@ -133,11 +133,11 @@ func (ld *load) copyRows(ctx context.Context, relation string, more ...string) (
 	if err != nil {
 		return 0, err
 	}
-	err = ld.asUser(ctx, func() error {
-		sql := fmt.Sprintf("copy %s (%s) from stdin (%s)%s", relation, columnsOf(ld.part), options, where)
-		stored, err = ld.CopyIn(ctx, ld.data, sql)
-		return err
-	})
+	// As asUser does, in fewer round trips.
+	sql := fmt.Sprintf("%s; copy %s (%s) from stdin (%s)%s", userSettings, relation, columnsOf(ld.part), options, where)
+	if stored, err = ld.CopyIn(ctx, ld.data, sql); err == nil {
+		_, err = ld.Exec(ctx, ownSettings)
+	}
 	if err != nil {
 		return 0, ld.Wrap(err, "copy into %s", relation)
 	}

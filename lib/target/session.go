@@ -20,18 +20,22 @@ type session struct {
 	brief bool            // locks are held that others want: who waits, waits once
 }
 
-// transaction runs f in a transaction. READ COMMITTED (the session's default):
-// rows that the application commits in the meantime have to be seen.
-func (s *session) transaction(ctx context.Context, f func(tx pgx.Tx) error) error {
-	tx, err := s.Begin(ctx)
-	if err != nil {
+// transaction runs f in a transaction that begins with the statement first. READ
+// COMMITTED (the session's default): rows that the application commits in the meantime
+// have to be seen.
+func (s *session) transaction(ctx context.Context, first string, f func() error) error {
+	defer s.Rollback(ctx)
+	if _, err := s.Exec(ctx, "begin; "+first); err != nil {
 		return err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := f(tx); err != nil {
+	if err := f(); err != nil {
 		return err
 	}
-	return tx.Commit(ctx)
+	tag, err := s.Exec(ctx, "commit")
+	if err == nil && tag.String() == "ROLLBACK" {
+		err = pgx.ErrTxCommitRollback
+	}
+	return err
 }
 
 // savepoint runs f in a subtransaction. When it fails, all that it locked is given
@@ -40,15 +44,27 @@ func (s *session) savepoint(ctx context.Context, f func() error) error {
 	return s.subtransaction(ctx, "", "", f)
 }
 
-// subtransaction begins with the statement first and ends with last, where f does
-// not fail.
+// subtransaction begins with the statements first and ends with last, where f does
+// not fail; nil for none.
 func (s *session) subtransaction(ctx context.Context, first, last string, f func() error) error {
-	if _, err := s.Exec(ctx, "savepoint bf; "+first); err != nil {
-		return err
+	if f == nil {
+		_, err := s.Exec(ctx, "savepoint bf; "+first+"; release bf; "+last)
+		return s.undone(ctx, err)
 	}
-	err := f()
+	_, err := s.Exec(ctx, "savepoint bf; "+first)
+	if err == nil {
+		err = f()
+	}
 	if err == nil {
 		_, err = s.Exec(ctx, "release bf; "+last)
+		return err
+	}
+	return s.undone(ctx, err)
+}
+
+// undone goes back to the savepoint after an error.
+func (s *session) undone(ctx context.Context, err error) error {
+	if err == nil || s.Lost() {
 		return err
 	}
 	if _, e := s.Exec(context.WithoutCancel(ctx), "rollback to bf; release bf"); e != nil && !s.Lost() {
@@ -69,7 +85,7 @@ const (
 // the session's time zone.
 func (s *session) asUser(ctx context.Context, f func() error) error {
 	if !s.InTx() {
-		return s.transaction(ctx, func(pgx.Tx) error { return s.asUser(ctx, f) })
+		return s.transaction(ctx, "", func() error { return s.asUser(ctx, f) })
 	}
 	if _, err := s.Exec(ctx, userSettings); err != nil {
 		return s.Wrap(err, "search_path and time zone")
@@ -98,7 +114,8 @@ func (s *session) scanAsUser(ctx context.Context, sql string, into ...any) error
 
 // some reports whether there are rows in what comes after FROM.
 func (s *session) some(ctx context.Context, from string) (some bool, err error) {
-	err = s.QueryRow(ctx, "select exists (select from "+from+")").Scan(&some)
+	// Not prepared: the next chunk is another relation.
+	err = s.QueryRow(ctx, "select exists (select from "+from+")", pgx.QueryExecModeSimpleProtocol).Scan(&some)
 	return some, s.Wrap(err, "look into %s", from)
 }
 
@@ -119,15 +136,20 @@ var errNotOne = errors.New("another row than the one that was added would be del
 // the transaction of the COPY it would not keep the server from doing the same
 // again, because the rows are counted as changes when that ends. A failure does
 // no harm: an expression index whose function relies on a search_path makes
-// ANALYZE fail from PostgreSQL 17 on, natively too.
+// ANALYZE fail from PostgreSQL 17 on, natively too. countsFirst has come before it.
 func (s *session) analyze(ctx context.Context, relation string) {
-	if s.Postgres >= 150000 {
-		// Counts are sent once a second, and must not arrive after it.
-		_, _ = s.Exec(ctx, "select pg_stat_force_next_flush()")
-	}
 	if _, err := s.Exec(ctx, "begin; set local search_path to default; analyze "+relation+"; commit"); err != nil {
 		_, _ = s.Exec(ctx, "rollback")
 	}
+}
+
+// countsFirst has the counts of a transaction's changes, which are sent once a second,
+// not arrive after the ANALYZE that follows.
+func (s *session) countsFirst() string {
+	if s.Postgres < 150000 {
+		return ""
+	}
+	return "select pg_stat_force_next_flush()"
 }
 
 // fault is an error of the target with what to do next.

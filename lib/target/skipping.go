@@ -6,16 +6,13 @@ import (
 	"bf/lib/tsdb"
 )
 
-// unbinder sees to it that no query leaves out a chunk of the task by the range that
-// a column had before (chunk skipping, see lib/tsdb/skipping.go). It comes before
-// everything else, in short transactions: in that of the copy, the application's
-// first insert into a compressed chunk would wait for it until the commit.
+// unbinder sees to it, for a hypertable that skips chunks, that no query leaves out a
+// chunk of the task by the range that a column had before (see lib/tsdb/skipping.go). It
+// comes before everything else, in short transactions: in that of the copy, the
+// application's first insert into a compressed chunk would wait for it until the commit.
 type unbinder struct{ *load }
 
 func (u unbinder) all(ctx context.Context) error {
-	if skips, err := tsdb.Skips(ctx, u.DB, u.ht); !skips || err != nil {
-		return err
-	}
 	chunks, err := u.overlapping(ctx)
 	if err != nil {
 		return err

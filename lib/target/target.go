@@ -79,6 +79,18 @@ type known struct {
 	altering   kind        // the last one for which the hypertable's settings had to be altered
 	compressed compression // what the rows of the last hypertable are compressed to
 	making     string      // the version of the last hypertable that chunks could be made of
+
+	// What need not be asked again while the hypertable is of the same version.
+	last    *tsdb.Hypertable
+	keyless string // the version of the last one without foreign keys
+	columns columns
+}
+
+// columns are those of a hypertable, as a compressed relation of it is compared with them.
+type columns struct {
+	version  string
+	all      []tsdb.RelationColumn
+	encoding string
 }
 
 // New returns a Loader. force loads tasks again that are done.

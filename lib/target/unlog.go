@@ -10,8 +10,6 @@ import (
 	"bf/lib/queue"
 	"bf/lib/task"
 	"bf/lib/tsdb"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // What a copy changes is logged for the aggregates, and the next refresh computes all
@@ -59,7 +57,7 @@ const (
 func (u *unlogger) run(ctx context.Context) {
 	err := u.prepare(ctx)
 	for deadline := time.Now().Add(refreshPatience); err == nil; {
-		err = u.transaction(ctx, func(pgx.Tx) error { return u.withTurn(ctx, func() error { return u.takeBack(ctx) }) })
+		err = u.transaction(ctx, takeTurn, func() error { return u.inTurn(func() error { return u.takeBack(ctx) }) })
 		if pg.Code(err) != pg.LockNotAvailable || time.Now().After(deadline) {
 			return
 		}

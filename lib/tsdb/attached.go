@@ -67,21 +67,15 @@ type Attached struct {
 func (c *Chunk) Attached(ctx context.Context, db *DB, h *Hypertable, b *Built) (*Attached, error) {
 	var seen Attached
 	var ask pgx.Batch
-	ask.Queue(chunksWhere(db, "{named}"), c.Name.Schema, c.Name.Name).Query(func(rows pgx.Rows) error {
-		found, err := pgx.CollectRows(rows, scanChunk)
-		if len(found) > 0 {
-			seen.Chunk = found[0]
-		}
-		return err
-	})
+	askChunk(db, &ask, c.Name, &seen.Chunk)
 	queueSettings(db, &ask, h.OID, h.ID, &seen.Own)
 	if db.columns["compression_settings.compress_relid"] {
 		queueSettings(db, &ask, c.OID, h.ID, &seen.Settings)
 	}
 	if b != nil {
-		ask.Queue(keysOfBatchesSQL, h.OID, c.OID, b.Name).QueryRow(scanInto(&seen.keys))
-		ask.Queue("select exists (select from only " + c.Quoted() + ")").QueryRow(scanInto(&seen.Beside))
-		ask.Queue(nativeNameSQL(db), c.OID, c.ID).QueryRow(scanInto(&seen.native))
+		ask.Queue(keysOfBatchesSQL, h.OID, c.OID, b.Name).QueryRow(pg.Into(&seen.keys))
+		ask.Queue("select exists (select from only " + c.Quoted() + ")").QueryRow(pg.Into(&seen.Beside))
+		ask.Queue(nativeNameSQL(db), c.OID, c.ID).QueryRow(pg.Into(&seen.native))
 	}
 	err := db.SendBatch(ctx, &ask).Close()
 	if err == nil && seen.Chunk != nil && seen.Settings == nil { // before: the relation has them
@@ -89,8 +83,6 @@ func (c *Chunk) Attached(ctx context.Context, db *DB, h *Hypertable, b *Built) (
 	}
 	return &seen, db.Wrap(err, "look at chunk %s", c.Name)
 }
-
-func scanInto(to any) func(pgx.Row) error { return func(r pgx.Row) error { return r.Scan(to) } }
 
 // Differs says in what the compressed relation and the settings s of a chunk are not
 // those of b, columns aside; "" for nothing.

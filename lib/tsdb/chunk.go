@@ -90,20 +90,54 @@ func (db *DB) Chunk(ctx context.Context, name task.Name) (*Chunk, error) {
 	return cs[0], nil
 }
 
+// askChunk asks for the chunk of that name; nil if there is none.
+func askChunk(db *DB, ask *pgx.Batch, name task.Name, to **Chunk) {
+	ask.Queue(chunksWhere(db, "{named}"), name.Schema, name.Name).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, scanChunk)
+		if *to = nil; len(found) > 0 {
+			*to = found[0]
+		}
+		return err
+	})
+}
+
+// WithHypertable returns the chunk of that name and its hypertable; nil for what is not
+// there.
+func (db *DB) WithHypertable(ctx context.Context, name task.Name) (c *Chunk, h *Hypertable, err error) {
+	var ask pgx.Batch
+	var v Version
+	askChunk(db, &ask, name, &c)
+	db.askVersion(&ask, &v, db.chunks.Replace("h.id = (select c.hypertable_id from _timescaledb_catalog.chunk c "+
+		"where {named})"), name.Schema, name.Name)
+	if err := db.SendBatch(ctx, &ask).Close(); err != nil || c == nil {
+		return nil, nil, db.Wrap(err, "look up chunk %s", name)
+	}
+	h, err = db.Of(ctx, &v)
+	return c, h, err
+}
+
 // ChunkOf returns the chunk of the hypertable that has exactly these slices,
 // nil if there is none.
-func (h *Hypertable) ChunkOf(ctx context.Context, db *DB, want []task.Slice) (*Chunk, error) {
-	cs, err := chunksIn(ctx, db, h, task.Range{Column: want[0].Column, From: want[0].From, Until: want[0].Until},
-		"ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint")
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range cs {
-		if c.SameSlices(want) {
-			return c, nil
+func (h *Hypertable) ChunkOf(ctx context.Context, db *DB, want []task.Slice) (c *Chunk, err error) {
+	var ask pgx.Batch
+	h.AskChunkOf(db, &ask, want, &c)
+	return c, db.Wrap(db.SendBatch(ctx, &ask).Close(), "list chunks")
+}
+
+// AskChunkOf asks for it.
+func (h *Hypertable) AskChunkOf(db *DB, ask *pgx.Batch, want []task.Slice, to **Chunk) {
+	sql := strings.Replace(chunksInSQL, "{range}",
+		"ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint", 1)
+	ask.Queue(chunksWhere(db, sql), h.ID, want[0].Column, want[0].From, want[0].Until).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, scanChunk)
+		*to = nil
+		for _, c := range found {
+			if c.SameSlices(want) {
+				*to = c
+			}
 		}
-	}
-	return nil, nil
+		return err
+	})
 }
 
 // ChunksIn lists the chunks of the hypertable that may hold rows of the range,
@@ -205,20 +239,19 @@ func (c *Chunk) SameSlices(want []task.Slice) bool {
 	return true
 }
 
-// Skewed reports whether a column of a dimension has another number in the chunk
+// AskSkewed asks whether a column of a dimension has another number in the chunk
 // than in the hypertable: a column was dropped before the chunk was made.
 // TimescaleDB (2.28 and 2.29 at least) then checks the wrong column, or none
 // that exists, when rows are written to the chunk directly.
-func (c *Chunk) Skewed(ctx context.Context, db *DB, h *Hypertable) (skewed bool, err error) {
+func (c *Chunk) AskSkewed(ask *pgx.Batch, h *Hypertable, skewed *bool) {
 	columns := make([]string, len(h.Dimensions))
 	for i, d := range h.Dimensions {
 		columns[i] = d.Column
 	}
-	err = db.QueryRow(ctx, `select exists (
+	ask.Queue(`select exists (
             select from pg_attribute p join pg_attribute c on c.attrelid = $2 and c.attname = p.attname
             where p.attrelid = $1 and p.attname = any($3) and p.attnum <> c.attnum)`, h.OID, c.OID, columns).
-		Scan(&skewed)
-	return skewed, db.Wrap(err, "columns of chunk %s", c.Name)
+		QueryRow(pg.Into(skewed))
 }
 
 // CreateChunk makes an empty chunk with these slices and returns its name;
@@ -230,6 +263,12 @@ func (h *Hypertable) CreateChunk(ctx context.Context, db *DB, want []task.Slice)
 	err = db.QueryRow(ctx, "select schema_name, table_name, created from "+db.Fn("create_chunk")+
 		"($1::oid::regclass, $2::text::jsonb)", h.OID, slicesJSON(want)).Scan(&name.Schema, &name.Name, &created)
 	return name, created, db.Wrap(err, "create a chunk of %s", h.Name)
+}
+
+// CreateChunkSQL makes one, and returns the OID of the chunk.
+func (h *Hypertable) CreateChunkSQL(db *DB, want []task.Slice) string {
+	return fmt.Sprintf("select pg_catalog.format('%%I.%%I', schema_name, table_name)::pg_catalog.regclass::oid from "+
+		"%s(%d::oid::regclass, %s::jsonb)", db.Fn("create_chunk"), h.OID, pg.Literal(slicesJSON(want)))
 }
 
 // ChunkInTheWay reports whether create_chunk failed because of another chunk: one of

@@ -4,12 +4,15 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
 
 	"bf/lib/pg"
 	"bf/lib/task"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // IsCompressed reports whether the chunk has a compressed relation, with or
@@ -127,6 +130,7 @@ type Built struct {
 	Name    string           // quoted
 	Batches int64            // how many it holds
 	Like    string           // the relation of the server's to make it like, where columns cannot be named
+	prefix  string           // of its name and those of its indexes, until NameLike
 	space   string           // TABLESPACE clause: that of the chunk
 	after   [3]int64         // its sizes: heap, toast, indexes
 	parent  string           // <= 2.13: the table that it has to be a child of
@@ -150,31 +154,31 @@ func (b *Built) Build(ctx context.Context, db *DB, h *Hypertable, c *Chunk) erro
 	if c != nil {
 		oid, name = c.OID, c.Name
 	}
-	var xid string
-	var space *string
-	if err := db.QueryRow(ctx, `select pg_current_xact_id()::text, (select t.spcname from pg_class c
-            join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1)`, oid).Scan(&xid, &space); err != nil {
-		return db.Wrap(err, "tablespace of %s", name)
+	b.prefix = clip("compress"+name.Name, 40) + fmt.Sprintf("_%016x", rand.Uint64())
+	b.Name = pg.Ident("_timescaledb_internal", b.prefix)
+	var space string
+	var grants []string
+	var ask pgx.Batch
+	ask.Queue(`select coalesce((select t.spcname from pg_class c
+            join pg_tablespace t on t.oid = c.reltablespace where c.oid = $1), '')`, oid).QueryRow(pg.Into(&space))
+	if !db.SettingsPerChunk() {
+		ask.Queue(compressedHypertableSQL, h.ID).QueryRow(pg.Into(&b.parent))
 	}
-	if b.space = ""; space != nil {
-		b.space = " tablespace " + pg.Ident(*space)
+	pg.AskGrants(&ask, h.OID, b.Name, &grants)
+	if err := db.SendBatch(ctx, &ask).Close(); err != nil {
+		return db.Wrap(err, "look at %s", name)
 	}
-	b.Name = pg.Ident("_timescaledb_internal", clip("compress"+name.Name, 62-len(xid))+"_"+xid)
+	if b.space = ""; space != "" {
+		b.space = " tablespace " + pg.Ident(space)
+	}
 	sql := b.definition()
 	if b.Like != "" {
 		sql = fmt.Sprintf("create table %s (like %s including storage including indexes) "+
 			"with (toast_tuple_target = 128)%s",
 			b.Name, b.Like, b.space)
 	}
-	if _, err := db.Exec(ctx, sql); err != nil {
-		return db.Wrap(err, "create the compressed relation of chunk %s", name)
-	}
-	if !db.SettingsPerChunk() {
-		if err := db.QueryRow(ctx, compressedHypertableSQL, h.ID).Scan(&b.parent); err != nil {
-			return db.Wrap(err, "compressed relations of %s", h.Name)
-		}
-	}
-	return db.GrantAlike(ctx, h.OID, b.Name)
+	_, err := db.Exec(ctx, strings.Join(append([]string{sql}, grants...), "; "))
+	return db.Wrap(err, "create the compressed relation of chunk %s", name)
 }
 
 // definition is how the relation is created.
@@ -187,8 +191,10 @@ func (b *Built) definition() string {
 			def += " collate " + pg.Ident(schema, name)
 		}
 		defs = append(defs, def)
-		alters = append(alters, fmt.Sprintf("alter %s set storage %s, alter %[1]s set statistics %[3]d",
-			pg.Ident(c.Name), c.StorageSQL(), c.Statistics))
+		alters = append(alters, fmt.Sprintf("alter %s set storage %s", pg.Ident(c.Name), c.StorageSQL()))
+		if c.Statistics >= 0 {
+			alters = append(alters, fmt.Sprintf("alter %s set statistics %d", pg.Ident(c.Name), c.Statistics))
+		}
 	}
 	return fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
 		b.Name, strings.Join(defs, ", "), b.space, strings.Join(alters, ", "))
@@ -215,14 +221,23 @@ func (b *Built) Refill(ctx context.Context, db *DB, from string) error {
 	return db.Wrap(err, "copy into %s", b.Name)
 }
 
-// Index makes the indexes of the compressed relation. Up to 2.13 they come
-// with the attachment, from the table that all compressed relations are children
-// of.
+// Index makes the indexes of the compressed relation.
 func (b *Built) Index(ctx context.Context, db *DB) error {
-	if !db.SettingsPerChunk() || b.Like != "" {
-		return nil
+	_, err := db.Exec(ctx, b.indexSQL(db))
+	return db.Wrap(err, "index of the compressed relation %s", b.Name)
+}
+
+// indexSQL is how the indexes are made. Up to 2.13 they come with the attachment, from
+// the table that all compressed relations are children of.
+func (b *Built) indexSQL(db *DB) string {
+	if b.indexes = nil; !db.SettingsPerChunk() || b.Like != "" {
+		return ""
 	}
-	for _, cols := range b.Indexes {
+	var sql []string
+	for n, cols := range b.Indexes {
+		name := fmt.Sprint(b.prefix, "_", n)
+		quoted := pg.Ident("_timescaledb_internal", name)
+		i := index{name: &quoted}
 		var list []string
 		for _, c := range cols {
 			s := pg.Ident(c.Column)
@@ -234,14 +249,12 @@ func (b *Built) Index(ctx context.Context, db *DB) error {
 			} else {
 				s += " nulls last"
 			}
-			list = append(list, s)
+			list, i.columns = append(list, s), append(i.columns, c.Column)
 		}
-		_, err := db.Exec(ctx, "create index on "+b.Name+" ("+strings.Join(list, ", ")+")"+b.space)
-		if err != nil {
-			return db.Wrap(err, "index of the compressed relation %s", b.Name)
-		}
+		b.indexes = append(b.indexes, i)
+		sql = append(sql, "create index "+pg.Ident(name)+" on "+b.Name+" ("+strings.Join(list, ", ")+")"+b.space)
 	}
-	return nil
+	return strings.Join(sql, "; ")
 }
 
 var (
@@ -253,13 +266,18 @@ var (
 	scratchSQL string
 )
 
-// Measure looks at the filled relation and its indexes: what follows comes when the
+// Ready indexes, analyzes and measures the filled relation: what follows comes when the
 // chunk is locked, and asks for nothing that can be known before.
-func (b *Built) Measure(ctx context.Context, db *DB) (err error) {
+func (b *Built) Ready(ctx context.Context, db *DB) (err error) {
+	if _, err := db.Exec(ctx, b.indexSQL(db)+"; analyze "+b.Name); err != nil {
+		return db.Wrap(err, "index and analyze %s", b.Name)
+	}
 	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&b.after[0], &b.after[1], &b.after[2]); err != nil {
 		return db.Wrap(err, "sizes of %s", b.Name)
 	}
-	b.indexes, err = indexesOf(ctx, db, b.Name)
+	if b.Like != "" {
+		b.indexes, err = indexesOf(ctx, db, b.Name)
+	}
 	return err
 }
 

@@ -92,7 +92,7 @@ func Definitions(ctx context.Context, db *DB) ([]*Definition, error) {
 		if !d.Compressed {
 			continue
 		}
-		if d.Settings, err = settings(ctx, db, d.OID, d.ID); err != nil {
+		if d.Settings, err = HypertableSettings(ctx, db, &Hypertable{ID: d.ID, OID: d.OID}); err != nil {
 			return nil, err
 		}
 		// ≤ 2.21: settings that are decided (they have an order) and name no

@@ -3,6 +3,8 @@ package tsdb
 import (
 	"context"
 	_ "embed"
+
+	"github.com/jackc/pgx/v5"
 )
 
 //go:embed dependents.sql
@@ -18,6 +20,15 @@ type Dependents struct {
 
 // Dependents looks them up.
 func (h *Hypertable) Dependents(ctx context.Context, db *DB) (d Dependents, err error) {
-	err = db.QueryRow(ctx, dependentsSQL, h.OID, h.ID).Scan(&d.OnInsert, &d.OnDelete, &d.Aggregated, &d.ReferencedKey)
-	return d, db.Wrap(err, "triggers, aggregates and keys of %s", h.Name)
+	var ask pgx.Batch
+	h.AskDependents(&ask, &d)
+	return d, db.Wrap(db.SendBatch(ctx, &ask).Close(), "triggers, aggregates and keys of %s", h.Name)
+}
+
+// AskDependents asks for them.
+func (h *Hypertable) AskDependents(ask *pgx.Batch, d *Dependents) {
+	ask.Queue(dependentsSQL, h.OID, h.ID).QueryRow(func(r pgx.Row) error {
+		*d = Dependents{}
+		return r.Scan(&d.OnInsert, &d.OnDelete, &d.Aggregated, &d.ReferencedKey)
+	})
 }

@@ -10,7 +10,8 @@ select h.id,
        || coalesce((select string_agg(i.xmin::text, ',' order by i.indexrelid) from pg_index i
            where i.indrelid = c.oid), '') || ':'
        || (select string_agg(d.xmin::text, ',' order by d.id) from _timescaledb_catalog.dimension d
-           where d.hypertable_id = h.id)
+           where d.hypertable_id = h.id),
+       {skips}
 from _timescaledb_catalog.hypertable h
 join pg_class c on c.relname = h.table_name
     and c.relnamespace = (select oid from pg_namespace where nspname = h.schema_name)

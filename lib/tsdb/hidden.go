@@ -29,7 +29,8 @@ func (c *Chunk) HiddenRows(ctx context.Context, db *DB, where string) (n int64, 
 	if where != "" {
 		where = " where " + where
 	}
-	err = db.QueryRow(ctx, "select count(*) from only "+pg.Ident(c.Name.Schema, c.Name.Name)+where).Scan(&n)
+	err = db.QueryRow(ctx, "select count(*) from only "+pg.Ident(c.Name.Schema, c.Name.Name)+where,
+		pgx.QueryExecModeSimpleProtocol).Scan(&n)
 	return n, db.Wrap(err, "rows beside the batches of chunk %s", c.Name)
 }
 

@@ -88,45 +88,86 @@ func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
 
 // Hypertable returns the hypertable of that id, nil if there is none.
 func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
-	return hypertable(ctx, db, "h.id = $1", id)
+	var ask pgx.Batch
+	var v Version
+	db.askVersion(&ask, &v, "h.id = $1", id)
+	return db.versionSent(ctx, &ask, &v)
 }
 
 // HypertableFor returns the hypertable of that name, or the one behind the
 // continuous aggregate of that view; nil if there is none.
 func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
-	if view != nil {
-		return hypertable(ctx, db, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
-            where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
-	}
-	return hypertable(ctx, db, `h.schema_name = $1 and h.table_name = $2
-        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`, name.Schema, name.Name)
+	var ask pgx.Batch
+	var v Version
+	db.AskVersion(&ask, name, view, &v)
+	return db.versionSent(ctx, &ask, &v)
 }
 
-// hypertable reads one hypertable, unless it is known and nothing about it has
-// changed: a lane that copies thousands of chunks reads columns and dimensions
-// once, and still sees an ALTER TABLE between two chunks.
-func hypertable(ctx context.Context, db *DB, which string, args ...any) (*Hypertable, error) {
+func (db *DB) versionSent(ctx context.Context, ask *pgx.Batch, v *Version) (*Hypertable, error) {
 	if db.Plain() {
 		return nil, nil
 	}
-	var id int32
-	var fingerprint string
-	err := db.QueryRow(ctx, strings.Replace(fingerprintSQL, "{which}", which, 1), args...).Scan(&id, &fingerprint)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
+	if err := db.SendBatch(ctx, ask).Close(); err != nil {
 		return nil, db.Wrap(err, "look up a hypertable")
 	}
-	if h := db.known[id]; h != nil && h.Version == fingerprint {
+	return db.Of(ctx, v)
+}
+
+// Version is a hypertable as it is at the moment: its number, 0 for none, and what
+// changes with whatever DDL changes about it.
+type Version struct {
+	id          int32
+	fingerprint string
+	// Skips is set where the server leaves chunks of it out of queries by the ranges of
+	// columns; see Skips.
+	Skips bool
+}
+
+// AskVersion asks for that of the hypertable of that name, or of the one behind the
+// continuous aggregate of that view.
+func (db *DB) AskVersion(ask *pgx.Batch, name task.Name, view *task.Name, v *Version) {
+	if view != nil {
+		db.askVersion(ask, v, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
+            where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
+		return
+	}
+	db.askVersion(ask, v, `h.schema_name = $1 and h.table_name = $2
+        and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`,
+		name.Schema, name.Name)
+}
+
+func (db *DB) askVersion(ask *pgx.Batch, v *Version, which string, args ...any) {
+	skips := "false"
+	if db.skipsChunks() {
+		skips = "exists (select from _timescaledb_catalog.chunk_column_stats s where s.hypertable_id = h.id)"
+	}
+	sql := strings.NewReplacer("{which}", which, "{skips}", skips).Replace(fingerprintSQL)
+	ask.Queue(sql, args...).QueryRow(func(r pgx.Row) error {
+		*v = Version{}
+		err := r.Scan(&v.id, &v.fingerprint, &v.Skips)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+}
+
+// Of returns the hypertable of that version, nil if there is none. It is read unless it
+// is known and nothing about it has changed: a lane that copies thousands of chunks reads
+// columns and dimensions once, and still sees an ALTER TABLE between two chunks.
+func (db *DB) Of(ctx context.Context, v *Version) (*Hypertable, error) {
+	if v.id == 0 {
+		return nil, nil
+	}
+	if h := db.known[v.id]; h != nil && h.Version == v.fingerprint {
 		return h, nil
 	}
-	hs, err := queryHypertables(ctx, db, "h.id = $1", id)
+	hs, err := queryHypertables(ctx, db, "h.id = $1", v.id)
 	if err != nil || len(hs) == 0 {
 		return nil, err
 	}
-	hs[0].Version = fingerprint
-	db.known[id] = hs[0]
+	hs[0].Version = v.fingerprint
+	db.known[v.id] = hs[0]
 	return hs[0], nil
 }
 

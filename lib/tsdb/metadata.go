@@ -44,11 +44,13 @@ func metaName(kind string, narrow bool, encoded func(string) string, columns ...
 // metaNames returns the names that metadata columns of the relation can have, and
 // what these hold.
 func (r *Relation) metaNames(ctx context.Context, db *DB, h *Hypertable) (map[string]*SparseIndex, error) {
-	var prefix string
-	if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").
-		Scan(&prefix); err != nil {
-		return nil, db.Wrap(err, "probe")
+	if db.bloom == nil {
+		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").
+			Scan(&db.bloom); err != nil {
+			return nil, db.Wrap(err, "probe")
+		}
 	}
+	prefix := *db.bloom
 	encoded, err := encoded(ctx, db, r.Encoding, h.Columns)
 	if err != nil {
 		return nil, err

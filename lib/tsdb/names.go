@@ -81,10 +81,14 @@ func (b *Built) NameLike(ctx context.Context, db *DB, seen *Attached) error {
 	if _, err := db.Exec(ctx, "rollback to bf; release bf"); err != nil {
 		return err
 	}
+	indexes, err := indexesOf(ctx, db, b.Name)
+	if err != nil {
+		return err
+	}
 	if err := rename(ctx, db, seen.Chunk.RelationOID, "table", name); err != nil {
 		return err
 	}
-	for _, i := range b.indexes {
+	for _, i := range indexes {
 		if err := rename(ctx, db, i.oid, "index", i.called(name)); err != nil {
 			return err
 		}

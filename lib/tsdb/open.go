@@ -25,6 +25,8 @@ import (
 	"strings"
 
 	"bf/lib/pg"
+
+	"github.com/jackc/pgx/v5"
 )
 
 var (
@@ -64,6 +66,8 @@ type DB struct {
 	chunks  *strings.Replacer
 
 	attaches *bool // what Attaches has found out
+	lastKind relationKind
+	bloom    *string // how columns with bloom filters are called
 }
 
 // Open connects to one side and probes it. A target must have TimescaleDB, a source
@@ -132,9 +136,15 @@ func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
 // MayBuild reports whether the role may create relations where the compressed ones
 // of chunks have to be, and who that is, quoted.
 func (db *DB) MayBuild(ctx context.Context) (may bool, role string, err error) {
-	err = db.QueryRow(ctx, "select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").
-		Scan(&may, &role)
-	return may, role, db.Wrap(err, "privileges")
+	var ask pgx.Batch
+	AskMayBuild(&ask, &may, &role)
+	return may, role, db.Wrap(db.SendBatch(ctx, &ask).Close(), "privileges")
+}
+
+// AskMayBuild asks whether it may.
+func AskMayBuild(ask *pgx.Batch, may *bool, role *string) {
+	ask.Queue("select has_schema_privilege('_timescaledb_internal', 'create'), quote_ident(current_user)").
+		QueryRow(pg.Into(may, role))
 }
 
 // AtLeast reports whether one version of TimescaleDB is another or newer. A

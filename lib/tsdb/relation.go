@@ -17,6 +17,8 @@ import (
 var (
 	//go:embed relation.sql
 	relationWithoutOrder string
+	//go:embed relation_kind.sql
+	relationKindSQL string
 	//go:embed relation_indexes.sql
 	relationIndexesSQL string
 )
@@ -59,6 +61,12 @@ type Relation struct {
 	Encoding string   `json:"encoding"` // of the database
 	// Enforced are the constraints that the source enforces: see Hypertable.
 	Enforced []string `json:"enforced,omitempty"`
+
+	// Where it was read: its quoted name, whether all of it can travel in binary, and the
+	// columns that the chunk got, with a default, after it was made.
+	Quoted string   `json:"-"`
+	Binary bool     `json:"-"`
+	Added  []string `json:"-"`
 }
 
 // RelationColumn is one column of a compressed relation.
@@ -92,24 +100,73 @@ const metaPrefix = "_ts_meta_"
 // Relation describes the compressed relation of a chunk. why says what in it
 // is not understood; then it must not travel as it is.
 func (c *Chunk) Relation(ctx context.Context, db *DB, h *Hypertable) (r *Relation, why string, err error) {
-	s, err := c.Settings(ctx, db)
-	if err != nil {
-		return nil, "", err
+	r = &Relation{Enforced: h.Enforced}
+	var s *Settings
+	var kind string
+	var ask pgx.Batch
+	c.askSettings(db, &ask, &s)
+	ask.Queue(relationKindSQL, c.RelationOID, c.OID).QueryRow(pg.Into(&kind, &r.Quoted, &r.Added))
+	ask.Queue(relationIndexesSQL, c.RelationOID).Query(r.scanIndexes)
+	ask.Queue(`select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
+        from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&r.Before[0], &r.Before[1], &r.Before[2])
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err := db.SendBatch(ctx, &ask).Close(); err != nil {
+		return nil, "", db.Wrap(err, "compressed relation of chunk %s", c.Name)
 	}
 	if s == nil {
 		return nil, "the chunk has no compression settings", nil
 	}
-	r = &Relation{Settings: *s, Enforced: h.Enforced}
-	if r.Columns, r.Encoding, err = RelationColumns(ctx, db, c.RelationOID); err != nil {
-		return nil, "", err
-	}
-	if r.Indexes, err = relationIndexes(ctx, db, c.RelationOID); err != nil {
+	r.Settings = *s
+	if err := r.describe(ctx, db, c.RelationOID, kind); err != nil {
 		return nil, "", err
 	}
 	if why, err = r.attribute(ctx, db, h); err != nil || why != "" {
 		return nil, why, err
 	}
-	return r, "", r.count(ctx, db, c)
+	return r, "", r.count(ctx, db)
+}
+
+// relationKind is what was read of the last compressed relation: another one whose
+// attributes are the same, to the last number in the catalog, has the same columns. To
+// look up what a collation is takes longer than all else.
+type relationKind struct {
+	kind     string // a hash of the attributes
+	columns  []RelationColumn
+	encoding string
+	binary   bool
+}
+
+// describe reads the columns, unless those of a relation of that kind are known.
+func (r *Relation) describe(ctx context.Context, db *DB, oid uint32, kind string) (err error) {
+	k := &db.lastKind
+	if k.kind != kind {
+		n := relationKind{kind: kind, binary: true}
+		if n.columns, n.encoding, err = RelationColumns(ctx, db, oid); err != nil {
+			return err
+		}
+		if (&Relation{Columns: n.columns}).Broken() == "" { // or the names cannot be sent
+			columns, err := db.Columns(ctx, oid)
+			if err != nil {
+				return err
+			}
+			for _, c := range columns[oid] {
+				n.binary = n.binary && c.Binary
+			}
+		}
+		for _, c := range n.columns {
+			if strings.HasPrefix(c.Locale, "enum ") { // its labels are no attribute: they may get more
+				n.kind = ""
+			}
+		}
+		*k = n
+	}
+	r.Columns, r.Encoding, r.Binary = slices.Clone(k.columns), k.encoding, k.binary
+	return nil
 }
 
 // RelationColumns lists the columns of a compressed relation, and the encoding
@@ -130,24 +187,19 @@ func RelationColumns(ctx context.Context, db *DB, oid uint32) (cols []RelationCo
 	return cols, encoding, db.Wrap(err, "columns of the compressed relation")
 }
 
-func relationIndexes(ctx context.Context, db *DB, oid uint32) ([][]IndexColumn, error) {
-	rows, err := db.Query(ctx, relationIndexesSQL, oid)
-	if err != nil {
-		return nil, db.Wrap(err, "indexes of the compressed relation")
-	}
-	var all [][]IndexColumn
+func (r *Relation) scanIndexes(rows pgx.Rows) error {
 	var id, last uint32
 	var c IndexColumn
 	var name []byte
-	_, err = pgx.ForEachRow(rows, []any{&id, &name, &c.Desc, &c.NullsFirst}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&id, &name, &c.Desc, &c.NullsFirst}, func() error {
 		if id != last {
-			all, last = append(all, nil), id
+			r.Indexes, last = append(r.Indexes, nil), id
 		}
 		c.Column = string(name)
-		all[len(all)-1] = append(all[len(all)-1], c)
+		r.Indexes[len(r.Indexes)-1] = append(r.Indexes[len(r.Indexes)-1], c)
 		return nil
 	})
-	return all, db.Wrap(err, "indexes of the compressed relation")
+	return err
 }
 
 // Droppable reports whether the column only speeds queries up and does so by a
@@ -167,45 +219,34 @@ func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind ==
 
 // count counts the rows in the batches and finds the columns with SQL NULLs;
 // neither decompresses anything.
-func (r *Relation) count(ctx context.Context, db *DB, c *Chunk) (err error) {
+func (r *Relation) count(ctx context.Context, db *DB) (err error) {
 	var columns []string
 	for _, col := range r.Columns {
 		if !strings.HasPrefix(col.Name, metaPrefix) {
 			columns = append(columns, col.Name)
 		}
 	}
-	if r.Rows, r.Nulls, err = Batches(ctx, db, c.RelationOID, columns, func(column string) string {
+	r.Rows, r.Nulls, err = Batches(ctx, db, r.Quoted, columns, func(column string) string {
 		if slices.Contains(r.Settings.SegmentBy, column) {
 			return pg.Ident(column) // a value, not a batch of them
 		}
 		return NullBatches(db, column)
-	}); err != nil {
-		return err
-	}
-	err = db.QueryRow(ctx, `select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size
-        from _timescaledb_catalog.compression_chunk_size where chunk_id = $1`, c.ID).
-		Scan(&r.Before[0], &r.Before[1], &r.Before[2])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	return db.Wrap(err, "sizes of chunk %s", c.Name)
+	})
+	return err
 }
 
 // Batches returns how many rows there are in the batches of a compressed
-// relation, and in which of the columns, read by an expression, SQL NULL occurs.
-func Batches(ctx context.Context, db *DB, relation uint32, columns []string,
+// relation (quoted), and in which of the columns, read by an expression, SQL NULL occurs.
+func Batches(ctx context.Context, db *DB, relation string, columns []string,
 	read func(column string) string) (rows int64, nulls []string, err error) {
 	var b strings.Builder
 	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
 	for _, c := range columns {
 		b.WriteString(" || case when count(*) > count(" + read(c) + ") then array[" + pg.Literal(c) + "] end")
 	}
-	rel, err := db.RelationName(ctx, relation)
-	if err != nil {
-		return 0, nil, err
-	}
-	err = db.QueryRow(ctx, b.String()+" from only "+rel).Scan(&rows, &nulls)
-	return rows, nulls, db.Wrap(err, "compressed relation %s", rel)
+	// Not prepared: the next chunk has another relation.
+	err = db.QueryRow(ctx, b.String()+" from only "+relation, pgx.QueryExecModeSimpleProtocol).Scan(&rows, &nulls)
+	return rows, nulls, db.Wrap(err, "compressed relation %s", relation)
 }
 
 // NullBatches returns the expression that reads a compressed column of this

@@ -48,24 +48,25 @@ func (db *DB) SettingsPerChunk() bool { return db.columns["compression_settings.
 func (db *DB) ListsSparseIndexes() bool { return db.columns["compression_settings.index"] }
 
 // Settings returns the settings that a compressed chunk has.
-func (c *Chunk) Settings(ctx context.Context, db *DB) (*Settings, error) {
+func (c *Chunk) Settings(ctx context.Context, db *DB) (s *Settings, err error) {
+	var ask pgx.Batch
+	c.askSettings(db, &ask, &s)
+	return s, db.Wrap(db.SendBatch(ctx, &ask).Close(), "compression settings")
+}
+
+func (c *Chunk) askSettings(db *DB, ask *pgx.Batch, to **Settings) {
 	rel := c.OID
 	if !db.columns["compression_settings.compress_relid"] {
 		rel = c.RelationOID
 	}
-	return settings(ctx, db, rel, c.Hypertable)
+	queueSettings(db, ask, rel, c.Hypertable, to)
 }
 
 // HypertableSettings returns the settings for chunks to be compressed; nil for
 // none.
-func HypertableSettings(ctx context.Context, db *DB, h *Hypertable) (*Settings, error) {
-	return settings(ctx, db, h.OID, h.ID)
-}
-
-func settings(ctx context.Context, db *DB, rel uint32, hypertable int32) (*Settings, error) {
-	var s *Settings
+func HypertableSettings(ctx context.Context, db *DB, h *Hypertable) (s *Settings, err error) {
 	var ask pgx.Batch
-	queueSettings(db, &ask, rel, hypertable, &s)
+	queueSettings(db, &ask, h.OID, h.ID, &s)
 	return s, db.Wrap(db.SendBatch(ctx, &ask).Close(), "compression settings")
 }
 

@@ -33,13 +33,16 @@ var (
 // Skips reports whether the server leaves chunks of the hypertable out of queries
 // by the ranges of columns.
 func Skips(ctx context.Context, db *DB, h *Hypertable) (skips bool, err error) {
-	if !db.columns["chunk_column_stats.valid"] {
+	if !db.skipsChunks() {
 		return false, nil
 	}
 	err = db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.chunk_column_stats "+
 		"where hypertable_id = $1)", h.ID).Scan(&skips)
 	return skips, db.Wrap(err, "column ranges of %s", h.Name)
 }
+
+// skipsChunks reports whether the server may do so (2.16 and newer).
+func (db *DB) skipsChunks() bool { return db.columns["chunk_column_stats.valid"] }
 
 // Skippable returns those of the hypertable's chunks that a query may leave out by
 // the range of a column: rows that are added to them might not be found.

@@ -13,7 +13,6 @@ import (
 // rows in them.
 type compressedRelation struct {
 	*tsdb.Relation
-	name    string                // quoted
 	columns []tsdb.RelationColumn // in name order, without those that another version may leave out
 }
 
@@ -60,9 +59,8 @@ func (s *side) compressedRelation(ctx context.Context) (*compressedRelation, err
 	if err != nil || unfit != "" {
 		return nil, err
 	}
-	missing, err := s.db.Missing(ctx, c.OID)
-	if err != nil || slices.ContainsFunc(missing, func(m string) bool { return slices.Contains(r.Nulls, m) }) {
-		return nil, err
+	if slices.ContainsFunc(r.Added, func(m string) bool { return slices.Contains(r.Nulls, m) }) {
+		return nil, nil
 	}
 	if s.db.ListsSparseIndexes() {
 		stale := map[string]bool{}
@@ -74,13 +72,9 @@ func (s *side) compressedRelation(ctx context.Context) (*compressedRelation, err
 			return nil, nil
 		}
 	}
-	name, err := s.db.RelationName(ctx, c.RelationOID)
-	if err != nil {
-		return nil, err
-	}
 	cols := slices.DeleteFunc(slices.Clone(r.Columns), func(c tsdb.RelationColumn) bool { return c.Droppable() })
 	slices.SortFunc(cols, func(a, b tsdb.RelationColumn) int { return strings.Compare(a.Name, b.Name) })
-	return &compressedRelation{Relation: r, name: name, columns: cols}, nil
+	return &compressedRelation{Relation: r, columns: cols}, nil
 }
 
 // hashBatches hashes the batches and the uncompressed rows beside them. All but
@@ -97,8 +91,8 @@ func (s *side) hashBatches(ctx context.Context, r *compressedRelation) (*Summary
 		exprs = append(exprs, e)
 	}
 	var batches string
-	if err := s.db.QueryRow(ctx, "select "+s.sumOf(exprs)+" from "+r.Numbered(r.name)).Scan(&batches); err != nil {
-		return nil, s.db.Wrap(err, "compare %s", r.name)
+	if err := s.db.QueryRow(ctx, "select "+s.sumOf(exprs)+" from "+r.Numbered(r.Quoted)).Scan(&batches); err != nil {
+		return nil, s.db.Wrap(err, "compare %s", r.Quoted)
 	}
 	uncompressed := *s
 	uncompressed.rows = "only " + s.rows

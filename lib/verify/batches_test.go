@@ -102,10 +102,10 @@ func TestBatchesByProperty(t *testing.T) {
                 update %[1]s t set %[2]s
                 from (values %[3]s) m(here, there), b me, b o
                 where t.ctid = me.id and me.batch = here and o.batch = there and here <> there`,
-				rel.name, strings.Join(set, ", "), strings.Join(pairs, ", "))
+				rel.Quoted, strings.Join(set, ", "), strings.Join(pairs, ", "))
 		}
 		kinds := map[string]func() string{
-			"physical order": func() string { return "update " + rel.name + " set dev = dev" },
+			"physical order": func() string { return "update " + rel.Quoted + " set dev = dev" },
 			"columns of two batches exchanged": func() string {
 				i, j := r.IntN(20), r.IntN(20)
 				return move(some(), func(n int) int {
