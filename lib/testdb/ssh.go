@@ -15,16 +15,7 @@ import (
 // of the test, and returns the ssh command line to it. Without one it skips the test.
 func SSH(t testing.TB) string {
 	t.Helper()
-	daemon := ""
-	for _, p := range []string{"sshd", "/usr/sbin/sshd", "/usr/local/sbin/sshd"} {
-		if found, err := exec.LookPath(p); err == nil {
-			daemon, _ = filepath.Abs(found)
-			break
-		}
-	}
-	if daemon == "" {
-		t.Skip("needs sshd (package openssh-server)")
-	}
+	daemon := sshd(t)
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -76,4 +67,18 @@ func SSH(t testing.TB) string {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// sshd is the path of the program, which wants to be called by it.
+func sshd(t testing.TB) string {
+	t.Helper()
+	for _, p := range []string{"sshd", "/usr/sbin/sshd", "/usr/local/sbin/sshd"} {
+		if found, err := exec.LookPath(p); err == nil {
+			if found, err = filepath.Abs(found); err == nil {
+				return found
+			}
+		}
+	}
+	t.Skip("needs sshd (package openssh-server)")
+	panic("unreachable")
 }
