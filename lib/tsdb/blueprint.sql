@@ -19,7 +19,8 @@ with h as (
 )
 select array(
            select format('create table %s (like %s including defaults including generated including storage '
-               || 'including compression including constraints)', $2::text, $4::text)
+               || '%s including constraints)', $2::text, $4::text,
+               case when current_setting('server_version_num')::int >= 140000 then 'including compression' end)
                || coalesce((select ' with (' || string_agg(format('%I=%L', option_name, option_value), ', ') || ')'
                    from pg_options_to_table(h.reloptions)), '')
            union all
