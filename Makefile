@@ -10,7 +10,8 @@
 # make dist     archives for Linux and macOS, .deb and .rpm, in dist/
 #
 # None of them needs a C compiler, root or a running PostgreSQL. To test on one
-# version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2
+# version of TimescaleDB: make test BF_TEST_VERSIONS=2.17.2; on named pairs, or on
+# all that there are: BF_TEST_MATRIX, see lib/README.md
 
 PREFIX  = /usr/local
 MANDIR  = $(PREFIX)/share/man
@@ -31,7 +32,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 NFPM        = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 
 export CGO_ENABLED = 0
-export BF_TEST_VERSIONS
+export BF_TEST_VERSIONS BF_TEST_MATRIX
 
 .PHONY: build test chaos short race demo demo-postgres bench lint completions install files dist archives packages clean
 

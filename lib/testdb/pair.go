@@ -1,7 +1,10 @@
 package testdb
 
 import (
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -36,7 +39,7 @@ func EachFull(t *testing.T, f func(t *testing.T, p Pair)) {
 // Apache: for tests that take long, or that hardly depend on the version.
 func EachEdge(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
-	edges := few(Installs(t))
+	edges := edges(Installs(t))
 	each(t, func(p Pair) bool { return p.Source == p.Target && slices.Contains(edges, p.Source) }, f)
 }
 
@@ -45,7 +48,7 @@ func EachEdge(t *testing.T, f func(t *testing.T, p Pair)) {
 func EachMove(t *testing.T, f func(t *testing.T, p Pair)) {
 	t.Helper()
 	edges := few(Installs(t))
-	if given != nil || len(edges) == 1 {
+	if given != nil || matrix() != "" || len(edges) == 1 {
 		EachPair(t, f)
 		return
 	}
@@ -68,7 +71,11 @@ func EachPair(t *testing.T, f func(t *testing.T, p Pair)) {
 // each tells whether there was any pair.
 func each(t *testing.T, want func(Pair) bool, f func(t *testing.T, p Pair)) (any bool) {
 	t.Helper()
-	for _, p := range pairs(Installs(t)) {
+	all, err := chosen(Installs(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range all {
 		// The user's two servers are the only pair, same version or not.
 		if given == nil && !want(p) {
 			continue
@@ -76,7 +83,45 @@ func each(t *testing.T, want func(Pair) bool, f func(t *testing.T, p Pair)) (any
 		any = true
 		t.Run(p.String(), func(t *testing.T) { f(t, p) })
 	}
+	if !any && matrix() != "" {
+		t.Skipf("BF_TEST_MATRIX=%s: none of these pairs is one for this test", matrix())
+	}
 	return any
+}
+
+// matrix is BF_TEST_MATRIX: "all", or names of pairs.
+func matrix() string { return os.Getenv("BF_TEST_MATRIX") }
+
+// edges are the installs of EachEdge.
+func edges(all []Install) []Install {
+	if matrix() != "" {
+		return all
+	}
+	return few(all)
+}
+
+// chosen are the pairs that there are, or those that BF_TEST_MATRIX names.
+func chosen(all []Install) ([]Pair, error) {
+	if given != nil || matrix() == "" || matrix() == "all" {
+		return pairs(all), nil
+	}
+	byName := map[string]Install{}
+	for _, in := range all {
+		byName[in.String()] = in
+	}
+	var named []Pair
+	for _, name := range strings.Split(matrix(), ",") {
+		source, target, moves := strings.Cut(name, "-to-")
+		if !moves {
+			target = source
+		}
+		p := Pair{byName[source], byName[target]}
+		if p.Source.BinDir == "" || p.Target.BinDir == "" {
+			return nil, fmt.Errorf("BF_TEST_MATRIX=%s: %q is no pair of %v", matrix(), name, all)
+		}
+		named = append(named, p)
+	}
+	return named, nil
 }
 
 func pairs(all []Install) (pairs []Pair) {

@@ -14,7 +14,9 @@
 // Which PostgreSQL and TimescaleDB they run is found by scripts/testbed; see
 // there for what is looked at and how to name others. The environment variable
 // BF_TEST_VERSIONS (comma separated TimescaleDB versions) narrows what tests
-// run on, and so does the -short flag.
+// run on, and so does the -short flag. BF_TEST_MATRIX names the pairs instead, as
+// subtests are named: "pg15-2.11.2-full-to-pg17-2.29.2-full,pg15-2.28.3-full"; with
+// "all", what runs on the edges alone runs on all that was found, and every move.
 package testdb
 
 import (

@@ -240,6 +240,28 @@ func TestPairs(t *testing.T) {
 	}
 }
 
+func TestMatrix(t *testing.T) {
+	Installs(t)
+	if given != nil {
+		t.Skip("only databases were named")
+	}
+	old, young := Install{"/15", 15, true, "2.9.3"}, Install{"/17", 17, false, "2.19.3"}
+	all := []Install{old, young}
+	for matrix, want := range map[string][]Pair{
+		"all":             pairs(all),
+		"pg15-2.9.3-full": {{old, old}},
+		"pg17-2.19.3-apache-to-pg15-2.9.3-full,pg15-2.9.3-full": {{young, old}, {old, old}},
+		"pg15-2.9.4-full":            nil,
+		"pg15-2.9.3-full-to-nothing": nil,
+	} {
+		t.Setenv("BF_TEST_MATRIX", matrix)
+		got, err := chosen(all)
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%s: %v, %v", matrix, got, err)
+		}
+	}
+}
+
 func TestFew(t *testing.T) {
 	a, b, c := Install{"/a", 15, true, "2.3.0"}, Install{"/a", 15, true, "2.2.0"}, Install{"/a", 15, true, "2.1.0"}
 	x, y := Install{"/a", 15, false, "2.3.0"}, Install{"/a", 15, false, "2.1.0"}
