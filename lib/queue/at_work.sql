@@ -1,7 +1,7 @@
 -- The processes of bf that are connected to this database, with the task that each
 -- has in hand (advisory lock of class $1) and how far its COPY is. A bf-load may copy
 -- in several parts: the bytes are those of the part that runs. What stands for the
--- view pg_stat_progress_copy is in Workers.
+-- view pg_stat_progress_copy is in Look.
 select a.pid, a.application_name, coalesce(host(a.client_addr), ''), coalesce(t.priority, 0),
        coalesce(t.view_schema, t.into_schema, t.hypertable_schema, ''),
        coalesce(t.view_name, t.into_name, t.hypertable_name, ''),

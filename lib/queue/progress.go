@@ -96,21 +96,6 @@ func (c *Counts) Add(o *Counts) {
 // Pending is how many tasks are to be copied.
 func (c *Counts) Pending() int64 { return c.Total - c.Done }
 
-// CountEach counts the tasks per hypertable. filter is that of a Selection.
-func CountEach(ctx context.Context, c *pg.Conn, filter string) ([]*Counts, error) {
-	which, args := Selection{State: All, Filter: filter}.where()
-	rows, err := c.Query(ctx, strings.Replace(countsSQL, "{which}", which, 1), args...)
-	if err != nil {
-		return nil, filterError(c, err, filter)
-	}
-	each, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Counts, error) {
-		n := &Counts{}
-		return n, r.Scan(&n.Hypertable.Schema, &n.Hypertable.Name, &n.Total, &n.Done, &n.Failed, &n.Verified, &n.Unequal,
-			&n.Bytes, &n.BytesDone, &n.BytesVerified)
-	})
-	return each, filterError(c, err, filter)
-}
-
 // BusyBefore returns for how many seconds at least one of the tasks that are done was
 // being copied: pauses do not count. filter is that of a Selection.
 func BusyBefore(ctx context.Context, c *pg.Conn, filter string) (seconds float64, err error) {
@@ -149,23 +134,33 @@ func place(chunk string, r *task.Range) string {
 	return chunk
 }
 
-// Workers returns the processes of bf that are at work on the target, from
-// whatever host.
-func Workers(ctx context.Context, c *pg.Conn) ([]*Worker, error) {
+// Look counts the tasks per hypertable, and returns the processes of bf that are at work
+// on the target, from whatever host: of the same moment. filter is that of a Selection.
+func Look(ctx context.Context, c *pg.Conn, filter string) (each []*Counts, workers []*Worker, err error) {
+	which, args := Selection{State: All, Filter: filter}.where()
 	copies := "pg_stat_progress_copy p"
 	if c.Major() < 14 { // which has no such view
 		copies = "(select 0, 0::bigint, 0::bigint) p(pid, bytes_processed, tuples_processed)"
 	}
-	rows, err := c.Query(ctx, strings.Replace(atWorkSQL, "{copies}", copies, 1), int64(pg.LockInHand))
-	if err != nil {
-		return nil, c.Wrap(err, "look who is at work")
-	}
-	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Worker, error) {
-		w := &Worker{}
-		return w, r.Scan(&w.PID, &w.Tool, &w.Host, &w.Task, &w.Hypertable.Schema, &w.Hypertable.Name, &w.Chunk,
-			&w.Range, &w.Bytes, &w.Copied, &w.Rows, &w.Seconds)
+	var ask pgx.Batch
+	ask.Queue(strings.Replace(countsSQL, "{which}", which, 1), args...).Query(func(rows pgx.Rows) (err error) {
+		each, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Counts, error) {
+			n := &Counts{}
+			return n, r.Scan(&n.Hypertable.Schema, &n.Hypertable.Name, &n.Total, &n.Done, &n.Failed, &n.Verified,
+				&n.Unequal, &n.Bytes, &n.BytesDone, &n.BytesVerified)
+		})
+		return err
 	})
-	return all, c.Wrap(err, "look who is at work")
+	atWork := strings.Replace(atWorkSQL, "{copies}", copies, 1)
+	ask.Queue(atWork, int64(pg.LockInHand)).Query(func(rows pgx.Rows) (err error) {
+		workers, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (*Worker, error) {
+			w := &Worker{}
+			return w, r.Scan(&w.PID, &w.Tool, &w.Host, &w.Task, &w.Hypertable.Schema, &w.Hypertable.Name, &w.Chunk,
+				&w.Range, &w.Bytes, &w.Copied, &w.Rows, &w.Seconds)
+		})
+		return err
+	})
+	return each, workers, filterError(c, c.SendBatch(ctx, &ask).Close(), filter)
 }
 
 // Failure is the last failed attempt of a pending task.

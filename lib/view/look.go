@@ -47,15 +47,11 @@ func (l *looker) look(ctx context.Context) error {
 		}
 	}
 	began := time.Now()
-	workers, err := queue.Workers(ctx, l.conn)
+	each, workers, err := queue.Look(ctx, l.conn, l.filter)
 	if err != nil {
 		return err
 	}
-	each, err := queue.CountEach(ctx, l.conn, l.filter)
-	if err != nil {
-		return err
-	}
-	l.took = max(time.Since(began)-2*l.round, 0)
+	l.took = max(time.Since(began)-l.round, 0)
 	if l.filter != "" { // what the others have in hand is not of what is watched
 		workers = slices.DeleteFunc(workers, func(w *queue.Worker) bool {
 			return w.Task != 0 && !slices.ContainsFunc(each, func(c *queue.Counts) bool { return c.Hypertable == w.Hypertable })
