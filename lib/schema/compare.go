@@ -153,12 +153,9 @@ func Compare(ctx context.Context, source, target string, o pg.Options) (*Compari
 
 // reflect reads what a side is, in one snapshot.
 func reflect(ctx context.Context, conn *pg.Conn) (m *mirror, err error) {
-	m = &mirror{Conn: conn, things: newThings(), internals: []uint32{}}
+	m = &mirror{Conn: conn, major: conn.Major(), things: newThings(), internals: []uint32{}}
 	if _, err := conn.Exec(ctx, "begin isolation level repeatable read read only"); err != nil {
 		return nil, conn.Wrap(err, "begin")
-	}
-	if err := conn.QueryRow(ctx, "select current_setting('server_version_num')::int / 10000").Scan(&m.major); err != nil {
-		return nil, conn.Wrap(err, "look at the database")
 	}
 	m.db, err = tsdb.On(ctx, conn)
 	if errors.Is(err, tsdb.ErrNoExtension) {
