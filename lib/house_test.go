@@ -3,6 +3,9 @@
 package lib
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -139,4 +142,64 @@ func TestBackfillSQL(t *testing.T) {
 	if n < 5 {
 		t.Errorf("%d files of package queue have SQL on __backfill: the expression is out of date", n)
 	}
+}
+
+// TestSizes: what a reader has to keep in mind at once is bounded. A function has at most
+// 60 lines and 5 parameters, a type 20 methods. (bench is a list of contests.)
+func TestSizes(t *testing.T) {
+	methods := map[string]int{}
+	n := 0
+	for _, pattern := range []string{"*/*.go", "../cmd/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if strings.HasSuffix(f, "_test.go") || strings.HasPrefix(f, "bench/") {
+				continue
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, f, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range file.Decls {
+				fn, ok := d.(*ast.FuncDecl)
+				if !ok {
+					continue
+				}
+				n++
+				if lines := set.Position(fn.End()).Line - set.Position(fn.Pos()).Line + 1; lines > 60 {
+					t.Errorf("%s: %s has %d lines", f, fn.Name, lines)
+				}
+				if p := fn.Type.Params.NumFields(); p > 5 {
+					t.Errorf("%s: %s has %d parameters", f, fn.Name, p)
+				}
+				if fn.Recv != nil {
+					methods[filepath.Dir(f)+"."+receiver(fn.Recv.List[0].Type)]++
+				}
+			}
+		}
+	}
+	for name, m := range methods {
+		if m > 20 {
+			t.Errorf("%s has %d methods", name, m)
+		}
+	}
+	if n < 1000 || methods["tsdb.DB"] == 0 {
+		t.Errorf("%d functions, methods %v: the patterns are out of date", n, methods)
+	}
+}
+
+// receiver is the name of a receiver's type.
+func receiver(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return receiver(e.X)
+	case *ast.IndexExpr:
+		return receiver(e.X)
+	case *ast.Ident:
+		return e.Name
+	}
+	return ""
 }

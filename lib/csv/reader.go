@@ -464,7 +464,7 @@ func (r *Reader) piece() {
 		r.sent = whole(r.out)
 		r.fieldAt = -1
 	}
-	r.checkText(r.out[:r.sent])
+	checkText(r, r.out[:r.sent])
 	if r.bad != nil {
 		r.out, r.sent, r.fieldAt = r.out[:0], 0, -1
 	}
@@ -486,7 +486,7 @@ func (r *Reader) finish() error {
 			Reason: fmt.Sprintf("%d fields, and there are %d columns", r.n, len(r.fields))}
 	}
 	if r.bad == nil {
-		r.checkText(r.out)
+		checkText(r, r.out)
 	}
 	if r.bad != nil {
 		return r.bad
@@ -497,7 +497,7 @@ func (r *Reader) finish() error {
 }
 
 // checkText refuses what is not UTF-8.
-func (r *Reader) checkText(text []byte) {
+func checkText(r *Reader, text []byte) {
 	if r.bad != nil || r.f.charset != nil || utf8.Valid(text) {
 		return
 	}

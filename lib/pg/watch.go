@@ -26,7 +26,7 @@ func (c *Conn) Unattended(ctx context.Context, f func() error) error {
 	}
 	defer watch.Close(context.WithoutCancel(ctx))
 	done, over := make(chan struct{}), make(chan bool)
-	go func() { over <- c.cancelWhenAwaited(ctx, watch, done) }()
+	go func() { over <- cancelWhenAwaited(ctx, c, watch, done) }()
 	err = f()
 	close(done)
 	canceled := <-over
@@ -42,7 +42,7 @@ func (c *Conn) Unattended(ctx context.Context, f func() error) error {
 
 // cancelWhenAwaited cancels what runs on c, and reports that it did, when a session
 // waits for c. It ends when done is closed.
-func (c *Conn) cancelWhenAwaited(ctx context.Context, watch *pgx.Conn, done chan struct{}) (canceled bool) {
+func cancelWhenAwaited(ctx context.Context, c *Conn, watch *pgx.Conn, done chan struct{}) (canceled bool) {
 	pid := c.PgConn().PID()
 	for {
 		select {

@@ -13,7 +13,7 @@ import (
 // no error where that cannot be found out. What it locks is given back at once: the
 // COPY may take long.
 func (d *Dumper) aggregates(ctx context.Context, in *Opened, t *task.Task, img *tsdb.Image) error {
-	all, err := in.Hypertable.Children(ctx, d.db)
+	all, err := tsdb.Children(ctx, d.db, in.Hypertable)
 	if err != nil || len(all) == 0 {
 		return err
 	}

@@ -89,7 +89,7 @@ func enterChunk(ctx context.Context, db *tsdb.DB, t *task.Task) (*Opened, error)
 	if err != nil {
 		return nil, err
 	}
-	c, h, err := db.WithHypertable(ctx, t.Chunk)
+	c, h, err := tsdb.WithHypertable(ctx, db, t.Chunk)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func (s *survey) count(ctx context.Context) error {
 // parts are what is counted in one statement each, for about so many slices.
 func (s *survey) parts(slices int) (parts []tsdb.Part) {
 	blocks, n := s.mappable() == nil, max(leastParts, partsPerSlice*int64(slices))
-	step := max(blocksPerPart, (s.size()+n-1)/n)
+	step := max(blocksPerPart, (blocksOf(s.leaves)+n-1)/n)
 	for _, l := range s.leaves {
 		if !blocks || l.Blocks == 0 {
 			parts = append(parts, tsdb.Part{Leaf: l})
@@ -323,5 +323,5 @@ func (s *survey) byBlocks() float64 {
 			}
 		}
 	}
-	return float64(read) / float64(max(s.size(), 1))
+	return float64(read) / float64(max(blocksOf(s.leaves), 1))
 }

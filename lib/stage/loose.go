@@ -92,7 +92,7 @@ func look(ctx context.Context, dst *tsdb.DB, s, t *tsdb.Hypertable, byRows strin
 	if o.dependents, err = t.Dependents(ctx, dst); err != nil {
 		return nil, err
 	}
-	if o.mayBuild, o.role, err = dst.MayBuild(ctx); err != nil {
+	if o.mayBuild, o.role, err = tsdb.MayBuild(ctx, dst); err != nil {
 		return nil, err
 	}
 	jobs, err := dst.Jobs(ctx, []*tsdb.Hypertable{t})

@@ -189,7 +189,7 @@ func (s *survey) choose(ctx context.Context, found string) error {
 	}
 	times := fmt.Sprintf("%.1f times", p)
 	switch {
-	case p <= timesUnsaid || s.size() <= fewBlocks && s.Relkind != tsdb.View:
+	case p <= timesUnsaid || blocksOf(s.leaves) <= fewBlocks && s.Relkind != tsdb.View:
 	case p <= timesAtMost || s.o.Any:
 		s.note("%s: all tasks together will read it %s: its rows are not in the order of %q", s.Name, times,
 			s.into.Dimensions[0].Column)
@@ -269,7 +269,7 @@ func (s *survey) byRange() float64 {
 	for _, l := range s.leaves {
 		size[l.Name] = l.Blocks
 	}
-	all := s.size()
+	all := blocksOf(s.leaves)
 	if all == 0 {
 		return float64(len(s.slices))
 	}
@@ -281,9 +281,9 @@ func (s *survey) byRange() float64 {
 	return float64(read) / float64(all)
 }
 
-// size is that of the relation in blocks.
-func (s *survey) size() (blocks int64) {
-	for _, l := range s.leaves {
+// blocksOf is their size in blocks.
+func blocksOf(leaves []*tsdb.Leaf) (blocks int64) {
+	for _, l := range leaves {
 		blocks += l.Blocks
 	}
 	return blocks

@@ -91,7 +91,7 @@ func (k chunkMaker) makeOne(ctx context.Context, want []task.Slice) (no obstacle
 // create makes a chunk by TimescaleDB's function, unless something is in
 // the way.
 func (k chunkMaker) create(ctx context.Context, want []task.Slice) (made bool, err error) {
-	oid, err := k.brieflyRun(ctx, k.ht.CreateChunkSQL(k.DB, want))
+	oid, err := k.brieflyRun(ctx, tsdb.CreateChunkSQL(k.DB, k.ht, want))
 	if tsdb.ChunkInTheWay(err) {
 		return false, nil
 	}

@@ -37,8 +37,8 @@ type sight struct {
 // askSight asks for it.
 func askSight(ask *pgx.Batch, db *tsdb.DB, h *tsdb.Hypertable, t *task.Task) *sight {
 	s := &sight{ht: h}
-	h.AskChunkOf(db, ask, t.Slices, &s.chunk)
-	h.AskDependents(ask, &s.dep)
+	tsdb.AskChunkOf(db, ask, h, t.Slices, &s.chunk)
+	tsdb.AskDependents(ask, h, &s.dep)
 	tsdb.AskMayBuild(ask, &s.may, &s.role)
 	return s
 }
@@ -113,7 +113,7 @@ func (g *gatherer) findChunk(ctx context.Context) (err error) {
 
 func (s *sight) askSkewed(ask *pgx.Batch, c *tsdb.Chunk) {
 	s.oid = c.OID
-	c.AskSkewed(ask, s.ht, &s.skewed)
+	tsdb.AskSkewed(ask, c, s.ht, &s.skewed)
 }
 
 // ofStream looks at the relation that the stream brings.

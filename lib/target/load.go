@@ -135,7 +135,7 @@ func (ld *load) lookUp(ctx context.Context) (staged *queue.Entry, skips bool, er
 	var ask pgx.Batch
 	var v tsdb.Version
 	queue.AskStaged(&ask, ld.Conn, ld.task, &staged)
-	ld.AskVersion(&ask, ld.task.Target(), ld.task.View, &v)
+	tsdb.AskVersion(ld.DB, &ask, ld.task.Target(), ld.task.View, &v)
 	var seen *sight
 	if h := ld.lane.known.last; h != nil && len(ld.task.Slices) > 0 {
 		seen = askSight(&ask, ld.DB, h, ld.task)
@@ -143,7 +143,7 @@ func (ld *load) lookUp(ctx context.Context) (staged *queue.Entry, skips bool, er
 	if err = ld.SendBatch(ctx, &ask).Close(); err != nil {
 		return nil, false, err
 	}
-	if ld.ht, err = ld.Of(ctx, &v); err != nil {
+	if ld.ht, err = v.Hypertable(ctx, ld.DB); err != nil {
 		return nil, false, err
 	}
 	if seen != nil && seen.ht == ld.ht {
@@ -271,7 +271,7 @@ func (ld *load) complete(ctx context.Context, s task.Status, f func() error) err
 	ld.result.Status = s
 	after := ""
 	if ld.unanalyzed != "" {
-		after = ld.countsFirst()
+		after = countsFirst(ld.session)
 	}
 	return queue.Complete(ctx, ld.Conn, ld.result, after)
 }

@@ -50,7 +50,7 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 			errors.New("the compressed relation's columns are not those that travel"))
 	}
 	r.format = part.Format
-	mine, err := ld.columns(ctx)
+	mine, err := ld.lane.columns(ctx, ld.ht)
 	if err != nil {
 		return nil, obstacle{}, err
 	}
@@ -70,14 +70,14 @@ func describe(ctx context.Context, ld *load) (*relation, obstacle, error) {
 	return r, obstacle{}, nil
 }
 
-// columns are those of the hypertable.
-func (ld *load) columns(ctx context.Context) (c columns, err error) {
-	if c = ld.lane.known.columns; c.version == ld.ht.Version {
+// columns are those of a hypertable.
+func (l *Loader) columns(ctx context.Context, ht *tsdb.Hypertable) (c columns, err error) {
+	if c = l.known.columns; c.version == ht.Version {
 		return c, nil
 	}
-	c.version = ld.ht.Version
-	if c.all, c.encoding, err = tsdb.RelationColumns(ctx, ld.DB, ld.ht.OID); err == nil {
-		ld.lane.known.columns = c
+	c.version = ht.Version
+	if c.all, c.encoding, err = tsdb.RelationColumns(ctx, l.session.DB, ht.OID); err == nil {
+		l.known.columns = c
 	}
 	return c, err
 }

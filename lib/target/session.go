@@ -49,7 +49,7 @@ func (s *session) savepoint(ctx context.Context, f func() error) error {
 func (s *session) subtransaction(ctx context.Context, first, last string, f func() error) error {
 	if f == nil {
 		_, err := s.Exec(ctx, "savepoint bf; "+first+"; release bf; "+last)
-		return s.undone(ctx, err)
+		return undone(ctx, s, err)
 	}
 	_, err := s.Exec(ctx, "savepoint bf; "+first)
 	if err == nil {
@@ -59,11 +59,11 @@ func (s *session) subtransaction(ctx context.Context, first, last string, f func
 		_, err = s.Exec(ctx, "release bf; "+last)
 		return err
 	}
-	return s.undone(ctx, err)
+	return undone(ctx, s, err)
 }
 
 // undone goes back to the savepoint after an error.
-func (s *session) undone(ctx context.Context, err error) error {
+func undone(ctx context.Context, s *session, err error) error {
 	if err == nil || s.Lost() {
 		return err
 	}
@@ -145,7 +145,7 @@ func (s *session) analyze(ctx context.Context, relation string) {
 
 // countsFirst has the counts of a transaction's changes, which are sent once a second,
 // not arrive after the ANALYZE that follows.
-func (s *session) countsFirst() string {
+func countsFirst(s *session) string {
 	if s.Postgres < 150000 {
 		return ""
 	}

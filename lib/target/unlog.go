@@ -36,7 +36,7 @@ func newUnlogger(ctx context.Context, ld *load) (*unlogger, error) {
 	}
 	u := &unlogger{load: ld}
 	err := ld.savepoint(ctx, func() (err error) {
-		u.transactions, err = ld.ht.Logging(ctx, ld.DB)
+		u.transactions, err = tsdb.LogOf(ld.DB, ld.ht).Transactions(ctx)
 		return err
 	})
 	if err == nil && u.transactions == nil || err != nil && pg.Code(err) != "" && !ld.Lost() {
@@ -76,7 +76,7 @@ var errKept = errors.New("has to be computed again")
 // prepare looks up what has to be known before anything is locked.
 func (u *unlogger) prepare(ctx context.Context) (err error) {
 	from, until := u.task.Range.Bounds()
-	if u.children, err = u.ht.Children(ctx, u.DB); err != nil {
+	if u.children, err = tsdb.Children(ctx, u.DB, u.ht); err != nil {
 		return err
 	}
 	for _, a := range u.children {
@@ -112,7 +112,7 @@ func (u *unlogger) takeBack(ctx context.Context) error {
 	if slices.Equal(needed, whole) {
 		return nil
 	}
-	return u.ht.Relog(ctx, u.DB, u.transactions, needed)
+	return tsdb.LogOf(u.DB, u.ht).TakeBack(ctx, u.transactions, needed)
 }
 
 // lockAggregates keeps refreshes and lanes from the aggregates until the commit. It
@@ -234,7 +234,7 @@ func (ld *load) logReload(ctx context.Context) error {
 	if err != nil || raw == nil {
 		return err
 	}
-	if transactions, err := raw.Logging(ctx, ld.DB); err != nil || transactions == nil {
+	if transactions, err := tsdb.LogOf(ld.DB, raw).Transactions(ctx); err != nil || transactions == nil {
 		return err
 	}
 	from, until := ld.task.Range.Bounds()
@@ -254,5 +254,5 @@ func (ld *load) logReload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return raw.Log(ctx, ld.DB, tsdb.Merge(spans))
+	return tsdb.LogOf(ld.DB, raw).Add(ctx, tsdb.Merge(spans))
 }

@@ -56,7 +56,7 @@ func NewPlain(t testing.TB, in Install, side string) *DB {
 	t.Helper()
 	return newDB(t, in, side, func(s *Server, t testing.TB, in Install) *DB {
 		name := s.name()
-		if err := s.admin("postgres", "create database "+name+" template template0"+s.copying()); err != nil {
+		if err := s.admin("postgres", "create database "+name+" template template0"+copying(s.Install)); err != nil {
 			t.Fatal(err)
 		}
 		return s.open(t, in, name)
@@ -69,8 +69,8 @@ func newDB(t testing.TB, in Install, side string, make func(*Server, testing.TB,
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := s.logSize()
-	t.Cleanup(func() { s.logOnFailure(t, log) })
+	from := s.log().size()
+	t.Cleanup(func() { s.log().onFailure(t, s.Install, from) })
 	d := make(s, t, in)
 	t.Cleanup(func() {
 		if err := s.admin("postgres", "drop database "+d.Name+" with (force)"); err != nil {
@@ -134,20 +134,20 @@ func (s *Server) copyTemplate(name, version string) error {
 	if err := once(); err != nil {
 		return err
 	}
-	return s.admin("postgres", "create database "+name+" template "+template+s.copying())
+	return s.admin("postgres", "create database "+name+" template "+template+copying(s.Install))
 }
 
 // copying is what CREATE DATABASE is to be told of how it copies a template: by its
 // files, which here takes less than half of what going through the log does.
-func (s *Server) copying() string {
-	if s.Install.Major < 15 { // knows no other way
+func copying(in Install) string {
+	if in.Major < 15 { // knows no other way
 		return ""
 	}
 	return " strategy file_copy"
 }
 
 func (s *Server) createDatabase(name, version, options string) error {
-	if err := s.admin("postgres", "create database "+name+options+s.copying()); err != nil {
+	if err := s.admin("postgres", "create database "+name+options+copying(s.Install)); err != nil {
 		return err
 	}
 	// Within one session TimescaleDB loads one version only: the first

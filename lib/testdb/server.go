@@ -94,7 +94,7 @@ func NewServer(t testing.TB, in Install, name string, opts ...Option) *Server {
 // own ends the server with the test.
 func (s *Server) own(t testing.TB) {
 	t.Cleanup(func() {
-		s.logOnFailure(t, 0)
+		s.log().onFailure(t, s.Install, 0)
 		if err := s.stop(syscall.SIGQUIT); err != nil {
 			t.Error(err)
 		}
@@ -120,7 +120,7 @@ func (s *Server) Stop(t testing.TB, mode string) {
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	if err := s.start(); err != nil {
-		s.logOnFailure(t, 0)
+		s.log().onFailure(t, s.Install, 0)
 		t.Fatal(err)
 	}
 }
@@ -195,10 +195,11 @@ func (s *Server) configure() error {
 		conf = append(conf, "listen_addresses = '127.0.0.1'", fmt.Sprint("port = ", s.Port))
 	}
 	if s.opts.tls {
-		if err := s.certify(); err != nil {
+		if err := certificates(s.dir).issue(); err != nil {
 			return err
 		}
-		conf = append(conf, "ssl = on", "ssl_cert_file = '"+s.certFile()+"'", "ssl_key_file = '"+s.keyFile()+"'")
+		conf = append(conf, "ssl = on", "ssl_cert_file = '"+certificates(s.dir).cert()+"'",
+			"ssl_key_file = '"+certificates(s.dir).key()+"'")
 	}
 	if s.opts.jobs {
 		conf = append(conf, "timescaledb.max_background_workers = 16", "max_worker_processes = 32")
@@ -218,19 +219,19 @@ func (s *Server) configure() error {
 	return os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte(strings.Join(s.opts.hba, "\n")+"\n"), 0)
 }
 
-func (s *Server) data() string { return filepath.Join(s.dir, "data") }
-func (s *Server) log() string  { return filepath.Join(s.dir, "log") }
+func (s *Server) data() string   { return filepath.Join(s.dir, "data") }
+func (s *Server) log() serverLog { return serverLog(filepath.Join(s.dir, "log")) }
 
 // start returns when the server accepts connections.
 func (s *Server) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(string(s.log()), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd, err := s.command("postgres", "-D", s.data())
+	cmd, err := s.Install.command("postgres", "-D", s.data())
 	if err != nil {
 		return err
 	}
@@ -254,7 +255,7 @@ func (s *Server) start() error {
 		}
 		select {
 		case <-exited:
-			log, _ := os.ReadFile(s.log())
+			log, _ := os.ReadFile(string(s.log()))
 			return fmt.Errorf("server in %s (%s) did not start:\n%s", s.dir, s.Install, log)
 		case <-time.After(10 * time.Millisecond):
 		}
@@ -322,35 +323,38 @@ func (s *Server) uri(user, database string) string {
 	return "postgres://" + user + "@/" + database + "?host=" + s.dir
 }
 
-// logSize tells logOnFailure where a test's part of the log begins.
-func (s *Server) logSize() int64 {
-	fi, err := os.Stat(s.log())
+// serverLog is the file that a server logs to.
+type serverLog string
+
+// size tells onFailure where a test's part of the log begins.
+func (l serverLog) size() int64 {
+	fi, err := os.Stat(string(l))
 	if err != nil {
 		return 0
 	}
 	return fi.Size()
 }
 
-func (s *Server) logOnFailure(t testing.TB, from int64) {
+func (l serverLog) onFailure(t testing.TB, in Install, from int64) {
 	if !t.Failed() {
 		return
 	}
 	const most = 64 << 10
-	f, err := os.Open(s.log())
+	f, err := os.Open(string(l))
 	if err != nil {
 		return
 	}
 	defer f.Close()
 	buf := make([]byte, most)
-	n, _ := f.ReadAt(buf, max(from, s.logSize()-most))
+	n, _ := f.ReadAt(buf, max(from, l.size()-most))
 	if n > 0 {
-		t.Logf("log of server %s (%s):\n%s", filepath.Base(s.dir), s.Install, buf[:n])
+		t.Logf("log of server %s (%s):\n%s", filepath.Base(filepath.Dir(string(l))), in, buf[:n])
 	}
 }
 
 // run runs one of PostgreSQL's programs to its end.
-func (s *Server) run(program string, args ...string) error {
-	cmd, err := s.command(program, args...)
+func (in Install) run(program string, args ...string) error {
+	cmd, err := in.command(program, args...)
 	if err != nil {
 		return err
 	}
@@ -362,8 +366,8 @@ func (s *Server) run(program string, args ...string) error {
 
 // command prepares one of PostgreSQL's programs: in a session of its own, deaf
 // to ^C on the terminal, and as nobody for root, whom PostgreSQL refuses.
-func (s *Server) command(program string, args ...string) (*exec.Cmd, error) {
-	cmd := exec.Command(filepath.Join(s.Install.BinDir, program), args...)
+func (in Install) command(program string, args ...string) (*exec.Cmd, error) {
+	cmd := exec.Command(filepath.Join(in.BinDir, program), args...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	for _, kv := range os.Environ() {

@@ -22,7 +22,7 @@ func Standby(t testing.TB, d *DB) *DB {
 	if err := chown(s.dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.run("pg_basebackup", "--pgdata="+s.data(), "--dbname="+primary.adminURI(""),
+	if err := s.Install.run("pg_basebackup", "--pgdata="+s.data(), "--dbname="+primary.adminURI(""),
 		"--write-recovery-conf", "--checkpoint=fast", "--no-sync"); err != nil {
 		t.Fatal(err)
 	}

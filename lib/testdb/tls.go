@@ -16,14 +16,18 @@ import (
 
 // RootCert is the file with the certificate that signed the server's, for
 // sslrootcert. Only with WithTLS.
-func (s *Server) RootCert() string { return filepath.Join(s.dir, "root.crt") }
+func (s *Server) RootCert() string { return certificates(s.dir).root() }
 
-func (s *Server) certFile() string { return filepath.Join(s.dir, "server.crt") }
-func (s *Server) keyFile() string  { return filepath.Join(s.dir, "server.key") }
+// certificates are in a directory.
+type certificates string
 
-// certify makes an authority, forgets its key, and leaves a certificate for
+func (c certificates) root() string { return filepath.Join(string(c), "root.crt") }
+func (c certificates) cert() string { return filepath.Join(string(c), "server.crt") }
+func (c certificates) key() string  { return filepath.Join(string(c), "server.key") }
+
+// issue makes an authority, forgets its key, and leaves a certificate for
 // 127.0.0.1: a bare container cannot resolve "localhost".
-func (s *Server) certify() error {
+func (c certificates) issue() error {
 	rootKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -66,9 +70,9 @@ func (s *Server) certify() error {
 		path, kind string
 		der        []byte
 	}{
-		{s.RootCert(), "CERTIFICATE", rootDER},
-		{s.certFile(), "CERTIFICATE", serverDER},
-		{s.keyFile(), "PRIVATE KEY", keyDER},
+		{c.root(), "CERTIFICATE", rootDER},
+		{c.cert(), "CERTIFICATE", serverDER},
+		{c.key(), "PRIVATE KEY", keyDER},
 	} {
 		if err := os.WriteFile(f.path, pem.EncodeToMemory(&pem.Block{Type: f.kind, Bytes: f.der}), 0o600); err != nil {
 			return err

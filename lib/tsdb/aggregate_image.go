@@ -52,7 +52,7 @@ type Child struct {
 }
 
 // Children lists the aggregates on a hypertable.
-func (h *Hypertable) Children(ctx context.Context, db *DB) (all []Child, err error) {
+func Children(ctx context.Context, db *DB, h *Hypertable) (all []Child, err error) {
 	rows, err := db.Query(ctx, aggregatesOnSQL, h.ID)
 	if err != nil {
 		return nil, db.Wrap(err, "aggregates of %s", h.Label())
@@ -174,48 +174,4 @@ var (
 // names of tables before those of columns, and blanks.
 func Spelling(definition string) string {
 	return strings.TrimSpace(blanks.ReplaceAllString(qualifier.ReplaceAllString(definition, ""), " "))
-}
-
-var (
-	//go:embed logging.sql
-	loggingSQL string
-	//go:embed relog.sql
-	relogSQL string
-)
-
-// Logging returns the numbers of the transaction and of those of its subtransactions
-// that have logged something for the aggregates on a hypertable: TRUNCATE does at once,
-// the rest comes with the commit. None where the role may not change the log.
-func (h *Hypertable) Logging(ctx context.Context, db *DB) (transactions []string, err error) {
-	err = db.QueryRow(ctx, loggingSQL, h.ID).Scan(&transactions)
-	return transactions, db.Wrap(err, "invalidation log of %s", h.Label())
-}
-
-// Relog takes back what transactions, by their numbers, have logged for the aggregates
-// on a hypertable, but for what is in some spans. The lock keeps
-// writers from their commit for that moment, and refreshes from reading the log: those
-// fail over an entry that goes at the same time.
-func (h *Hypertable) Relog(ctx context.Context, db *DB, transactions []string, keep []Span) error {
-	from, until := make([]int64, len(keep)), make([]int64, len(keep))
-	for i, s := range keep {
-		from[i], until[i] = s.From, s.Until
-	}
-	_, err := db.Exec(ctx, "lock table _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log "+
-		"in share row exclusive mode nowait")
-	if err == nil {
-		_, err = db.Exec(ctx, relogSQL, h.ID, transactions, from, until)
-	}
-	return db.Wrap(err, "invalidation log of %s", h.Label())
-}
-
-// Log has a refresh of the aggregates on a hypertable compute some spans again.
-func (h *Hypertable) Log(ctx context.Context, db *DB, spans []Span) error {
-	for _, s := range spans {
-		if _, err := db.Exec(ctx, "insert into _timescaledb_catalog.continuous_aggs_hypertable_invalidation_log "+
-			"(hypertable_id, lowest_modified_value, greatest_modified_value) values ($1, $2, $3)",
-			h.ID, s.From, s.Until-1); err != nil {
-			return db.Wrap(err, "invalidation log of %s", h.Label())
-		}
-	}
-	return nil
 }

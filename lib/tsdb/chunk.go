@@ -103,16 +103,16 @@ func askChunk(db *DB, ask *pgx.Batch, name task.Name, to **Chunk) {
 
 // WithHypertable returns the chunk of that name and its hypertable; nil for what is not
 // there.
-func (db *DB) WithHypertable(ctx context.Context, name task.Name) (c *Chunk, h *Hypertable, err error) {
+func WithHypertable(ctx context.Context, db *DB, name task.Name) (c *Chunk, h *Hypertable, err error) {
 	var ask pgx.Batch
 	var v Version
 	askChunk(db, &ask, name, &c)
-	db.askVersion(&ask, &v, db.chunks.Replace("h.id = (select c.hypertable_id from _timescaledb_catalog.chunk c "+
+	askVersion(db, &ask, &v, db.chunks.Replace("h.id = (select c.hypertable_id from _timescaledb_catalog.chunk c "+
 		"where {named})"), name.Schema, name.Name)
 	if err := db.SendBatch(ctx, &ask).Close(); err != nil || c == nil {
 		return nil, nil, db.Wrap(err, "look up chunk %s", name)
 	}
-	h, err = db.Of(ctx, &v)
+	h, err = v.Hypertable(ctx, db)
 	return c, h, err
 }
 
@@ -120,12 +120,12 @@ func (db *DB) WithHypertable(ctx context.Context, name task.Name) (c *Chunk, h *
 // nil if there is none.
 func (h *Hypertable) ChunkOf(ctx context.Context, db *DB, want []task.Slice) (c *Chunk, err error) {
 	var ask pgx.Batch
-	h.AskChunkOf(db, &ask, want, &c)
+	AskChunkOf(db, &ask, h, want, &c)
 	return c, db.Wrap(db.SendBatch(ctx, &ask).Close(), "list chunks")
 }
 
 // AskChunkOf asks for it.
-func (h *Hypertable) AskChunkOf(db *DB, ask *pgx.Batch, want []task.Slice, to **Chunk) {
+func AskChunkOf(db *DB, ask *pgx.Batch, h *Hypertable, want []task.Slice, to **Chunk) {
 	sql := strings.Replace(chunksInSQL, "{range}",
 		"ds.range_start = $3::text::bigint and ds.range_end = $4::text::bigint", 1)
 	ask.Queue(chunksWhere(db, sql), h.ID, want[0].Column, want[0].From, want[0].Until).Query(func(rows pgx.Rows) error {
@@ -243,7 +243,7 @@ func (c *Chunk) SameSlices(want []task.Slice) bool {
 // than in the hypertable: a column was dropped before the chunk was made.
 // TimescaleDB (2.28 and 2.29 at least) then checks the wrong column, or none
 // that exists, when rows are written to the chunk directly.
-func (c *Chunk) AskSkewed(ask *pgx.Batch, h *Hypertable, skewed *bool) {
+func AskSkewed(ask *pgx.Batch, c *Chunk, h *Hypertable, skewed *bool) {
 	columns := make([]string, len(h.Dimensions))
 	for i, d := range h.Dimensions {
 		columns[i] = d.Column
@@ -266,7 +266,7 @@ func (h *Hypertable) CreateChunk(ctx context.Context, db *DB, want []task.Slice)
 }
 
 // CreateChunkSQL makes one, and returns the OID of the chunk.
-func (h *Hypertable) CreateChunkSQL(db *DB, want []task.Slice) string {
+func CreateChunkSQL(db *DB, h *Hypertable, want []task.Slice) string {
 	return fmt.Sprintf("select pg_catalog.format('%%I.%%I', schema_name, table_name)::pg_catalog.regclass::oid from "+
 		"%s(%d::oid::regclass, %s::jsonb)", db.Fn("create_chunk"), h.OID, pg.Literal(slicesJSON(want)))
 }

@@ -21,12 +21,12 @@ type Dependents struct {
 // Dependents looks them up.
 func (h *Hypertable) Dependents(ctx context.Context, db *DB) (d Dependents, err error) {
 	var ask pgx.Batch
-	h.AskDependents(&ask, &d)
+	AskDependents(&ask, h, &d)
 	return d, db.Wrap(db.SendBatch(ctx, &ask).Close(), "triggers, aggregates and keys of %s", h.Name)
 }
 
 // AskDependents asks for them.
-func (h *Hypertable) AskDependents(ask *pgx.Batch, d *Dependents) {
+func AskDependents(ask *pgx.Batch, h *Hypertable, d *Dependents) {
 	ask.Queue(dependentsSQL, h.OID, h.ID).QueryRow(func(r pgx.Row) error {
 		*d = Dependents{}
 		return r.Scan(&d.OnInsert, &d.OnDelete, &d.Aggregated, &d.ReferencedKey)

@@ -90,8 +90,8 @@ func (db *DB) Hypertables(ctx context.Context) ([]*Hypertable, error) {
 func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
 	var ask pgx.Batch
 	var v Version
-	db.askVersion(&ask, &v, "h.id = $1", id)
-	return db.versionSent(ctx, &ask, &v)
+	askVersion(db, &ask, &v, "h.id = $1", id)
+	return versionSent(ctx, db, &ask, &v)
 }
 
 // HypertableFor returns the hypertable of that name, or the one behind the
@@ -99,18 +99,18 @@ func (db *DB) Hypertable(ctx context.Context, id int32) (*Hypertable, error) {
 func (db *DB) HypertableFor(ctx context.Context, name task.Name, view *task.Name) (*Hypertable, error) {
 	var ask pgx.Batch
 	var v Version
-	db.AskVersion(&ask, name, view, &v)
-	return db.versionSent(ctx, &ask, &v)
+	AskVersion(db, &ask, name, view, &v)
+	return versionSent(ctx, db, &ask, &v)
 }
 
-func (db *DB) versionSent(ctx context.Context, ask *pgx.Batch, v *Version) (*Hypertable, error) {
+func versionSent(ctx context.Context, db *DB, ask *pgx.Batch, v *Version) (*Hypertable, error) {
 	if db.Plain() {
 		return nil, nil
 	}
 	if err := db.SendBatch(ctx, ask).Close(); err != nil {
 		return nil, db.Wrap(err, "look up a hypertable")
 	}
-	return db.Of(ctx, v)
+	return v.Hypertable(ctx, db)
 }
 
 // Version is a hypertable as it is at the moment: its number, 0 for none, and what
@@ -125,20 +125,20 @@ type Version struct {
 
 // AskVersion asks for that of the hypertable of that name, or of the one behind the
 // continuous aggregate of that view.
-func (db *DB) AskVersion(ask *pgx.Batch, name task.Name, view *task.Name, v *Version) {
+func AskVersion(db *DB, ask *pgx.Batch, name task.Name, view *task.Name, v *Version) {
 	if view != nil {
-		db.askVersion(ask, v, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
+		askVersion(db, ask, v, `h.id = (select mat_hypertable_id from _timescaledb_catalog.continuous_agg
             where user_view_schema = $1 and user_view_name = $2)`, view.Schema, view.Name)
 		return
 	}
-	db.askVersion(ask, v, `h.schema_name = $1 and h.table_name = $2
+	askVersion(db, ask, v, `h.schema_name = $1 and h.table_name = $2
         and not exists (select from _timescaledb_catalog.continuous_agg where mat_hypertable_id = h.id)`,
 		name.Schema, name.Name)
 }
 
-func (db *DB) askVersion(ask *pgx.Batch, v *Version, which string, args ...any) {
+func askVersion(db *DB, ask *pgx.Batch, v *Version, which string, args ...any) {
 	skips := "false"
-	if db.skipsChunks() {
+	if skipsChunks(db) {
 		skips = "exists (select from _timescaledb_catalog.chunk_column_stats s where s.hypertable_id = h.id)"
 	}
 	sql := strings.NewReplacer("{which}", which, "{skips}", skips).Replace(fingerprintSQL)
@@ -152,10 +152,10 @@ func (db *DB) askVersion(ask *pgx.Batch, v *Version, which string, args ...any) 
 	})
 }
 
-// Of returns the hypertable of that version, nil if there is none. It is read unless it
+// Hypertable returns the hypertable of that version, nil if there is none. It is read unless it
 // is known and nothing about it has changed: a lane that copies thousands of chunks reads
 // columns and dimensions once, and still sees an ALTER TABLE between two chunks.
-func (db *DB) Of(ctx context.Context, v *Version) (*Hypertable, error) {
+func (v *Version) Hypertable(ctx context.Context, db *DB) (*Hypertable, error) {
 	if v.id == 0 {
 		return nil, nil
 	}

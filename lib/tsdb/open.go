@@ -135,7 +135,7 @@ func (db *DB) Fn(name string) string { return pg.Ident(db.Functions, name) }
 
 // MayBuild reports whether the role may create relations where the compressed ones
 // of chunks have to be, and who that is, quoted.
-func (db *DB) MayBuild(ctx context.Context) (may bool, role string, err error) {
+func MayBuild(ctx context.Context, db *DB) (may bool, role string, err error) {
 	var ask pgx.Batch
 	AskMayBuild(&ask, &may, &role)
 	return may, role, db.Wrap(db.SendBatch(ctx, &ask).Close(), "privileges")

@@ -104,7 +104,7 @@ func (c *Chunk) Relation(ctx context.Context, db *DB, h *Hypertable) (r *Relatio
 	var s *Settings
 	var kind string
 	var ask pgx.Batch
-	c.askSettings(db, &ask, &s)
+	askSettings(db, &ask, c, &s)
 	ask.Queue(relationKindSQL, c.RelationOID, c.OID).QueryRow(pg.Into(&kind, &r.Quoted, &r.Added))
 	ask.Queue(relationIndexesSQL, c.RelationOID).Query(r.scanIndexes)
 	ask.Queue(`select uncompressed_heap_size, uncompressed_toast_size, uncompressed_index_size

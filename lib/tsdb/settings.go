@@ -50,11 +50,11 @@ func (db *DB) ListsSparseIndexes() bool { return db.columns["compression_setting
 // Settings returns the settings that a compressed chunk has.
 func (c *Chunk) Settings(ctx context.Context, db *DB) (s *Settings, err error) {
 	var ask pgx.Batch
-	c.askSettings(db, &ask, &s)
+	askSettings(db, &ask, c, &s)
 	return s, db.Wrap(db.SendBatch(ctx, &ask).Close(), "compression settings")
 }
 
-func (c *Chunk) askSettings(db *DB, ask *pgx.Batch, to **Settings) {
+func askSettings(db *DB, ask *pgx.Batch, c *Chunk, to **Settings) {
 	rel := c.OID
 	if !db.columns["compression_settings.compress_relid"] {
 		rel = c.RelationOID

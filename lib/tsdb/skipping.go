@@ -33,7 +33,7 @@ var (
 // Skips reports whether the server leaves chunks of the hypertable out of queries
 // by the ranges of columns.
 func Skips(ctx context.Context, db *DB, h *Hypertable) (skips bool, err error) {
-	if !db.skipsChunks() {
+	if !skipsChunks(db) {
 		return false, nil
 	}
 	err = db.QueryRow(ctx, "select exists (select from _timescaledb_catalog.chunk_column_stats "+
@@ -42,7 +42,7 @@ func Skips(ctx context.Context, db *DB, h *Hypertable) (skips bool, err error) {
 }
 
 // skipsChunks reports whether the server may do so (2.16 and newer).
-func (db *DB) skipsChunks() bool { return db.columns["chunk_column_stats.valid"] }
+func skipsChunks(db *DB) bool { return db.columns["chunk_column_stats.valid"] }
 
 // Skippable returns those of the hypertable's chunks that a query may leave out by
 // the range of a column: rows that are added to them might not be found.

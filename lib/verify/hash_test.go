@@ -395,7 +395,7 @@ func sliced(t testing.TB, db *tsdb.DB, name string) map[int]*slice {
 	var names, aggregates, texts []string
 	for _, c := range cols {
 		names = append(names, c.Name)
-		aggregates = append(aggregates, "array["+strings.Join(s.aggregates(c, true), ", ")+"]")
+		aggregates = append(aggregates, "array["+strings.Join(aggregatesOf(s, c, true), ", ")+"]")
 		texts = append(texts, shown(c))
 	}
 	row := "row(" + pg.Idents(names) + `)::text collate "C"`

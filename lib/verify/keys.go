@@ -227,7 +227,7 @@ func (f *finder) name(r row) string {
 func (f *finder) rows(ctx context.Context, s *side, hashes []int64) (map[int64][]row, error) {
 	var texts, each []string
 	for _, c := range f.cols {
-		texts = append(texts, s.short("("+shown(c)+")"))
+		texts = append(texts, short(s, "("+shown(c)+")"))
 		each = append(each, s.hash(s.hashed(c))+"::text")
 	}
 	sql := fmt.Sprintf(`select k, texts, hashes

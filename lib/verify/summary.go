@@ -108,7 +108,7 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 	if w.values {
 		// An array per column: a query has at most 1664 columns, a table 1600.
 		for i, c := range cols {
-			e := s.aggregates(c, sums)
+			e := aggregatesOf(s, c, sums)
 			if w.hashes {
 				e = append(e, s.sumOf(s.hashed(c)))
 			}
@@ -161,12 +161,12 @@ func isText(typ string) bool {
 
 func isFloat(typ string) bool { return typ == "double precision" || typ == "real" }
 
-// aggregates are count, min, max and sum of a column, each as text. Where
+// aggregatesOf are count, min, max and sum of a column, each as text. Where
 // equality is coarser than identity (1.0 = 1.00, -0 = 0) min and max give back
 // any of the equal values: they are normalized. Types that have no order,
 // or none that is the same on every server (collations, enums), are compared
 // by their text.
-func (s *side) aggregates(c Column, sums bool) []string {
+func aggregatesOf(s *side, c Column, sums bool) []string {
 	q := pg.Ident(c.Name)
 	count, sum := "count("+q+")::text", "null"
 	minmax := func(format string) []string {
@@ -202,7 +202,7 @@ func (s *side) aggregates(c Column, sums bool) []string {
 		least = "convert_from(decode(min(" + text + "), 'hex'), 'UTF8')"
 		most = "convert_from(decode(max(" + text + "), 'hex'), 'UTF8')"
 	}
-	return []string{count, s.short(least), s.short(most), sum}
+	return []string{count, short(s, least), short(s, most), sum}
 }
 
 // shown is the text of a column's value, null for null.
@@ -216,7 +216,7 @@ func shown(c Column) string {
 
 // short is an expression for a text that is shown: of a long one the beginning,
 // its length, and a hash that tells it from others.
-func (s *side) short(e string) string {
+func short(s *side, e string) string {
 	return fmt.Sprintf(`case when length(%[1]s) <= 100 then %[1]s
         else left(%[1]s, 80) || '... (' || length(%[1]s) || ' characters, hash ' || %[2]s || ')' end`,
 		e, s.hash([]string{"convert_to(" + e + ", 'UTF8')"}))
