@@ -17,6 +17,10 @@ const (
 	pollLast  = 250 * time.Millisecond
 )
 
+// sameSignal is how much later than its reader a process may be to see a signal that
+// was sent to both.
+const sameSignal = 500 * time.Millisecond
+
 // Claim hands out task after task to write, until nothing is pending, the reader of
 // the records goes away or a stop is requested.
 func Claim(e *cli.Env, tasks *queue.Lane, write func(*queue.Entry) error) error {
@@ -42,7 +46,12 @@ func Claim(e *cli.Env, tasks *queue.Lane, write func(*queue.Entry) error) error 
 		case <-time.After(poll):
 		case <-e.Stop.Requested():
 		case <-gone:
-			return errors.New("the reader of the records is gone")
+			// ^C reaches the reader as well, and maybe first.
+			select {
+			case <-time.After(sameSignal):
+				return errors.New("the reader of the records is gone")
+			case <-e.Stop.Requested():
+			}
 		}
 		poll = min(poll*5/4, pollLast)
 	}
