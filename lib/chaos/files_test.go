@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,8 +80,8 @@ func (c *chaos) change(half bool) bool {
 	if half && err == nil {
 		var b []byte
 		if b, err = os.ReadFile(kept); err == nil {
-			half := string(b[:len(b)/2])
-			err = os.WriteFile(path, []byte(half[:strings.LastIndex(half, "\n\"")+3]), 0o600)
+			end := bytes.LastIndex(b[:len(b)/2], []byte("\n\"")) + 3
+			err = os.WriteFile(path, b[:end], 0o600)
 		}
 	}
 	time.Sleep(c.ms(10, 150))
