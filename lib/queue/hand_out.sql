@@ -1,10 +1,12 @@
 -- The first pending tasks that no lane holds, with their locks taken. Left out are
 -- tasks that this lane holds or that were passed over. "offset 0" keeps the planner
 -- from moving the condition inside: locks are tried one by one, in order, until
--- enough are free.
+-- enough are free. Where few are pending each lane takes one at a time: others want
+-- their share, and a lane that is held up should not keep what they could do.
 select * from (
     {list}
     where {pending} and not priority = any({mine})
     order by {order} offset 0) t
 where pg_try_advisory_lock({lock}, priority::int)
-limit {most}
+limit greatest(1, least({most}::bigint,
+    (select count(*) from (select from __backfill.task where {pending} limit 256) few) / 16))
