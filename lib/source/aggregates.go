@@ -8,12 +8,12 @@ import (
 	"bf/lib/tsdb"
 )
 
-// aggregates describes the continuous aggregates on the chunk's hypertable to the
-// target, which has them computed again where they hold something else: so it is
+// aggregates describes the continuous aggregates on the chunk's hypertable, and those on
+// them, to the target, which has them computed again where they hold something else: so it is
 // no error where that cannot be found out. What it locks is given back at once: the
 // COPY may take long.
 func (d *Dumper) aggregates(ctx context.Context, in *Opened, t *task.Task, img *tsdb.Image) error {
-	all, err := tsdb.Children(ctx, d.db, in.Hypertable)
+	all, err := tsdb.Descendants(ctx, d.db, in.Hypertable)
 	if err != nil || len(all) == 0 {
 		return err
 	}
@@ -33,7 +33,7 @@ func (d *Dumper) aggregates(ctx context.Context, in *Opened, t *task.Task, img *
 
 // images returns the aggregates, and the other chunks of the hypertable that their
 // buckets of the task's range are computed from.
-func (in *Opened) images(ctx context.Context, db *tsdb.DB, t *task.Task, all []tsdb.Child) (
+func (in *Opened) images(ctx context.Context, db *tsdb.DB, t *task.Task, all []*tsdb.Descendant) (
 	images []tsdb.AggregateImage, around []tsdb.ChunkImage, err error,
 ) {
 	from, until := t.Range.Bounds()
@@ -45,10 +45,13 @@ func (in *Opened) images(ctx context.Context, db *tsdb.DB, t *task.Task, all []t
 		if !a.Comparable() { // then the target has all of it computed again
 			return nil, nil, nil
 		}
-		s, err := a.Cover(ctx, db, tsdb.Span{From: from, Until: until})
-		if err != nil {
-			return nil, nil, err
-		}
+	}
+	covers, err := tsdb.Covers(ctx, db, all, wide)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, a := range all {
+		s := covers[i]
 		img, err := a.Image(ctx, db, s)
 		if err != nil {
 			return nil, nil, err

@@ -22,8 +22,8 @@ import (
 type unlogger struct {
 	*load
 	transactions []string // and of the subtransactions
-	children     []tsdb.Child
-	covers       []tsdb.Span // of each of them: the whole buckets of the task's range
+	descendants  []*tsdb.Descendant
+	covers       []tsdb.Span // of each of them: the whole buckets that the task's range changes
 }
 
 // newUnlogger comes last in the transaction of a copy; nil where nothing can be
@@ -76,35 +76,38 @@ var errKept = errors.New("has to be computed again")
 // prepare looks up what has to be known before anything is locked.
 func (u *unlogger) prepare(ctx context.Context) (err error) {
 	from, until := u.task.Range.Bounds()
-	if u.children, err = tsdb.Children(ctx, u.DB, u.ht); err != nil {
+	if u.descendants, err = tsdb.Descendants(ctx, u.DB, u.ht); err != nil {
 		return err
 	}
-	for _, a := range u.children {
+	for _, a := range u.descendants {
 		if !a.Comparable() {
 			return errKept
 		}
-		s, err := a.Cover(ctx, u.DB, tsdb.Span{From: from, Until: until})
-		if err != nil {
-			return err
-		}
-		u.covers = append(u.covers, s)
 	}
-	return nil
+	u.covers, err = tsdb.Covers(ctx, u.DB, u.descendants, tsdb.Span{From: from, Until: until})
+	return err
 }
 
 // takeBack does so. While it compares, nobody writes to the aggregates: neither a
-// refresh nor another lane.
+// refresh nor another lane. An aggregate on an aggregate learns of rows when that one is
+// refreshed over them, and where that does not happen, of what it has to compute here: a
+// refresh by hand may have deleted its buckets while the rows were still missing.
 func (u *unlogger) takeBack(ctx context.Context) error {
 	if err := u.lockAggregates(ctx); err != nil {
 		return err
 	}
 	var needed []tsdb.Span
-	for i := range u.children {
-		some, err := u.needed(ctx, u.children[i], u.covers[i])
+	for i, a := range u.descendants {
+		some, err := u.needed(ctx, a, u.covers[i])
+		if err == nil && a.On != nil {
+			err = tsdb.LogOf(u.DB, a.On.Hypertable).Add(ctx, tsdb.Merge(some))
+		}
 		if err != nil {
 			return err
 		}
-		needed = append(needed, some...)
+		if a.On == nil {
+			needed = append(needed, some...)
+		}
 	}
 	from, until := u.task.Range.Bounds()
 	whole := []tsdb.Span{{From: from, Until: until}}
@@ -119,7 +122,7 @@ func (u *unlogger) takeBack(ctx context.Context) error {
 // does not wait: steps 3 and 4 of the order of locks, of several hypertables.
 func (u *unlogger) lockAggregates(ctx context.Context) error {
 	var roots, chunks []string
-	for i, a := range u.children {
+	for i, a := range u.descendants {
 		s := u.covers[i]
 		cs, err := a.ChunksIn(ctx, u.DB, task.NewRange(a.Dimensions[0].Column, s.From, s.Until))
 		if err != nil {
@@ -140,7 +143,7 @@ func (u *unlogger) lockAggregates(ctx context.Context) error {
 
 // needed are the spans of one aggregate that have to be computed again: s is the
 // whole buckets that the copy has changed.
-func (u *unlogger) needed(ctx context.Context, a tsdb.Child, s tsdb.Span) ([]tsdb.Span, error) {
+func (u *unlogger) needed(ctx context.Context, a *tsdb.Descendant, s tsdb.Span) ([]tsdb.Span, error) {
 	all := []tsdb.Span{s}
 	i := slices.IndexFunc(u.image.Aggregates, func(img tsdb.AggregateImage) bool { return img.View == *a.View })
 	if i < 0 || u.image.Aggregates[i].Definition != tsdb.Spelling(a.Definition) {
@@ -170,7 +173,7 @@ func (u *unlogger) needed(ctx context.Context, a tsdb.Child, s tsdb.Span) ([]tsd
 
 // last is the end of the last bucket, which only a superuser can let be: for others
 // bf-caggs has to refresh it, so that the watermark moves.
-func (u *unlogger) last(a tsdb.Child, img tsdb.AggregateImage) []tsdb.Span {
+func (u *unlogger) last(a *tsdb.Descendant, img tsdb.AggregateImage) []tsdb.Span {
 	if u.Superuser || a.Watermark >= img.Watermark {
 		return nil
 	}

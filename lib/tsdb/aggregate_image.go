@@ -1,12 +1,10 @@
 package tsdb
 
 import (
-	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"bf/lib/pg"
@@ -44,28 +42,32 @@ type ChunkImage struct {
 	Until int64     `json:"until,string"`
 }
 
-// Child is a continuous aggregate on a hypertable.
-type Child struct {
+// Descendant is a continuous aggregate on a hypertable, or on another descendant: that
+// one's real-time view shows the hypertable's rows, so what it is computed from changes
+// with them.
+type Descendant struct {
 	*Aggregate
-	joins      bool // its query reads other relations as well
-	unreadable bool // for the role
+	On         *Descendant // nil for the hypertable
+	joins      bool        // its query reads other relations as well
+	unreadable bool        // for the role
 }
 
-// Children lists the aggregates on a hypertable.
-func Children(ctx context.Context, db *DB, h *Hypertable) (all []Child, err error) {
+// Descendants lists the aggregates on a hypertable and those on them, parents first.
+func Descendants(ctx context.Context, db *DB, h *Hypertable) ([]*Descendant, error) {
 	rows, err := db.Query(ctx, aggregatesOnSQL, h.ID)
 	if err != nil {
 		return nil, db.Wrap(err, "aggregates of %s", h.Label())
 	}
-	byID := map[int32]Child{}
+	byID := map[int32]*Descendant{}
 	var hs []*Hypertable
-	_, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (id int32, err error) {
-		var c Child
-		err = r.Scan(&id, &c.joins, &c.unreadable)
-		byID[id] = c
+	ids, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (id int32, err error) {
+		var d Descendant
+		var on int32
+		err = r.Scan(&id, &on, &d.joins, &d.unreadable)
+		byID[id], d.On = &d, byID[on]
 		return id, err
 	})
-	for id := range byID {
+	for _, id := range ids {
 		var a *Hypertable
 		if err == nil {
 			a, err = db.Hypertable(ctx, id)
@@ -77,20 +79,20 @@ func Children(ctx context.Context, db *DB, h *Hypertable) (all []Child, err erro
 	if err != nil {
 		return nil, db.Wrap(err, "aggregates of %s", h.Label())
 	}
-	slices.SortFunc(hs, func(a, b *Hypertable) int { return cmp.Compare(a.ID, b.ID) })
 	as, err := db.Aggregates(ctx, hs)
+	var all []*Descendant
 	for _, a := range as {
-		c := byID[a.ID]
-		c.Aggregate = a
-		all = append(all, c)
+		d := byID[a.ID]
+		d.Aggregate = a
+		all = append(all, d)
 	}
 	return all, err
 }
 
 // Comparable reports whether equal rows on both sides mean equal buckets. ≤ 2.22:
 // what is logged for shifted buckets is not what they are computed from.
-func (c Child) Comparable() bool {
-	return c.Finalized && !c.Whole && !c.Shifted && !c.joins && !c.unreadable
+func (d *Descendant) Comparable() bool {
+	return d.Finalized && !d.Whole && !d.Shifted && !d.joins && !d.unreadable
 }
 
 // Cover is the span of the whole buckets that a span touches.
@@ -112,6 +114,21 @@ func (a *Aggregate) Cover(ctx context.Context, db *DB, s Span) (Span, error) {
 	}
 	s.From = b[0]
 	return s, nil
+}
+
+// Covers are the spans of the whole buckets of descendants that change with the rows of a
+// span: those of the hypertable's, or of the whole buckets of what they are on.
+func Covers(ctx context.Context, db *DB, all []*Descendant, s Span) ([]Span, error) {
+	covers := make([]Span, len(all))
+	byOn := map[*Descendant]Span{nil: s}
+	for i, d := range all {
+		c, err := d.Cover(ctx, db, byOn[d.On])
+		if err != nil {
+			return nil, err
+		}
+		covers[i], byOn[d] = c, c
+	}
+	return covers, nil
 }
 
 // CoverAll covers each of some spans within another, and merges them.

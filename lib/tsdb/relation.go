@@ -37,9 +37,9 @@ type Image struct {
 	// Hidden is how many rows of the task's range the chunk has that no query
 	// shows (Chunk.Hides). They do not travel.
 	Hidden int64 `json:"hidden,omitempty"`
-	// Aggregates are the continuous aggregates on the chunk's hypertable, as far as they
-	// can be compared with the target's, and Around what else of the hypertable they
-	// are computed from: see Aggregate.Image.
+	// Aggregates are the continuous aggregates on the chunk's hypertable, and those on them,
+	// as far as they can be compared with the target's, and Around what else of the
+	// hypertable they are computed from: see Aggregate.Image.
 	Aggregates []AggregateImage `json:"aggregates,omitempty"`
 	Around     []ChunkImage     `json:"around,omitempty"`
 }
