@@ -52,6 +52,7 @@ type Lane struct {
 	passed  map[int64]bool  // tasks not to be handed out by this lane again
 	ready   []*Entry        // of those held, not handed out yet
 	large   bool            // the last one that was taken is no small one
+	place   int64           // in the order, from where on the lane looks for tasks
 }
 
 // A lane holds one task besides the one that is being copied, so that it is never
@@ -65,8 +66,14 @@ const (
 // NewLane starts a lane on its own connection. filter and order are those of a
 // Selection.
 func NewLane(ctx context.Context, c *pg.Conn, filter string, order Order) (*Lane, error) {
-	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}, large: true}
-	err := c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
+	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}, large: true,
+		place: order.place(nil)}
+	// The planner cannot know how few tasks a claim needs, nor how many a filter matches:
+	// the indexes are right for all that a lane asks.
+	_, err := c.Exec(ctx, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off")
+	if err == nil {
+		err = c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
+	}
 	return l, c.Wrap(err, "start a lane")
 }
 
@@ -117,8 +124,15 @@ func (l *Lane) Next(ctx context.Context) (e *Entry, more bool, err error) {
 // take takes the locks of tasks that are to be handed out; false if there are none.
 func (l *Lane) take(ctx context.Context) (bool, error) {
 	taken, err := l.handOut(ctx)
+	if start := l.order.place(nil); err == nil && len(taken) == 0 && l.place != start {
+		l.place = start // a lane that ended may have left some
+		taken, err = l.handOut(ctx)
+	}
 	if err != nil || len(taken) == 0 {
 		return false, err
+	}
+	if l.filter != "" { // of what does not match so much may come first that each look at it takes long
+		l.place = l.order.place(taken[0])
 	}
 	var numbers []int64
 	for _, e := range taken {
@@ -161,8 +175,8 @@ func (l *Lane) mine() (string, []any) {
 func (l *Lane) handOut(ctx context.Context) ([]*Entry, error) {
 	pending, args := l.mine()
 	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(),
-		"{lock}", "$4", "{most}", "$5").Replace(handOutSQL)
-	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask, l.room())...)
+		"{from}", l.order.since("$6"), "{lock}", "$4", "{most}", "$5").Replace(handOutSQL)
+	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask, l.room(), l.place)...)
 	if err != nil {
 		return nil, l.conn.Wrap(err, "claim a task")
 	}

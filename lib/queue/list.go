@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 
 	"bf/lib/pg"
 	"bf/lib/task"
@@ -67,6 +68,24 @@ const (
 
 func (o Order) sql() string {
 	return [...]string{"priority", "priority desc", "est_bytes desc, priority"}[o]
+}
+
+// since is the condition for the tasks from a place in the order on, and place where in
+// the order a task is; of no task it is the beginning.
+func (o Order) since(parameter string) string {
+	return [...]string{"priority >= ", "priority <= ", "est_bytes <= "}[o] + parameter
+}
+
+func (o Order) place(e *Entry) int64 {
+	switch {
+	case e == nil && o == Newest:
+		return math.MinInt64
+	case e == nil:
+		return math.MaxInt64
+	case o == Largest:
+		return e.Bytes
+	}
+	return e.Task.Task
 }
 
 // Selection says which tasks to list.
@@ -221,7 +240,7 @@ func DoneIn(ctx context.Context, c *pg.Conn, label task.Name, from, until int64)
 
 func tasksIn(ctx context.Context, c *pg.Conn, which string, args ...any) (tasks []*task.Task, err error) {
 	rows, err := c.Query(ctx, listSQL+" where "+which+
-		" and (filter->>'until')::bigint > $1 and (filter->>'from')::bigint < $2", args...)
+		" and int8range((filter->>'from')::bigint, (filter->>'until')::bigint) && int8range($1, $2)", args...)
 	if err != nil {
 		return nil, c.Wrap(err, "list tasks")
 	}

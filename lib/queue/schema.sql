@@ -51,9 +51,11 @@ create table __backfill.task (
                                      dimensions->0->>'from']::text[] end) stored,
     unique (key)
 );
--- claiming a task takes the same time, however many there are
+-- claiming a task takes the same time, however many there are, and so does to find
+-- those of a range
 create index on __backfill.task (priority) where worked is null;
 create index on __backfill.task (est_bytes desc, priority) where worked is null;
+create index on __backfill.task using gist (int8range((filter->>'from')::bigint, (filter->>'until')::bigint));
 
 -- Continuous aggregates of the source that the plan touches.
 create table __backfill.aggregate (

@@ -12,4 +12,5 @@ alter table __backfill.task
         else array[coalesce(into_schema, hypertable_schema), coalesce(into_name, hypertable_name),
                    dimensions->0->>'from']::text[] end) stored,
     add unique (key);
+create index on __backfill.task using gist (int8range((filter->>'from')::bigint, (filter->>'until')::bigint));
 update __backfill.version set version = 2;
