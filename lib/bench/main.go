@@ -15,6 +15,10 @@
 // BENCH_PEER=PROGRAM names a timescaledb-backfill: then it copies and verifies the same
 // data in the same run, where the names of contests have several chunks.
 //
+//	make bench BENCH_SCALE=20000
+//
+// measures instead what each of so many chunks costs (scale.go).
+//
 //	make bench BENCH_OLD=DIR
 //
 // answers whether a change has made bf slower: DIR holds the commands of another
@@ -46,7 +50,11 @@ func main() {
 		fmt.Println("bench:", err)
 		return // a measurement never breaks a build
 	}
-	if err := b.run(); err != nil {
+	measured := b.run
+	if n := scaled(); n > 0 {
+		measured = func() error { return b.scale(n) }
+	}
+	if err := measured(); err != nil {
 		fmt.Println("bench:", err)
 	}
 	if b.dir != "" {
