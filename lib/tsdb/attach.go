@@ -20,12 +20,15 @@ var (
 	attachableSQL string
 	//go:embed attachable_is.sql
 	attachableIsSQL string
+	//go:embed inherited.sql
+	inheritedSQL string
 )
 
 // Attaches reports whether a plain table that is attached as a chunk becomes equal
 // to one that the server made.
 // ≤ 2.29.0: its columns are not marked as inherited: a later DROP COLUMN on the
-// hypertable does not drop them, and every later insert into the chunk fails.
+// hypertable does not drop them, and every later insert into the chunk fails. Only a
+// superuser can mark them, and then Attach does.
 // ≤ 2.20: rows outside of the chunk's range are accepted, and matching indexes are
 // built twice.
 //
@@ -58,7 +61,7 @@ func tryAttach(ctx context.Context, db *DB, schema string) (bool, error) {
 		"{public}", pg.Ident(db.ExtensionSchema), "{functions}", pg.Ident(db.Functions)).Replace(attachableSQL)
 	if _, err = tx.Exec(ctx, sql); err == nil {
 		var yes bool
-		if err = tx.QueryRow(ctx, attachableIsSQL, name("")).Scan(&yes); err == nil {
+		if yes, err = likeNative(ctx, db, name("")); err == nil {
 			return yes, nil
 		}
 	}
@@ -66,6 +69,30 @@ func tryAttach(ctx context.Context, db *DB, schema string) (bool, error) {
 		return false, db.Wrap(err, "probe")
 	}
 	return false, nil // whatever forbids it, there is another way
+}
+
+// likeNative reports whether the chunk that was attached to a scratch hypertable is like
+// one of the server's own, for a superuser after what it inherits is marked so.
+func likeNative(ctx context.Context, db *DB, scratch string) (yes bool, err error) {
+	ask := func() error { return db.QueryRow(ctx, attachableIsSQL, scratch).Scan(&yes) }
+	if err = ask(); err != nil || yes || !db.Superuser {
+		return yes, err
+	}
+	var chunk string
+	err = db.QueryRow(ctx, "select min(inhrelid::regclass::text) from pg_inherits where inhparent = $1::text::regclass",
+		scratch).Scan(&chunk)
+	if err != nil {
+		return false, err
+	}
+	if _, err = db.Exec(ctx, inheritedSQL, chunk); err != nil {
+		return false, err
+	}
+	if err = ask(); err != nil || !yes {
+		return false, err
+	}
+	db.marks = true
+	err = db.QueryRow(ctx, "select to_regclass('_timescaledb_catalog.chunk_constraint_name') is not null").Scan(&db.serial)
+	return yes, err
 }
 
 // Unattachable says why a plain table of that schema had better not become a chunk
@@ -128,7 +155,15 @@ func (b *Blueprint) Attach(ctx context.Context, db *DB, h *Hypertable, want []ta
 	if err != nil {
 		return chunk, db.Wrap(err, "attach a chunk to %s", h.Name)
 	}
-	if sql := b.rename(id, fmt.Sprintf("%s_%d_chunk", prefix, id)); sql != "" {
+	var serial []int64
+	if db.serial {
+		err = db.QueryRow(ctx, "select array(select nextval('_timescaledb_catalog.chunk_constraint_name') "+
+			"from generate_series(1, $1::int))", len(b.names)).Scan(&serial)
+		if err != nil {
+			return chunk, db.Wrap(err, "number the constraints of a chunk of %s", h.Name)
+		}
+	}
+	if sql := b.rename(id, fmt.Sprintf("%s_%d_chunk", prefix, id), serial); sql != "" {
 		if _, err := db.Exec(ctx, sql); err != nil {
 			return chunk, db.Wrap(err, "name the indexes of a chunk of %s", h.Name)
 		}
@@ -147,16 +182,22 @@ func (b *Blueprint) Attach(ctx context.Context, db *DB, h *Hypertable, want []ta
 	case got != id:
 		return chunk, ErrOvertaken
 	}
-	return name, nil
+	if db.marks {
+		_, err = db.Exec(ctx, inheritedSQL, pg.Ident(name.Schema, name.Name))
+	}
+	return name, db.Wrap(err, "mark what chunk %s inherits", name)
 }
 
-// rename gives the indexes the names that the server gives to those of a chunk.
-func (b *Blueprint) rename(id int32, chunk string) string {
+// rename gives the indexes the names that the server gives to those of a chunk. Those of
+// constraints have a serial number, up to some version between 2.22 and 2.28.
+func (b *Blueprint) rename(id int32, chunk string, serial []int64) string {
 	var sql strings.Builder
 	taken := map[string]bool{}
 	for i, parent := range b.names {
 		var native string
-		if b.constraints[i] {
+		if b.constraints[i] && serial != nil {
+			native = clip(fmt.Sprintf("%d_%d_%s", id, serial[i], parent), maxName)
+		} else if b.constraints[i] {
 			native = clip(fmt.Sprintf("%d_%s", id, parent), maxName)
 		} else {
 			native = objectName(chunk, parent, "")

@@ -66,6 +66,8 @@ type DB struct {
 	chunks  *strings.Replacer
 
 	attaches *bool // what Attaches has found out
+	marks    bool  // and Attach has to mark what a chunk inherits
+	serial   bool  // and to number its constraints
 	lastKind relationKind
 	bloom    *string // how columns with bloom filters are called
 }
