@@ -1,14 +1,17 @@
 -- Settings of every session of bf. They override those of the role, the database
 -- and PGOPTIONS: values, times and identifiers must have the same text on both
 -- sides, and no timeout may end a long COPY. Settings that the server does not
--- know (older versions) are left out. TimescaleDB creates chunks without regard
+-- know (older versions) are left out (pg_settings knows as well, but a look at it takes
+-- longer than all of this). TimescaleDB creates chunks without regard
 -- to default_tablespace and default_table_access_method, so bf's tables ignore
 -- them too. lock_timeout is finite: a task that cannot lock its chunk fails and
--- is tried again, and the application does not queue behind it. With the last
+-- is tried again, and the application does not queue behind it. What is asked with
+-- parameters is read from catalogs, once per chunk: to plan that takes longer than to run it, and by
+-- default it is planned anew five times. Conditions on rows are literals. With the last
 -- four the server detects a dead client (power failure, broken network) within a
 -- minute, or by the limits of the connection string (tcp.go), and releases its
 -- locks.
-select count(set_config(s.name, v.value, false))
+select count(set_config(v.name, v.value, false))
 from (values
     ('search_path', 'pg_catalog, pg_temp'),
     ('timezone', 'UTC'),
@@ -34,9 +37,10 @@ from (values
     ('idle_session_timeout', '0'),
     ('lock_timeout', '{lock_timeout}'),
     ('jit', 'off'),
+    ('plan_cache_mode', 'force_generic_plan'),
     ('client_connection_check_interval', '10s'),
     ('tcp_keepalives_idle', '{idle}'),
     ('tcp_keepalives_interval', '{interval}'),
     ('tcp_keepalives_count', '{count}')
 ) v(name, value)
-join pg_catalog.pg_settings s on lower(s.name) = v.name
+where current_setting(v.name, true) is not null
