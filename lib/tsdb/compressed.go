@@ -191,13 +191,29 @@ func (b *Built) definition() string {
 			def += " collate " + pg.Ident(schema, name)
 		}
 		defs = append(defs, def)
-		alters = append(alters, fmt.Sprintf("alter %s set storage %s", pg.Ident(c.Name), c.StorageSQL()))
+		storage := c.StorageSQL()
+		if slices.Contains(b.Incompressible, c.Name) {
+			storage = "external" // until Ready
+		}
+		alters = append(alters, fmt.Sprintf("alter %s set storage %s", pg.Ident(c.Name), storage))
 		if c.Statistics >= 0 {
 			alters = append(alters, fmt.Sprintf("alter %s set statistics %d", pg.Ident(c.Name), c.Statistics))
 		}
 	}
 	return fmt.Sprintf("create table %s (%s) with (toast_tuple_target = 128)%s; alter table %[1]s %[4]s",
 		b.Name, strings.Join(defs, ", "), b.space, strings.Join(alters, ", "))
+}
+
+// storageSQL gives the columns that TOAST cannot compress the storage that they have on the
+// source. To have it try again for every value takes the target longer than all else that
+// a COPY of such batches does, and comes to the same.
+func (b *Built) storageSQL() (sql string) {
+	for _, c := range b.Kept {
+		if slices.Contains(b.Incompressible, c.Name) {
+			sql += fmt.Sprintf("alter table %s alter %s set storage %s; ", b.Name, pg.Ident(c.Name), c.StorageSQL())
+		}
+	}
+	return sql
 }
 
 // Refill copies all batches of a relation like b into it, whatever the order of its
@@ -269,7 +285,7 @@ var (
 // Ready indexes, analyzes and measures the filled relation: what follows comes when the
 // chunk is locked, and asks for nothing that can be known before.
 func (b *Built) Ready(ctx context.Context, db *DB) (err error) {
-	if _, err := db.Exec(ctx, b.indexSQL(db)+"; analyze "+b.Name); err != nil {
+	if _, err := db.Exec(ctx, b.storageSQL()+b.indexSQL(db)+"; analyze "+b.Name); err != nil {
 		return db.Wrap(err, "index and analyze %s", b.Name)
 	}
 	if err := db.QueryRow(ctx, sizesSQL, b.Name).Scan(&b.after[0], &b.after[1], &b.after[2]); err != nil {

@@ -54,6 +54,9 @@ type Relation struct {
 	// column with a default was added to after compression, it stands for the
 	// default.
 	Nulls []string `json:"nulls,omitempty"`
+	// Incompressible are the columns of batches that TOAST compresses where it can, and of
+	// which it could not compress a single value.
+	Incompressible []string `json:"incompressible,omitempty"`
 	// Rows is the number of rows in the batches; the sizes are those of the
 	// chunk before it was compressed: heap, toast, indexes.
 	Rows     int64    `json:"rows"`
@@ -217,36 +220,30 @@ func (c *RelationColumn) ranges() bool {
 // Stale reports whether the version that has the column no longer uses it.
 func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind == stale }
 
-// count counts the rows in the batches and finds the columns with SQL NULLs;
-// neither decompresses anything.
-func (r *Relation) count(ctx context.Context, db *DB) (err error) {
-	var columns []string
-	for _, col := range r.Columns {
-		if !strings.HasPrefix(col.Name, metaPrefix) {
-			columns = append(columns, col.Name)
-		}
+// count counts the rows in the batches, and finds the columns with SQL NULLs and those
+// that TOAST cannot compress; none of it decompresses anything.
+func (r *Relation) count(ctx context.Context, db *DB) error {
+	nulls, whole := "array[]::text[]", "array[]::text[]"
+	name := func(when, column string) string {
+		return " || case when " + when + " then array[" + pg.Literal(column) + "] end"
 	}
-	r.Rows, r.Nulls, err = Batches(ctx, db, r.Quoted, columns, func(column string) string {
-		if slices.Contains(r.Settings.SegmentBy, column) {
-			return pg.Ident(column) // a value, not a batch of them
+	for _, c := range r.Columns {
+		if strings.HasPrefix(c.Name, metaPrefix) {
+			continue
 		}
-		return NullBatches(db, column)
-	})
-	return err
-}
-
-// Batches returns how many rows there are in the batches of a compressed
-// relation (quoted), and in which of the columns, read by an expression, SQL NULL occurs.
-func Batches(ctx context.Context, db *DB, relation string, columns []string,
-	read func(column string) string) (rows int64, nulls []string, err error) {
-	var b strings.Builder
-	b.WriteString("select coalesce(sum(_ts_meta_count), 0)::bigint, array[]::text[]")
-	for _, c := range columns {
-		b.WriteString(" || case when count(*) > count(" + read(c) + ") then array[" + pg.Literal(c) + "] end")
+		read := pg.Ident(c.Name)
+		if !slices.Contains(r.Settings.SegmentBy, c.Name) { // a batch of values, not a value
+			read = NullBatches(db, c.Name)
+			if c.Storage == extended && db.Major() >= 14 { // ≤ 13: there is no pg_column_compression
+				whole += name("count(pg_column_compression("+pg.Ident(c.Name)+")) = 0", c.Name)
+			}
+		}
+		nulls += name("count(*) > count("+read+")", c.Name)
 	}
 	// Not prepared: the next chunk has another relation.
-	err = db.QueryRow(ctx, b.String()+" from only "+relation, pgx.QueryExecModeSimpleProtocol).Scan(&rows, &nulls)
-	return rows, nulls, db.Wrap(err, "compressed relation %s", relation)
+	err := db.QueryRow(ctx, "select coalesce(sum(_ts_meta_count), 0)::bigint, "+nulls+", "+whole+" from only "+r.Quoted,
+		pgx.QueryExecModeSimpleProtocol).Scan(&r.Rows, &r.Nulls, &r.Incompressible)
+	return db.Wrap(err, "compressed relation %s", r.Quoted)
 }
 
 // NullBatches returns the expression that reads a compressed column of this
@@ -294,7 +291,10 @@ func (r *Relation) Valid() error {
 	return nil
 }
 
-var storages = map[string]string{"p": "plain", "e": "external", "m": "main", "x": "extended"}
+var storages = map[string]string{"p": "plain", "e": "external", "m": "main", extended: "extended"}
+
+// extended is the storage of a column whose long values TOAST tries to compress.
+const extended = "x"
 
 // StorageSQL is the keyword of the column's storage.
 func (c *RelationColumn) StorageSQL() string { return storages[c.Storage] }
