@@ -181,16 +181,13 @@ func (r *Refresher) copied(ctx context.Context, s *facts, copiedUntil, rawUntil 
 	if err != nil {
 		return nil, err
 	}
-	covered := s.filled
 	right := int64(task.MaxBound)
 	if live {
 		if right, err = s.floor1(ctx, rawUntil); err != nil {
 			return nil, err
 		}
-	} else {
-		covered = clip(covered, task.MinBound, rawUntil)
 	}
-	whole, err := s.shrink(ctx, covered)
+	whole, err := s.shrink(ctx, r.covered(s, rawUntil, live))
 	if err != nil {
 		return nil, err
 	}
@@ -207,24 +204,12 @@ func (r *Refresher) copied(ctx context.Context, s *facts, copiedUntil, rawUntil 
 	if err != nil {
 		return nil, err
 	}
-	// The watermark moves to the end of the last bucket of a refresh.
 	if s.ok && s.last < end {
-		next, err := s.end(ctx, s.last)
+		top, err := r.top(ctx, s, whole, lost, s.last >= right)
 		if err != nil {
 			return nil, err
 		}
-		top := []span{{From: s.last, Until: next}}
-		switch {
-		case s.a.Watermark >= next || len(within(top, s.logged)) == 0 || len(within(top, lost)) > 0:
-		case s.last >= right:
-			windows = append(windows, Window{Span: top[0]})
-		default:
-			kept, err := r.keep(ctx, s, top)
-			if err != nil {
-				return nil, err
-			}
-			windows = append(windows, kept...)
-		}
+		windows = append(windows, top...)
 	}
 	touched, err := s.grow(ctx, s.filled)
 	if err != nil {
@@ -232,6 +217,42 @@ func (r *Refresher) copied(ctx context.Context, s *facts, copiedUntil, rawUntil 
 	}
 	fresh, err := r.cut(ctx, s, clip(within(s.logged, touched), end, s.until))
 	return append(windows, fresh...), err
+}
+
+// covered returns where all raw rows are that an aggregate may be computed from. Once all
+// is copied, there are none between the last of them and --until, on the source neither.
+func (r *Refresher) covered(s *facts, rawUntil int64, live bool) []span {
+	before := clip(s.filled, task.MinBound, rawUntil)
+	if n := len(before); n > 0 && r.Pending(s.a) == 0 {
+		before = append(before, span{From: before[n-1].Until, Until: rawUntil})
+	}
+	if live {
+		before = append(before, s.filled...)
+	}
+	return merge(before)
+}
+
+// top plans for the last bucket that was copied, unless its rows are kept anyway (lost):
+// the watermark moves to the end of the last bucket of a refresh. cut says that there are
+// rows on both sides of --until in it.
+func (r *Refresher) top(ctx context.Context, s *facts, whole, lost []span, cut bool) ([]Window, error) {
+	next, err := s.end(ctx, s.last)
+	if err != nil {
+		return nil, err
+	}
+	top := []span{{From: s.last, Until: next}}
+	switch {
+	case s.a.Watermark >= next || len(within(top, s.logged)) == 0 || len(within(top, lost)) > 0:
+		return nil, nil
+	case cut:
+		return []Window{{Span: top[0]}}, nil
+	case len(without(top, whole)) > 0:
+		return r.keep(ctx, s, top)
+	case r.db.Superuser:
+		return nil, nil // Finish moves the watermark
+	}
+	// Rows that came late are in the log: to keep the bucket would lose them.
+	return []Window{{Span: top[0]}}, nil
 }
 
 // computed plans for an aggregate that was not copied: it is computed wherever

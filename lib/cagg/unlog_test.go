@@ -193,13 +193,13 @@ type random struct {
 // its start.
 func (r random) meddle() {
 	at := func() string {
-		return fmt.Sprintf("'2024-01-20 01:20+00'::timestamptz + interval '%d minutes'", r.IntN(22*1440))
+		return fmt.Sprintf("'2024-01-20 01:20+00'::timestamptz + interval '%d minutes'", r.IntN(35900))
 	}
 	for range r.IntN(4) {
 		db := []*testdb.DB{r.source, r.target}[r.IntN(2)]
 		if r.IntN(3) == 0 {
 			view := []string{"hourly", "daily", "weekly"}[r.IntN(3)]
-			db.Exec(r.t, "call refresh_continuous_aggregate('"+view+"', '2024-01-01', '2024-02-12')")
+			db.Exec(r.t, "call refresh_continuous_aggregate('"+view+"', '2024-01-01', '2024-02-20')")
 			continue
 		}
 		db.Exec(r.t, []string{
