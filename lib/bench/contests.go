@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -62,9 +60,9 @@ func (b *bench) data(contest string) error {
 	}
 	switch contest {
 	case plain:
-		return b.plainData("plain_indexed", 3, "create index on plain_indexed (time);")
+		return plainTables{b}.plainData("plain_indexed", 3, "create index on plain_indexed (time);")
 	case unread:
-		return b.plainData("plain_heap", 20, "")
+		return plainTables{b}.plainData("plain_heap", 20, "")
 	case indexed, bare:
 		if b.wide {
 			return nil
@@ -87,11 +85,11 @@ func (b *bench) data(contest string) error {
 		return fill("huge", "(time timestamptz not null, v text)",
 			"select timestamptz '2024-01-01', repeat('x', 100000000) from generate_series(1, 3)")
 	case csvFile, csvCommand:
-		return b.files()
+		return csvSources{b}.files()
 	case dense:
-		return b.compressedData("dense", wideRows)
+		return hypertables{b}.compressedData("dense", wideRows)
 	case sparse:
-		return b.compressedData("sparse", packedRows)
+		return hypertables{b}.compressedData("sparse", packedRows)
 	case planning:
 		if !b.wide {
 			if err := fill("wide", wideTable, fmt.Sprintf(wideRows, 1000, 1)); err != nil {
@@ -114,76 +112,10 @@ func (b *bench) data(contest string) error {
 	return nil
 }
 
-// fresh makes an empty hypertable on the target and stages it.
-func (b *bench) fresh(name, columns, indexes, more string) error {
-	if err := b.remake(name, columns, indexes, more); err != nil {
-		return err
-	}
-	return b.stage(name)
-}
-
-// remake makes the empty hypertable.
-func (b *bench) remake(name, columns, indexes, more string) error {
-	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
-		table(name, columns, indexes) + more + "; checkpoint")
-}
-
-func (b *bench) stage(name string) error {
-	out, err := b.output("bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01",
-		"--filter", `^public\.`+name+"$")
-	b.records[name] = out
-	return err
-}
-
-func (b *bench) output(name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	return string(out), err
-}
-
-func (b *bench) dump() []string { return []string{"bf-dump", "--quiet", "--source", b.src.uri} }
-func (b *bench) load() []string { return []string{"bf-load", "--quiet", "--target", b.dst.uri} }
-
 // chunks are those of a hypertable, the oldest first.
 func (s *server) chunks(name string) ([]string, error) {
 	return s.strings(`select format('%I.%I', chunk_schema, chunk_name) from timescaledb_information.chunks
         where hypertable_name = '` + name + `' order by range_start`)
-}
-
-// psql copies chunks one after the other through a pair of psql each.
-func (b *bench) psql(m *meter, name string, most int) error {
-	from, err := b.src.chunks(name)
-	if err != nil {
-		return err
-	}
-	to, err := b.dst.chunks(name)
-	if err != nil || len(from) != len(to) {
-		return fmt.Errorf("%d chunks here, %d there: %w", len(from), len(to), err)
-	}
-	for i := range from[:min(most, len(from))] {
-		if err := m.pipe("",
-			[]string{"psql", "-Xqd", b.src.uri, "-c", "copy (select * from " + from[i] + ") to stdout (format binary)"},
-			[]string{"psql", "-Xqd", b.dst.uri, "-c", "copy " + to[i] + " from stdin (format binary)"}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// wire counts the bytes that a command writes.
-func (b *bench) wire(stdin string, command ...string) int64 {
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.StdoutPipe()
-	if err != nil || cmd.Start() != nil {
-		return 0
-	}
-	n, _ := io.Copy(io.Discard, out)
-	if cmd.Wait() != nil {
-		return 0
-	}
-	return n
 }
 
 // one puts a row into every chunk of the target, so that the chunks are there.
@@ -201,36 +133,28 @@ func one(name string) string {
 
 // contests are all of them, in the order of the report.
 func (b *bench) contests() []*contest {
-	return []*contest{b.withIndexes(), b.withoutIndex(), b.severalChunks(), b.tinyChunks(), b.compressed(),
-		b.compressedChunks(dense, "dense"), b.compressedChunks(sparse, "sparse"), b.values(),
-		b.manyChunks(), b.plainSource(), b.withoutAnyIndex(), b.csvFiles(), b.csvCommands()}
-}
-
-// lanes runs n lanes that share the work.
-func (b *bench) lanes(n int) func(m *meter) error {
-	return func(m *meter) error {
-		return m.pipe("", []string{"sh", "-c", fmt.Sprintf(`for i in $(seq %d); do
-                bf-chunks --target "$TARGET" --claim | bf-dump -q --source "$SOURCE" | bf-load -q --target "$TARGET" `+
-			`>/dev/null & done; wait`, n)})
-	}
+	h, p, f := hypertables{b}, plainTables{b}, csvSources{b}
+	return []*contest{h.withIndexes(), h.withoutIndex(), h.severalChunks(), h.tinyChunks(), h.compressed(),
+		h.compressedChunks(dense, "dense"), h.compressedChunks(sparse, "sparse"), h.values(),
+		h.manyChunks(), p.plainSource(), p.withoutAnyIndex(), f.csvFiles(), f.csvCommands()}
 }
 
 // watched runs lanes beside the view as bf-backfill shows it, and notes the share of
 // the view's connection in the target's CPU time.
-func (b *bench) watched(n int) func(m *meter) error {
+func (h hypertables) watched(n int) func(m *meter) error {
 	return func(m *meter) error {
-		view := exec.Command("bf-chunks", "--target", b.dst.uri, "--watch", "--messages", "--every", "1")
+		view := exec.Command("bf-chunks", "--target", h.dst.uri, "--watch", "--messages", "--every", "1")
 		view.Env = m.env
-		before := b.dst.sum()
+		before := h.dst.sum()
 		if err := view.Start(); err != nil {
 			return err
 		}
-		err := b.lanes(n)(m)
-		pids, _ := b.dst.strings("select pid::text from pg_stat_activity where application_name = 'bf-chunks --watch'")
-		all := b.dst.sum() - before
+		err := h.lanes(n)(m)
+		pids, _ := h.dst.strings("select pid::text from pg_stat_activity where application_name = 'bf-chunks --watch'")
+		all := h.dst.sum() - before
 		for _, pid := range pids {
-			if n, _ := strconv.Atoi(pid); b.dst.postmaster != 0 && all > 0 {
-				b.view = append(b.view, float64(stat(n).cpu)/float64(all))
+			if n, _ := strconv.Atoi(pid); h.dst.postmaster != 0 && all > 0 {
+				h.view = append(h.view, float64(stat(n).cpu)/float64(all))
 			}
 		}
 		_ = view.Process.Signal(syscall.SIGTERM)
@@ -238,211 +162,199 @@ func (b *bench) watched(n int) func(m *meter) error {
 	}
 }
 
-// single runs one pipe over the records that are staged.
-func (b *bench) single(name string) func(m *meter) error {
-	return func(m *meter) error { return m.pipe(b.records[name], b.dump(), b.load()) }
-}
-
-func (b *bench) prepare(name, columns, indexes, more string) func() error {
-	return func() error { return b.fresh(name, columns, indexes, more) }
-}
-
-// verify compares both sides, one chunk at a time.
-func (b *bench) verify(m *meter) error {
-	return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri,
-		"--parallelism", "1"})
-}
-
 func verified(s sample) float64 { return max(s.source, s.target).Seconds() }
 
+// hypertables has the contests between hypertables of the same chunks.
+type hypertables struct{ *bench }
+
 // oneChunk copies a chunk that is there, and one that is not.
-func (b *bench) oneChunk(name, indexes string) *contest {
+func (h hypertables) oneChunk(name, indexes string) *contest {
 	return &contest{name: name, variants: []*variant{
-		{peer: true, name: "psql | psql, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")),
+		{peer: true, name: "psql | psql, ready chunk", prepare: h.prepare("wide", wideTable, indexes, one("wide")),
 			run: func(m *meter) error {
-				return b.psql(m, "wide", 1)
+				return h.psql(m, "wide", 1)
 			}},
 		{peer: true, name: "analyze of that chunk", run: func(m *meter) error {
-			chunks, err := b.dst.chunks("wide")
+			chunks, err := h.dst.chunks("wide")
 			if err != nil || len(chunks) != 1 {
 				return fmt.Errorf("%d chunks: %w", len(chunks), err)
 			}
-			return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c", "analyze " + chunks[0]})
+			return m.pipe("", []string{"psql", "-Xqd", h.dst.uri, "-c", "analyze " + chunks[0]})
 		}},
-		{name: "bf, ready chunk", prepare: b.prepare("wide", wideTable, indexes, one("wide")), run: b.single("wide")},
-		{name: "bf, chunk not there", prepare: b.prepare("wide", wideTable, indexes, ""), run: func(m *meter) error {
-			err := b.single("wide")(m)
-			b.attaches = b.attached()
+		{name: "bf, ready chunk", prepare: h.prepare("wide", wideTable, indexes, one("wide")), run: h.single("wide")},
+		{name: "bf, chunk not there", prepare: h.prepare("wide", wideTable, indexes, ""), run: func(m *meter) error {
+			err := h.single("wide")(m)
+			h.attaches = h.attached()
 			return err
 		}},
 	}}
 }
 
-func (b *bench) withIndexes() *contest {
-	c := b.oneChunk(indexed, threeIndexes)
-	c.variants = append(c.variants, &variant{name: "bf-verify", run: b.verify})
-	c.judge = func(b *bench, c *contest) {
+func (h hypertables) withIndexes() *contest {
+	c := h.oneChunk(indexed, threeIndexes)
+	c.variants = append(c.variants, &variant{name: "bf-verify", run: h.verify})
+	c.judge = func(c *contest) {
 		psql, ready, attach, verify := c.variants[0], c.variants[2], c.variants[3], c.variants[4]
-		b.check("one lane, ready chunk, 3 indexes, without analyze: wall against psql | psql",
+		h.check("one lane, ready chunk, 3 indexes, without analyze: wall against psql | psql",
 			(ready.median(wall)-c.variants[1].median(wall))/max(psql.median(wall), 1e-9), 1.03)
-		b.check("one lane, ready chunk, 3 indexes: client CPU", over(ready, psql, client), 0.8)
-		if b.attaches {
-			b.check("one lane, load then index, 3 indexes: wall against psql | psql into the ready chunk",
+		h.check("one lane, ready chunk, 3 indexes: client CPU", over(ready, psql, client), 0.8)
+		if h.attaches {
+			h.check("one lane, load then index, 3 indexes: wall against psql | psql into the ready chunk",
 				over(attach, psql, wall), 0.65)
-			b.check("one lane, load then index, 3 indexes: target CPU", over(attach, psql, target), 0.80)
+			h.check("one lane, load then index, 3 indexes: target CPU", over(attach, psql, target), 0.80)
 		} else {
-			b.check("one lane, load then index, 3 indexes: this TimescaleDB takes no such chunk", 0, 0.65)
+			h.check("one lane, load then index, 3 indexes: this TimescaleDB takes no such chunk", 0, 0.65)
 		}
-		if from, err := b.src.chunks("wide"); err == nil && len(from) > 0 {
-			psql.pipe = b.wire("", "psql", "-Xqd", b.src.uri, "-c",
+		if from, err := h.src.chunks("wide"); err == nil && len(from) > 0 {
+			psql.pipe = wire("", "psql", "-Xqd", h.src.uri, "-c",
 				"copy (select * from "+from[0]+") to stdout (format binary)")
-			ready.pipe = b.wire(b.records["wide"], b.dump()...)
+			ready.pipe = wire(h.records["wide"], h.dump()...)
 		}
 		if psql.pipe > 0 {
-			b.check("client CPU of dump and load, seconds per GB of binary COPY",
+			h.check("client CPU of dump and load, seconds per GB of binary COPY",
 				ready.median(client)/(float64(psql.pipe)/1e9), 2.0)
 		}
-		b.check("verify, CPU of the slower side against the wall time of psql | psql",
+		h.check("verify, CPU of the slower side against the wall time of psql | psql",
 			verify.median(verified)/max(psql.median(wall), 1e-9), 0.20)
-		b.locks()
-		b.check("peak memory of dump and load, MiB: ready chunk", ready.median(memory), 64)
-		b.check("peak memory of dump and load, MiB: chunk not there", attach.median(memory), 64)
+		h.locks()
+		h.check("peak memory of dump and load, MiB: ready chunk", ready.median(memory), 64)
+		h.check("peak memory of dump and load, MiB: chunk not there", attach.median(memory), 64)
 	}
 	return c
 }
 
-func (b *bench) withoutIndex() *contest {
-	c := b.oneChunk(bare, "")
-	c.judge = func(b *bench, c *contest) {
+func (h hypertables) withoutIndex() *contest {
+	c := h.oneChunk(bare, "")
+	c.judge = func(c *contest) {
 		// The server analyzes what psql has copied later, by itself.
 		psql, analyze, ready := c.variants[0], c.variants[1], c.variants[2]
 		without := func(f func(sample) float64) float64 {
 			return (ready.median(f) - analyze.median(f)) / max(psql.median(f), 1e-9)
 		}
-		b.check("one lane, ready chunk, no index, without analyze: wall against psql | psql", without(wall), 1.05)
-		b.check("one lane, ready chunk, no index, without analyze: target CPU", without(target), 1.05)
+		h.check("one lane, ready chunk, no index, without analyze: wall against psql | psql", without(wall), 1.05)
+		h.check("one lane, ready chunk, no index, without analyze: target CPU", without(target), 1.05)
 	}
 	return c
 }
 
-func (b *bench) severalChunks() *contest {
+func (h hypertables) severalChunks() *contest {
 	c := &contest{name: several, variants: []*variant{
 		{peer: true, name: "psql | psql, ready chunks, one after the other",
-			prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error {
-				return b.psql(m, "parts", 8)
+			prepare: h.prepare("parts", wideTable, threeIndexes, one("parts")), run: func(m *meter) error {
+				return h.psql(m, "parts", 8)
 			}},
-		{name: "bf, 1 lane", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(1)},
-		{name: "bf, 2 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(2)},
-		{name: "bf, 2 lanes, ready chunks", prepare: b.prepare("parts", wideTable, threeIndexes, one("parts")),
-			run: b.lanes(2)},
-		{name: "bf, 4 lanes", prepare: b.prepare("parts", wideTable, threeIndexes, ""), run: b.lanes(4)},
-		{name: "bf-verify, 2", run: b.verifies(2)},
+		{name: "bf, 1 lane", prepare: h.prepare("parts", wideTable, threeIndexes, ""), run: h.lanes(1)},
+		{name: "bf, 2 lanes", prepare: h.prepare("parts", wideTable, threeIndexes, ""), run: h.lanes(2)},
+		{name: "bf, 2 lanes, ready chunks", prepare: h.prepare("parts", wideTable, threeIndexes, one("parts")),
+			run: h.lanes(2)},
+		{name: "bf, 4 lanes", prepare: h.prepare("parts", wideTable, threeIndexes, ""), run: h.lanes(4)},
+		{name: "bf-verify, 2", run: h.verifies(2)},
 	}}
-	b.against(c, 2, func() error { return b.remake("parts", wideTable, threeIndexes, "") }, "parts")
-	c.judge = func(b *bench, c *contest) {
-		b.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
-		b.check("two lanes: wall against the CPU time of all divided by the cores",
+	h.against(c, 2, func() error { return h.remake("parts", wideTable, threeIndexes, "") }, "parts")
+	c.judge = func(c *contest) {
+		h.check("two lanes, 3 indexes: wall against serial psql | psql", over(c.variants[2], c.variants[0], wall), 0.60)
+		h.check("two lanes: wall against the CPU time of all divided by the cores",
 			c.variants[2].median(func(s sample) float64 {
 				return s.wall.Seconds() / ((s.source + s.target + s.client).Seconds() / float64(runtime.NumCPU()))
 			}), 1.10)
-		b.beside(c, "two lanes, 3 indexes: ", 2, 6, 1)
-		b.beside(c, "uncompressed chunks: ", 5, 7, 0.7)
+		h.beside(c, "two lanes, 3 indexes: ", 2, 6, 1)
+		h.beside(c, "uncompressed chunks: ", 5, 7, 0.7)
 	}
 	return c
 }
 
-func (b *bench) tinyChunks() *contest {
+func (h hypertables) tinyChunks() *contest {
 	c := &contest{name: tiny, variants: []*variant{
-		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: b.prepare("tiny", tinyTable, twoIndexes, ""),
+		{name: "bf-dump | bf-load for each chunk", scale: 25, prepare: h.prepare("tiny", tinyTable, twoIndexes, ""),
 			run: func(m *meter) error {
-				for _, r := range strings.SplitAfter(b.records["tiny"], "\n")[:40] {
-					if err := m.pipe(r, b.dump(), b.load()); err != nil {
+				for _, r := range strings.SplitAfter(h.records["tiny"], "\n")[:40] {
+					if err := m.pipe(r, h.dump(), h.load()); err != nil {
 						return err
 					}
 				}
 				return nil
 			}},
 		{peer: true, name: "psql | psql for each, ready chunks", scale: 25,
-			prepare: b.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error {
-				return b.psql(m, "tiny", 40)
+			prepare: h.prepare("tiny", tinyTable, twoIndexes, one("tiny")), run: func(m *meter) error {
+				return h.psql(m, "tiny", 40)
 			}},
-		{name: "bf, 1 lane", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.single("tiny")},
-		{name: "bf, 1 lane that claims", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(1)},
-		{name: "bf, 2 lanes", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.lanes(2)},
-		{name: "bf, 2 lanes beside the view", prepare: b.prepare("tiny", tinyTable, twoIndexes, ""), run: b.watched(2)},
-		{name: "bf-verify, 2", run: b.verifies(2)},
+		{name: "bf, 1 lane", prepare: h.prepare("tiny", tinyTable, twoIndexes, ""), run: h.single("tiny")},
+		{name: "bf, 1 lane that claims", prepare: h.prepare("tiny", tinyTable, twoIndexes, ""), run: h.lanes(1)},
+		{name: "bf, 2 lanes", prepare: h.prepare("tiny", tinyTable, twoIndexes, ""), run: h.lanes(2)},
+		{name: "bf, 2 lanes beside the view", prepare: h.prepare("tiny", tinyTable, twoIndexes, ""), run: h.watched(2)},
+		{name: "bf-verify, 2", run: h.verifies(2)},
 	}}
-	b.against(c, 2, func() error { return b.remake("tiny", tinyTable, twoIndexes, "") }, "tiny")
-	c.judge = func(b *bench, c *contest) {
-		if slices.Sort(b.view); len(b.view) > 0 {
-			b.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time", b.view[len(b.view)/2], 0.01)
+	h.against(c, 2, func() error { return h.remake("tiny", tinyTable, twoIndexes, "") }, "tiny")
+	c.judge = func(c *contest) {
+		if slices.Sort(h.view); len(h.view) > 0 {
+			h.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time", h.view[len(h.view)/2], 0.01)
 		}
-		b.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
+		h.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
 			over(c.variants[2], c.variants[0], wall), 0.25)
-		b.check("2000 tiny chunks, two lanes, seconds", 2*c.variants[4].median(wall), 5)
-		b.beside(c, "1000 tiny chunks: ", 4, 7, 1)
+		h.check("2000 tiny chunks, two lanes, seconds", 2*c.variants[4].median(wall), 5)
+		h.beside(c, "1000 tiny chunks: ", 4, 7, 1)
 	}
 	return c
 }
 
-func (b *bench) compressed() *contest {
+func (h hypertables) compressed() *contest {
 	return &contest{name: packed, variants: []*variant{
 		{peer: true, name: "psql | psql decompressed, then compress",
-			prepare: b.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
-				if err := b.psql(m, "packed", 1); err != nil {
+			prepare: h.prepare("packed", wideTable, threeIndexes, compress+one("packed")), run: func(m *meter) error {
+				if err := h.psql(m, "packed", 1); err != nil {
 					return err
 				}
-				return m.pipe("", []string{"psql", "-Xqd", b.dst.uri, "-c",
+				return m.pipe("", []string{"psql", "-Xqd", h.dst.uri, "-c",
 					"select compress_chunk(c) from show_chunks('packed') c"})
 			}},
 		{peer: true, name: "count, min, max, sum of all columns", run: func(m *meter) error {
-			return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c", aggregates})
+			return m.pipe("", []string{"psql", "-Xqd", h.src.uri, "-o", "/dev/null", "-c", aggregates})
 		}},
-		{name: "bf", prepare: b.prepare("packed", wideTable, threeIndexes, compress), run: b.single("packed")},
-		{name: "bf-verify", run: b.verify},
-	}, judge: func(b *bench, c *contest) {
-		c.variants[2].pipe = b.wire(b.records["packed"], b.dump()...)
-		b.check("compressed chunk: wall against decompress, copy, compress",
+		{name: "bf", prepare: h.prepare("packed", wideTable, threeIndexes, compress), run: h.single("packed")},
+		{name: "bf-verify", run: h.verify},
+	}, judge: func(c *contest) {
+		c.variants[2].pipe = wire(h.records["packed"], h.dump()...)
+		h.check("compressed chunk: wall against decompress, copy, compress",
 			over(c.variants[2], c.variants[0], wall), 0.10)
 		if q := c.variants[1].median(source); q > 0 {
-			b.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum",
+			h.check("verify of a compressed chunk: CPU of the slower side against count, min, max, sum",
 				c.variants[3].median(verified)/q, 0.25)
 		}
 	}}
 }
 
-func (b *bench) values() *contest {
+func (h hypertables) values() *contest {
 	return &contest{name: huge, variants: []*variant{
-		{peer: true, name: "psql | psql", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "",
+		{peer: true, name: "psql | psql", prepare: h.prepare("huge", "(time timestamptz not null, v text)", "",
 			"insert into huge values ('2024-01-01', '')"), run: func(m *meter) error {
-			return b.psql(m, "huge", 1)
+			return h.psql(m, "huge", 1)
 		}},
-		{name: "bf", prepare: b.prepare("huge", "(time timestamptz not null, v text)", "", ""), run: b.single("huge")},
-	}, judge: func(b *bench, c *contest) {
-		b.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
+		{name: "bf", prepare: h.prepare("huge", "(time timestamptz not null, v text)", "", ""), run: h.single("huge")},
+	}, judge: func(c *contest) {
+		h.check("peak memory of dump and load, MiB: values of 100 MB", c.variants[1].median(memory), 64)
 	}}
 }
 
-func (b *bench) manyChunks() *contest {
+func (h hypertables) manyChunks() *contest {
 	return &contest{name: planning, variants: []*variant{
-		{name: "bf-stage of one chunk", prepare: b.unstaged, run: func(m *meter) error {
-			return m.pipe("", b.planner("^public.wide$"))
+		{name: "bf-stage of one chunk", prepare: h.unstaged, run: func(m *meter) error {
+			return m.pipe("", h.planner("^public.wide$"))
 		}},
-		{name: fmt.Sprintf("bf-stage of %d chunks", b.chunks), prepare: b.unstaged, run: func(m *meter) error {
-			return m.pipe("", b.planner("^public.many$"))
+		{name: fmt.Sprintf("bf-stage of %d chunks", h.chunks), prepare: h.unstaged, run: func(m *meter) error {
+			return m.pipe("", h.planner("^public.many$"))
 		}},
-		{name: "staged again", run: func(m *meter) error { return m.pipe("", b.planner("^public.many$")) }},
+		{name: "staged again", run: func(m *meter) error { return m.pipe("", h.planner("^public.many$")) }},
 		{name: "list", run: func(m *meter) error {
-			return m.pipe("", []string{"bf-chunks", "--target", b.dst.uri}, []string{"wc", "-l"})
+			return m.pipe("", []string{"bf-chunks", "--target", h.dst.uri}, []string{"wc", "-l"})
 		}},
-		{name: "the first fifth, 1 lane, then killed", run: func(m *meter) error { return b.killed(m, b.chunks/5) }},
-		{name: "resumed and killed again", run: func(m *meter) error { return b.killed(m, b.chunks*4/5) }},
-		{name: "resumed, the last fifth", run: b.lanes(1)},
-	}, judge: func(b *bench, c *contest) {
-		b.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", b.chunks),
-			c.variants[1].median(wall)-c.variants[0].median(wall), float64(b.chunks)/5000)
-		b.check("killed and resumed: seconds until the next chunk is done", b.resumed, 1)
-		b.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", b.chunks),
+		{name: "the first fifth, 1 lane, then killed", run: func(m *meter) error { return h.killed(m, h.chunks/5) }},
+		{name: "resumed and killed again", run: func(m *meter) error { return h.killed(m, h.chunks*4/5) }},
+		{name: "resumed, the last fifth", run: h.lanes(1)},
+	}, judge: func(c *contest) {
+		h.check(fmt.Sprintf("staging %d chunks, seconds beyond connecting", h.chunks),
+			c.variants[1].median(wall)-c.variants[0].median(wall), float64(h.chunks)/5000)
+		h.check("killed and resumed: seconds until the next chunk is done", h.resumed, 1)
+		h.check(fmt.Sprintf("target CPU, the last fifth of %d chunks against the first", h.chunks),
 			over(c.variants[6], c.variants[4], target), 1.5)
 	}}
 }
@@ -458,20 +370,15 @@ const (
 )
 
 // unstaged leaves the target without tasks, but with the hypertables.
-func (b *bench) unstaged() error {
-	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists many; " +
+func (h hypertables) unstaged() error {
+	return h.dst.exec("drop schema if exists __backfill cascade; drop table if exists many; " +
 		"drop table if exists wide;" + table("many", tinyTable, "") + table("wide", wideTable, ""))
 }
 
-func (b *bench) planner(filter string) []string {
-	return []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01",
-		"--filter", filter}
-}
-
 // killed runs a lane and kills all of it when so many tasks are done.
-func (b *bench) killed(m *meter, done int) error {
+func (h hypertables) killed(m *meter, done int) error {
 	count := func() (n int, err error) {
-		s, err := b.dst.strings("select count(worked)::text from __backfill.task")
+		s, err := h.dst.strings("select count(worked)::text from __backfill.task")
 		if err == nil {
 			n, err = strconv.Atoi(s[0])
 		}
@@ -492,7 +399,7 @@ func (b *bench) killed(m *meter, done int) error {
 	go func() { ended <- cmd.Wait() }()
 	for n := before; n < done && err == nil; n, err = count() {
 		if n == before {
-			b.resumed = time.Since(start).Seconds()
+			h.resumed = time.Since(start).Seconds()
 		}
 		select {
 		case err = <-ended:
@@ -507,14 +414,14 @@ func (b *bench) killed(m *meter, done int) error {
 
 // locks looks how long a copy holds a lock on the hypertable that makes others
 // wait who need a new chunk, and whether it does so during a COPY.
-func (b *bench) locks() {
-	if b.fresh("wide", wideTable, threeIndexes, "") != nil {
+func (h hypertables) locks() {
+	if h.fresh("wide", wideTable, threeIndexes, "") != nil {
 		return
 	}
 	done := make(chan error, 1)
 	go func() {
-		m := &meter{env: b.env}
-		done <- m.pipe(b.records["wide"], b.dump(), b.load())
+		m := &meter{env: h.env}
+		done <- m.pipe(h.records["wide"], h.dump(), h.load())
 	}()
 	var held time.Duration
 	last, across, looks := time.Now(), 0, 0
@@ -522,15 +429,15 @@ func (b *bench) locks() {
 		select {
 		case err := <-done:
 			if err == nil {
-				b.check(fmt.Sprintf("lock on the hypertable, seconds per million rows (%d looks)", looks),
-					max(held.Seconds(), 0.0001)/(float64(b.rows)/1e6), 0.1)
-				b.check("lock on the hypertable during a COPY, times seen (0.001 is never)",
+				h.check(fmt.Sprintf("lock on the hypertable, seconds per million rows (%d looks)", looks),
+					max(held.Seconds(), 0.0001)/(float64(h.rows)/1e6), 0.1)
+				h.check("lock on the hypertable during a COPY, times seen (0.001 is never)",
 					float64(across)+0.001, 0.001)
 			}
 			return
 		default:
 		}
-		seen, err := b.dst.strings(`select exists (select from pg_stat_progress_copy)::text from pg_locks
+		seen, err := h.dst.strings(`select exists (select from pg_stat_progress_copy)::text from pg_locks
             where relation = 'wide'::regclass and granted
             and mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
             'AccessExclusiveLock') limit 1`)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -37,24 +36,27 @@ const (
         for p in $pids; do wait $p || exit; done`
 )
 
+// csvSources has the contests of CSV, in files and from commands.
+type csvSources struct{ *bench }
+
 // files writes a file of some days, and one of each.
-func (b *bench) files() (err error) {
-	if b.dir != "" {
+func (f csvSources) files() (err error) {
+	if f.dir != "" {
 		return nil
 	}
-	if b.dir, err = os.MkdirTemp("", "bf-bench"); err != nil {
+	if f.dir, err = os.MkdirTemp("", "bf-bench"); err != nil {
 		return err
 	}
-	all, err := os.Create(filepath.Join(b.dir, "all.csv"))
+	all, err := os.Create(filepath.Join(f.dir, "all.csv"))
 	if err != nil {
 		return err
 	}
 	defer all.Close()
 	const header = "time,device_id,value,note\n"
 	fmt.Fprint(all, header)
-	begin, each := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), b.rows/2
+	begin, each := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC), f.rows/2
 	for d := range csvDays {
-		one, err := os.Create(filepath.Join(b.dir, begin.AddDate(0, 0, d).Format(time.DateOnly)+".csv"))
+		one, err := os.Create(filepath.Join(f.dir, begin.AddDate(0, 0, d).Format(time.DateOnly)+".csv"))
 		if err != nil {
 			return err
 		}
@@ -74,32 +76,32 @@ func (b *bench) files() (err error) {
 }
 
 // empty makes the hypertable, without tasks.
-func (b *bench) empty() error {
-	return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists readings; " +
+func (f csvSources) empty() error {
+	return f.dst.exec("drop schema if exists __backfill cascade; drop table if exists readings; " +
 		table("readings", csvTable, twoIndexes) + "; checkpoint")
 }
 
 // byLines is what copies the file without bf, in batches of lines, each a COPY into the hypertable:
 // the tool itself where BENCH_PARALLEL_COPY names it.
-func (b *bench) byLines() *variant {
-	v := &variant{peer: true, prepare: b.empty}
+func (f csvSources) byLines() *variant {
+	v := &variant{peer: true, prepare: f.empty}
 	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
 		v.name = fmt.Sprintf("timescaledb-parallel-copy, %d workers", csvWorkers)
 		v.run = func(m *meter) error {
-			return m.pipe("", []string{tool, "--connection", b.dst.uri, "--schema", "public", "--table", "readings", "--file",
-				filepath.Join(b.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
+			return m.pipe("", []string{tool, "--connection", f.dst.uri, "--schema", "public", "--table", "readings", "--file",
+				filepath.Join(f.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
 				"--workers", fmt.Sprint(csvWorkers)})
 		}
 		return v
 	}
 	v.name = fmt.Sprintf("%d psql workers, as timescaledb-parallel-copy copies", csvWorkers)
-	v.run = b.workers
+	v.run = f.workers
 	return v
 }
 
 // workers feeds psql with batches. Their CPU time is the clients', ours is not counted.
-func (b *bench) workers(m *meter) error {
-	file, err := os.Open(filepath.Join(b.dir, "all.csv"))
+func (f csvSources) workers(m *meter) error {
+	file, err := os.Open(filepath.Join(f.dir, "all.csv"))
 	if err != nil {
 		return err
 	}
@@ -108,7 +110,7 @@ func (b *bench) workers(m *meter) error {
 	var psql []*exec.Cmd
 	var messages bytes.Buffer
 	for range csvWorkers {
-		cmd := exec.Command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", b.dst.uri)
+		cmd := exec.Command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", f.dst.uri)
 		cmd.Env, cmd.Stderr = m.env, &lockedBuffer{b: &messages}
 		in, err := cmd.StdinPipe()
 		if err == nil {
@@ -153,60 +155,54 @@ func (b *bench) workers(m *meter) error {
 }
 
 // fromCSV fills the hypertable by bf.
-func (b *bench) fromCSV(source func() []string) func(m *meter) error {
+func (f csvSources) fromCSV(source func() []string) func(m *meter) error {
 	return func(m *meter) error {
 		return m.pipe("", append([]string{"sh", "-c", fmt.Sprintf(csvLanes, csvWorkers)}, source()...))
 	}
 }
 
-func (b *bench) csvFiles() *contest {
-	source := func() []string { return []string{"csv:" + b.dir, "all.csv"} }
+func (f csvSources) csvFiles() *contest {
+	source := func() []string { return []string{"csv:" + f.dir, "all.csv"} }
 	attach := false
 	return &contest{name: csvFile, variants: []*variant{
-		b.byLines(),
-		{name: fmt.Sprintf("bf, csv:, %d lanes", csvWorkers), prepare: b.empty, run: func(m *meter) (err error) {
-			err = b.fromCSV(source)(m)
-			attach = b.attached()
+		f.byLines(),
+		{name: fmt.Sprintf("bf, csv:, %d lanes", csvWorkers), prepare: f.empty, run: func(m *meter) (err error) {
+			err = f.fromCSV(source)(m)
+			attach = f.attached()
 			return err
 		}},
 		{name: "bf-dump alone", run: func(m *meter) error {
 			return m.pipe("", []string{"sh", "-c",
 				`bf-chunks --target "$TARGET" --all | bf-dump -q --source "$0" >/dev/null`, source()[0]})
 		}},
-	}, judge: func(b *bench, c *contest) {
-		b.judgeCSV(c, "CSV", attach)
-		b.check("CSV: CPU of bf-dump against the target's",
+	}, judge: func(c *contest) {
+		f.judgeCSV(c, "CSV", attach)
+		f.check("CSV: CPU of bf-dump against the target's",
 			c.variants[2].median(client)/max(c.variants[1].median(target), 1e-9), 0.2)
 	}}
 }
 
-func (b *bench) csvCommands() *contest {
+func (f csvSources) csvCommands() *contest {
 	attach := false
 	return &contest{name: csvCommand, variants: []*variant{
-		b.byLines(),
-		{name: fmt.Sprintf("bf, exec:, %d lanes", csvWorkers), prepare: b.empty, run: func(m *meter) (err error) {
-			err = b.fromCSV(func() []string { return []string{`exec:cat "` + b.dir + `/${BF_FROM%% *}.csv"`} })(m)
-			attach = b.attached()
+		f.byLines(),
+		{name: fmt.Sprintf("bf, exec:, %d lanes", csvWorkers), prepare: f.empty, run: func(m *meter) (err error) {
+			err = f.fromCSV(func() []string { return []string{`exec:cat "` + f.dir + `/${BF_FROM%% *}.csv"`} })(m)
+			attach = f.attached()
 			return err
 		}},
-	}, judge: func(b *bench, c *contest) { b.judgeCSV(c, "a command", attach) }}
+	}, judge: func(c *contest) { f.judgeCSV(c, "a command", attach) }}
 }
 
-// attached says whether the chunks were loaded first and attached then.
-func (b *bench) attached() bool {
-	way, _ := b.dst.strings("select coalesce(copy_message, '') from __backfill.task")
-	return strings.Contains(strings.Join(way, ""), "became the chunk")
-}
-
-func (b *bench) judgeCSV(c *contest, what string, attach bool) {
+func (f csvSources) judgeCSV(c *contest, what string, attach bool) {
 	lines, bf := c.variants[0], c.variants[1]
 	if attach {
-		b.check(what+": target CPU against copying by lines", over(bf, lines, target), 0.6)
+		f.check(what+": target CPU against copying by lines", over(bf, lines, target), 0.6)
 	} else {
-		b.check(what+": this TimescaleDB takes no table as a chunk", 0, 0.6)
+		f.check(what+": this TimescaleDB takes no table as a chunk", 0, 0.6)
 	}
-	b.check(what+": wall against copying by lines, at equal workers", over(bf, lines, wall), 1)
-	b.check(what+": peak memory of a process, MiB", bf.median(memory), 64)
+	f.check(what+": wall against copying by lines, at equal workers", over(bf, lines, wall), 1)
+	f.check(what+": peak memory of a process, MiB", bf.median(memory), 64)
 	all := func(s sample) float64 { return client(s) + target(s) }
-	b.check(what+": share of the clients' CPU in all", bf.median(client)/max(bf.median(all), 1e-9), 0.05)
+	f.check(what+": share of the clients' CPU in all", bf.median(client)/max(bf.median(all), 1e-9), 0.05)
 }

@@ -44,7 +44,7 @@ import (
 )
 
 func main() {
-	b := &bench{rows: 1_000_000, chunks: 2000, time: 2 * time.Minute, records: map[string]string{},
+	b := &bench{sides: sides{records: map[string]string{}}, rows: 1_000_000, chunks: 2000, time: 2 * time.Minute,
 		only: regexp.MustCompile("")}
 	if err := b.configure(); err != nil {
 		fmt.Println("bench:", err)
@@ -62,23 +62,21 @@ func main() {
 	}
 }
 
+// bench runs the contests and holds what came of them against the budget.
 type bench struct {
-	src, dst *server
-	env      []string
+	sides
 	rows     int // of the large chunk
 	chunks   int // of the hypertable with many
 	time     time.Duration
 	only     *regexp.Regexp
-	path     string            // PATH as it was
-	old      string            // the directory of another build's commands; "" for none
-	peer     string            // the program timescaledb-backfill; "" for none
-	wide     bool              // the source has it
-	dir      string            // of CSV files
-	records  map[string]string // task records by hypertable
-	attaches bool              // a table that is loaded and indexed first becomes the chunk
-	read     float64           // times that the tasks of a table without an index read it
-	resumed  float64           // seconds from the start of a lane that was killed before to its first chunk
-	view     []float64         // its share of the target's CPU time, each time
+	path     string    // PATH as it was
+	old      string    // the directory of another build's commands; "" for none
+	wide     bool      // the source has it
+	dir      string    // of CSV files
+	attaches bool      // a table that is loaded and indexed first becomes the chunk
+	read     float64   // times that the tasks of a table without an index read it
+	resumed  float64   // seconds from the start of a lane that was killed before to its first chunk
+	view     []float64 // its share of the target's CPU time, each time
 	budget   []verdict
 }
 
@@ -133,7 +131,7 @@ func (b *bench) use(dir string) {
 type contest struct {
 	name     string
 	variants []*variant
-	judge    func(b *bench, c *contest)
+	judge    func(c *contest)
 	old      *contest // the same by the other build, without its peers
 }
 
@@ -226,7 +224,7 @@ func (b *bench) run() error {
 		}
 	}
 	for _, c := range contests {
-		c.judge(b, c)
+		c.judge(c)
 	}
 	medians(contests, rounds)
 	if b.old != "" {

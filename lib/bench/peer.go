@@ -36,12 +36,6 @@ func program() (string, error) {
 	return path, nil
 }
 
-// peers is a command of the peer's. It reports to nobody that it was run.
-func (b *bench) peers(command string, args ...string) []string {
-	return append([]string{b.peer, "--disable-telemetry", command, "--source", withPassword(b.src.uri),
-		"--target", withPassword(b.dst.uri)}, args...)
-}
-
 // withPassword is a URI with the password that libpq takes from the environment, as the
 // peer does not.
 func withPassword(uri string) string {
@@ -58,8 +52,8 @@ func withPassword(uri string) string {
 
 // against adds to a contest that the peer copies the same by n connections and
 // verifies it; nothing where there is no peer.
-func (b *bench) against(c *contest, n int, emptied func() error, name string) {
-	if b.peer == "" {
+func (h hypertables) against(c *contest, n int, emptied func() error, name string) {
+	if h.peer == "" {
 		return
 	}
 	parallel := []string{"--parallelism", strconv.Itoa(n)}
@@ -68,41 +62,33 @@ func (b *bench) against(c *contest, n int, emptied func() error, name string) {
 			if err := emptied(); err != nil {
 				return err
 			}
-			stage := b.peers("stage", "--until", "2100-01-01", "--filter", `^public\.`+name+"$")
+			stage := h.peers("stage", "--until", "2100-01-01", "--filter", `^public\.`+name+"$")
 			cmd := exec.Command(stage[0], stage[1:]...)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				return fmt.Errorf("%w\n%s", err, out)
 			}
 			return nil
-		}, run: func(m *meter) error { return m.pipe("", b.peers("copy", parallel...)) }},
+		}, run: func(m *meter) error { return m.pipe("", h.peers("copy", parallel...)) }},
 		&variant{peer: true, name: fmt.Sprintf("timescaledb-backfill verify, %d", n),
-			run: func(m *meter) error { return m.pipe("", b.peers("verify", parallel...)) }})
-}
-
-// verifies compares n chunks at a time.
-func (b *bench) verifies(n int) func(m *meter) error {
-	return func(m *meter) error {
-		return m.pipe("", []string{"bf-verify", "--quiet", "--source", b.src.uri, "--target", b.dst.uri,
-			"--parallelism", strconv.Itoa(n)})
-	}
+			run: func(m *meter) error { return m.pipe("", h.peers("verify", parallel...)) }})
 }
 
 // compressedChunks copies many compressed chunks, of about 7 MB each where they hardly
 // shrink, so that what each chunk costs besides its data shows.
-func (b *bench) compressedChunks(title, name string) *contest {
-	emptied := func() error { return b.remake(name, wideTable, "", fmt.Sprintf(ordered, name)) }
-	prepare := b.prepare(name, wideTable, "", fmt.Sprintf(ordered, name))
+func (h hypertables) compressedChunks(title, name string) *contest {
+	emptied := func() error { return h.remake(name, wideTable, "", fmt.Sprintf(ordered, name)) }
+	prepare := h.prepare(name, wideTable, "", fmt.Sprintf(ordered, name))
 	c := &contest{name: title}
 	for _, n := range []int{2, 8} {
 		c.variants = append(c.variants,
-			&variant{name: fmt.Sprintf("bf, %d lanes", n), prepare: prepare, run: b.lanes(n)},
-			&variant{name: fmt.Sprintf("bf-verify, %d", n), run: b.verifies(n)})
-		b.against(c, n, emptied, name)
+			&variant{name: fmt.Sprintf("bf, %d lanes", n), prepare: prepare, run: h.lanes(n)},
+			&variant{name: fmt.Sprintf("bf-verify, %d", n), run: h.verifies(n)})
+		h.against(c, n, emptied, name)
 	}
-	c.judge = func(b *bench, c *contest) {
+	c.judge = func(c *contest) {
 		for i := 0; i+3 < len(c.variants); i += 4 {
-			b.beside(c, title+": ", i, i+2, 0.85)
-			b.beside(c, title+": ", i+1, i+3, 0.7)
+			h.beside(c, title+": ", i, i+2, 0.85)
+			h.beside(c, title+": ", i+1, i+3, 0.7)
 		}
 	}
 	return c
@@ -119,11 +105,11 @@ func (b *bench) beside(c *contest, what string, of, to int, limit float64) {
 }
 
 // compressedData fills and compresses 20 chunks on the source.
-func (b *bench) compressedData(name, rows string) error {
+func (h hypertables) compressedData(name, rows string) error {
 	const days = 20
-	if err := b.src.exec("drop table if exists " + name + "; " + table(name, wideTable, "") + fmt.Sprintf(ordered, name) +
-		"insert into " + name + " " + fmt.Sprintf(rows, b.rows*7/5, days)); err != nil {
+	if err := h.src.exec("drop table if exists " + name + "; " + table(name, wideTable, "") + fmt.Sprintf(ordered, name) +
+		"insert into " + name + " " + fmt.Sprintf(rows, h.rows*7/5, days)); err != nil {
 		return err
 	}
-	return b.src.exec("select compress_chunk(c) from show_chunks('" + name + "') c; checkpoint")
+	return h.src.exec("select compress_chunk(c) from show_chunks('" + name + "') c; checkpoint")
 }

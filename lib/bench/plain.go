@@ -26,67 +26,70 @@ const (
         i %% 1000, random(), random(), random() from generate_series(0, %[1]d - 1) i`
 )
 
+// plainTables has the contests of a table that becomes a hypertable.
+type plainTables struct{ *bench }
+
 // plainData fills a table of the source that is no hypertable, of so many days.
-func (b *bench) plainData(name string, days int, more string) error {
-	err := b.src.exec("drop table if exists " + name + "; create table " + name + " " + plainTable +
-		" with (autovacuum_enabled = off); insert into " + name + " " + fmt.Sprintf(plainRows, days*b.rows, days) + "; " +
+func (p plainTables) plainData(name string, days int, more string) error {
+	err := p.src.exec("drop table if exists " + name + "; create table " + name + " " + plainTable +
+		" with (autovacuum_enabled = off); insert into " + name + " " + fmt.Sprintf(plainRows, days*p.rows, days) + "; " +
 		more)
 	if err == nil {
-		err = b.src.exec("vacuum analyze " + name) // hint bits as well: not each for itself at its first reading
+		err = p.src.exec("vacuum analyze " + name) // hint bits as well: not each for itself at its first reading
 	}
 	return err
 }
 
 // emptied makes the hypertable that the table fills, and no tasks.
-func (b *bench) emptied(name string) func() error {
+func (p plainTables) emptied(name string) func() error {
 	return func() error {
-		return b.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
+		return p.dst.exec("drop schema if exists __backfill cascade; drop table if exists " + name + "; " +
 			table(name, plainTable, twoIndexes) + "checkpoint")
 	}
 }
 
-func (b *bench) staged(name string) func() error {
+func (p plainTables) staged(name string) func() error {
 	return func() error {
-		if err := b.emptied(name)(); err != nil {
+		if err := p.emptied(name)(); err != nil {
 			return err
 		}
-		return b.stage(name)
+		return p.stage(name)
 	}
 }
 
 // plainSource moves a table into a hypertable, as the manual has it, as psql does, and
 // by bf.
-func (b *bench) plainSource() *contest {
+func (p plainTables) plainSource() *contest {
 	const name = "plain_indexed"
-	recipe, run := b.recipe(name)
+	recipe, run := p.recipe(name)
 	return &contest{name: plain, variants: []*variant{
-		{peer: true, name: recipe, prepare: b.emptied(name), run: run},
-		{peer: true, name: "psql | psql, binary, through the hypertable", prepare: b.emptied(name),
+		{peer: true, name: recipe, prepare: p.emptied(name), run: run},
+		{peer: true, name: "psql | psql, binary, through the hypertable", prepare: p.emptied(name),
 			run: func(m *meter) error {
-				return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-c", "copy " + name + " to stdout (format binary)"},
-					[]string{"psql", "-Xqd", b.dst.uri, "-c", "copy " + name + " from stdin (format binary)"})
+				return m.pipe("", []string{"psql", "-Xqd", p.src.uri, "-c", "copy " + name + " to stdout (format binary)"},
+					[]string{"psql", "-Xqd", p.dst.uri, "-c", "copy " + name + " from stdin (format binary)"})
 			}},
-		{name: "bf, 1 lane", prepare: b.staged(name), run: b.lanes(1)},
-		{name: "bf, 2 lanes", prepare: b.staged(name), run: b.lanes(2)},
-		{name: "bf-verify", run: b.verify},
-	}, judge: func(b *bench, c *contest) {
+		{name: "bf, 1 lane", prepare: p.staged(name), run: p.lanes(1)},
+		{name: "bf, 2 lanes", prepare: p.staged(name), run: p.lanes(2)},
+		{name: "bf-verify", run: p.verify},
+	}, judge: func(c *contest) {
 		one, two := c.variants[2], c.variants[3]
-		b.check("plain table, one lane: target CPU against "+recipe, over(one, c.variants[0], target), 0.4)
-		b.check("plain table, one lane: wall against psql | psql", over(one, c.variants[1], wall), 1)
-		b.check("plain table, two lanes: wall against "+recipe, over(two, c.variants[0], wall), 1)
-		b.check("peak memory of a lane of a plain table, MiB", max(one.median(memory), two.median(memory)), 64)
-		b.check("peak memory of bf-verify of a plain table, MiB", c.variants[4].median(memory), 64)
+		p.check("plain table, one lane: target CPU against "+recipe, over(one, c.variants[0], target), 0.4)
+		p.check("plain table, one lane: wall against psql | psql", over(one, c.variants[1], wall), 1)
+		p.check("plain table, two lanes: wall against "+recipe, over(two, c.variants[0], wall), 1)
+		p.check("peak memory of a lane of a plain table, MiB", max(one.median(memory), two.median(memory)), 64)
+		p.check("peak memory of bf-verify of a plain table, MiB", c.variants[4].median(memory), 64)
 	}}
 }
 
 // recipe is what TimescaleDB's manual has users run: \copy to CSV into
 // timescaledb-parallel-copy, or, where BENCH_PARALLEL_COPY names none, into as many
 // connections that run the same COPY statements.
-func (b *bench) recipe(name string) (string, func(m *meter) error) {
-	csv := []string{"psql", "-Xqd", b.src.uri, "-c", `\copy (select * from ` + name + `) to stdout (format csv)`}
+func (p plainTables) recipe(name string) (string, func(m *meter) error) {
+	csv := []string{"psql", "-Xqd", p.src.uri, "-c", `\copy (select * from ` + name + `) to stdout (format csv)`}
 	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
 		return `\copy csv | timescaledb-parallel-copy`, func(m *meter) error {
-			return m.pipe("", csv, []string{tool, "--connection", b.dst.uri, "--table", name,
+			return m.pipe("", csv, []string{tool, "--connection", p.dst.uri, "--table", name,
 				"--workers", strconv.Itoa(workers), "--batch-size", strconv.Itoa(recipes)})
 		}
 	}
@@ -97,7 +100,7 @@ func (b *bench) recipe(name string) (string, func(m *meter) error) {
 				return err
 			}
 			done := make(chan error, 1)
-			go func() { done <- b.batches(r, name); r.Close() }()
+			go func() { done <- p.batches(r, name); r.Close() }()
 			err = m.pipeTo(w, csv)
 			w.Close()
 			if e := <-done; err == nil {
@@ -108,12 +111,12 @@ func (b *bench) recipe(name string) (string, func(m *meter) error) {
 }
 
 // batches copies lines of CSV into a table, some at a time over several connections.
-func (b *bench) batches(in io.Reader, name string) error {
+func (p plainTables) batches(in io.Reader, name string) error {
 	work, failed := make(chan []byte, workers), make(chan error, workers)
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() {
-			err := b.worker(work, name)
+			err := p.worker(work, name)
 			for range work { // the reader must not wait for nobody
 			}
 			failed <- err
@@ -144,9 +147,9 @@ func (b *bench) batches(in io.Reader, name string) error {
 	return nil
 }
 
-func (b *bench) worker(work <-chan []byte, name string) error {
+func (p plainTables) worker(work <-chan []byte, name string) error {
 	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, b.dst.uri)
+	conn, err := pgx.Connect(ctx, p.dst.uri)
 	if err != nil {
 		return err
 	}
@@ -160,43 +163,43 @@ func (b *bench) worker(work <-chan []byte, name string) error {
 }
 
 // withoutAnyIndex maps a table that no index orders, and reads it by tasks.
-func (b *bench) withoutAnyIndex() *contest {
+func (p plainTables) withoutAnyIndex() *contest {
 	const name = "plain_heap"
-	plan := []string{"bf-stage", "--quiet", "--source", b.src.uri, "--target", b.dst.uri, "--until", "2100-01-01",
+	plan := []string{"bf-stage", "--quiet", "--source", p.src.uri, "--target", p.dst.uri, "--until", "2100-01-01",
 		"--filter", `^public\.` + name + "$"}
 	return &contest{name: unread, variants: []*variant{
 		{peer: true, name: "psql, copy of the table, binary", run: func(m *meter) error {
-			return m.pipe("", []string{"psql", "-Xqd", b.src.uri, "-o", "/dev/null", "-c",
+			return m.pipe("", []string{"psql", "-Xqd", p.src.uri, "-o", "/dev/null", "-c",
 				"copy " + name + " to stdout (format binary)"})
 		}},
-		{name: "bf-stage", prepare: b.emptied(name), run: func(m *meter) error { return m.pipe("", plan) }},
-		{name: "bf-dump of all tasks", prepare: b.staged(name), run: func(m *meter) error {
-			before, err := b.blocksRead(name)
+		{name: "bf-stage", prepare: p.emptied(name), run: func(m *meter) error { return m.pipe("", plan) }},
+		{name: "bf-dump of all tasks", prepare: p.staged(name), run: func(m *meter) error {
+			before, err := p.blocksRead(name)
 			if err == nil {
-				err = m.pipeTo(nil, []string{"bf-chunks", "--target", b.dst.uri}, b.dump())
+				err = m.pipeTo(nil, []string{"bf-chunks", "--target", p.dst.uri}, p.dump())
 			}
 			if err != nil {
 				return err
 			}
-			b.src.settle()
-			after, err := b.blocksRead(name)
-			b.read = after - before
+			p.src.settle()
+			after, err := p.blocksRead(name)
+			p.read = after - before
 			return err
 		}},
-	}, judge: func(b *bench, c *contest) {
-		b.check("table without an index: times that its tasks read it", b.read, 1.3)
-		b.check("table without an index: source CPU of bf-stage against one copy of the table",
+	}, judge: func(c *contest) {
+		p.check("table without an index: times that its tasks read it", p.read, 1.3)
+		p.check("table without an index: source CPU of bf-stage against one copy of the table",
 			over(c.variants[1], c.variants[0], source), 0.6)
-		b.check("table without an index: source CPU of its tasks against one copy of the table",
+		p.check("table without an index: source CPU of its tasks against one copy of the table",
 			over(c.variants[2], c.variants[0], source), 1.5)
-		b.check("peak memory of bf-stage and bf-dump, MiB: table without an index",
+		p.check("peak memory of bf-stage and bf-dump, MiB: table without an index",
 			max(c.variants[1].median(memory), c.variants[2].median(memory)), 64)
 	}}
 }
 
 // blocksRead is how often the server has read the table since it counts.
-func (b *bench) blocksRead(name string) (times float64, err error) {
-	s, err := b.src.strings("select ((heap_blks_read + heap_blks_hit)::float8 / (pg_relation_size(relid) / 8192))::text " +
+func (p plainTables) blocksRead(name string) (times float64, err error) {
+	s, err := p.src.strings("select ((heap_blks_read + heap_blks_hit)::float8 / (pg_relation_size(relid) / 8192))::text " +
 		"from pg_statio_user_tables where relname = '" + name + "'")
 	if err != nil || len(s) == 0 {
 		return 0, fmt.Errorf("no statistics of %s: %w", name, err)
