@@ -207,7 +207,7 @@ func (s *scale) claim() error {
 		}
 		what := fmt.Sprintf("claims of %d lanes, tasks that take %v", c.lanes, c.pause)
 		if c.done {
-			what += fmt.Sprintf(", the last %d", 2*claims)
+			what += fmt.Sprintf(", the last %d", s.last())
 		}
 		slices.Sort(w.waits)
 		var all time.Duration
@@ -222,6 +222,9 @@ func (s *scale) claim() error {
 	return nil
 }
 
+// last is how many tasks are left when nearly all are done.
+func (s *scale) last() int { return min(2*claims, s.tasks/2) }
+
 // pending makes all tasks pending, or the oldest chunks' only.
 func (s *scale) pending(last bool) error {
 	sql := "update __backfill.task set worked = null, verified = null where worked is not null; " +
@@ -229,7 +232,7 @@ func (s *scale) pending(last bool) error {
 	if last {
 		// As lanes do it: row by row, which leaves dead entries in the indexes.
 		sql += fmt.Sprintf("update __backfill.task set worked = tstzrange(now(), now()) where priority <= %d",
-			s.tasks-2*claims)
+			s.tasks-s.last())
 	}
 	for _, one := range strings.Split(sql, "; ") {
 		if err := s.dst.exec(one); err != nil {
