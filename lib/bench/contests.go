@@ -287,7 +287,8 @@ func (h hypertables) tinyChunks() *contest {
 	h.against(c, 2, func() error { return h.remake("tiny", tinyTable, twoIndexes, "") }, "tiny")
 	c.judge = func(c *contest) {
 		if slices.Sort(h.view); len(h.view) > 0 {
-			h.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time", h.view[len(h.view)/2], 0.01)
+			h.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time",
+				h.view[len(h.view)/2], 0.01)
 		}
 		h.check("1000 tiny chunks, one lane: wall against a pair of processes for each",
 			over(c.variants[2], c.variants[0], wall), 0.25)

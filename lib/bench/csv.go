@@ -64,7 +64,8 @@ func (f csvSources) files() (err error) {
 		// Not in memory: what we have takes part in the peak of each process that we start.
 		s := bufio.NewWriterSize(io.MultiWriter(one, all), 1<<20)
 		for i := range each {
-			t := begin.AddDate(0, 0, d).Add(24 * time.Hour / time.Duration(each) * time.Duration(i)).Truncate(time.Millisecond)
+			t := begin.AddDate(0, 0, d).Add(24 * time.Hour / time.Duration(each) * time.Duration(i)).
+				Truncate(time.Millisecond)
 			s.Write(t.AppendFormat(s.AvailableBuffer(), "2006-01-02 15:04:05.000+00,"))
 			fmt.Fprintf(s, "%d,%g,status %d of the device\n", i%1000, float64(i%7919)/8, i%100)
 		}
@@ -88,8 +89,8 @@ func (f csvSources) byLines() *variant {
 	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
 		v.name = fmt.Sprintf("timescaledb-parallel-copy, %d workers", csvWorkers)
 		v.run = func(m *meter) error {
-			return m.pipe("", []string{tool, "--connection", f.dst.uri, "--schema", "public", "--table", "readings", "--file",
-				filepath.Join(f.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
+			return m.pipe("", []string{tool, "--connection", f.dst.uri, "--schema", "public", "--table", "readings",
+				"--file", filepath.Join(f.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
 				"--workers", fmt.Sprint(csvWorkers)})
 		}
 		return v

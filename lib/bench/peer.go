@@ -107,7 +107,8 @@ func (b *bench) beside(c *contest, what string, of, to int, limit float64) {
 // compressedData fills and compresses 20 chunks on the source.
 func (h hypertables) compressedData(name, rows string) error {
 	const days = 20
-	if err := h.src.exec("drop table if exists " + name + "; " + table(name, wideTable, "") + fmt.Sprintf(ordered, name) +
+	if err := h.src.exec("drop table if exists " + name + "; " + table(name, wideTable, "") +
+		fmt.Sprintf(ordered, name) +
 		"insert into " + name + " " + fmt.Sprintf(rows, h.rows*7/5, days)); err != nil {
 		return err
 	}

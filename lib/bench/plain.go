@@ -66,7 +66,8 @@ func (p plainTables) plainSource() *contest {
 		{peer: true, name: recipe, prepare: p.emptied(name), run: run},
 		{peer: true, name: "psql | psql, binary, through the hypertable", prepare: p.emptied(name),
 			run: func(m *meter) error {
-				return m.pipe("", []string{"psql", "-Xqd", p.src.uri, "-c", "copy " + name + " to stdout (format binary)"},
+				return m.pipe("", []string{"psql", "-Xqd", p.src.uri, "-c",
+					"copy " + name + " to stdout (format binary)"},
 					[]string{"psql", "-Xqd", p.dst.uri, "-c", "copy " + name + " from stdin (format binary)"})
 			}},
 		{name: "bf, 1 lane", prepare: p.staged(name), run: p.lanes(1)},
@@ -155,7 +156,8 @@ func (p plainTables) worker(work <-chan []byte, name string) error {
 	}
 	defer conn.Close(ctx)
 	for batch := range work {
-		if _, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(batch), "copy "+name+" from stdin (format csv)"); err != nil {
+		_, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(batch), "copy "+name+" from stdin (format csv)")
+		if err != nil {
 			return err
 		}
 	}
@@ -199,7 +201,8 @@ func (p plainTables) withoutAnyIndex() *contest {
 
 // blocksRead is how often the server has read the table since it counts.
 func (p plainTables) blocksRead(name string) (times float64, err error) {
-	s, err := p.src.strings("select ((heap_blks_read + heap_blks_hit)::float8 / (pg_relation_size(relid) / 8192))::text " +
+	s, err := p.src.strings("select ((heap_blks_read + heap_blks_hit)::float8 / " +
+		"(pg_relation_size(relid) / 8192))::text " +
 		"from pg_statio_user_tables where relname = '" + name + "'")
 	if err != nil || len(s) == 0 {
 		return 0, fmt.Errorf("no statistics of %s: %w", name, err)

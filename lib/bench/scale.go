@@ -90,7 +90,8 @@ func (s *scale) insert(to *server, from, until int) error {
 }
 
 func (s *scale) tables() error {
-	sql := "drop schema if exists __backfill cascade; drop table if exists scale; " + table("scale", tinyTable, twoIndexes)
+	sql := "drop schema if exists __backfill cascade; drop table if exists scale; " +
+		table("scale", tinyTable, twoIndexes)
 	return errors.Join(s.src.exec(sql), s.dst.exec(sql))
 }
 
@@ -135,7 +136,8 @@ func (s *scale) fill() error {
 	start, others := time.Now(), make(chan error, 1)
 	go func() { others <- s.insert(s.src, 0, s.tasks) }()
 	err = s.insert(s.dst, 0, s.tasks-copied)
-	s.each("insert by which the server makes a chunk, on both sides at a time", time.Since(start).Seconds(), s.tasks-copied)
+	s.each("insert by which the server makes a chunk, on both sides at a time",
+		time.Since(start).Seconds(), s.tasks-copied)
 	if err = errors.Join(err, <-others); err != nil {
 		return err
 	}
@@ -377,7 +379,7 @@ func (s *scale) queries() error {
 				s.note("planning of "+q.what, "%v", err)
 				break
 			}
-			ms, err := s.number("select " + "'" + strings.ReplaceAll(plan, "'", "''") + "'" + "::json->0->>'Planning Time'")
+			ms, err := s.number("select '" + strings.ReplaceAll(plan, "'", "''") + "'::json->0->>'Planning Time'")
 			if err != nil {
 				return err
 			}

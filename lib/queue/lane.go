@@ -176,7 +176,8 @@ func (l *Lane) handOut(ctx context.Context) ([]*Entry, error) {
 	pending, args := l.mine()
 	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(),
 		"{from}", l.order.since("$6"), "{lock}", "$4", "{most}", "$5").Replace(handOutSQL)
-	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask, l.room(), l.place)...)
+	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask,
+		l.room(), l.place)...)
 	if err != nil {
 		return nil, l.conn.Wrap(err, "claim a task")
 	}
@@ -228,7 +229,8 @@ func (l *Lane) unlock(ctx context.Context, numbers []int64) error {
 	for _, n := range numbers {
 		delete(l.held, n)
 	}
-	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, n::int) from unnest($2::bigint[]) n", pg.LockTask, numbers)
+	_, err := l.conn.Exec(ctx, "select pg_advisory_unlock($1, n::int) from unnest($2::bigint[]) n",
+		pg.LockTask, numbers)
 	return l.conn.Wrap(err, "release tasks")
 }
 

@@ -66,7 +66,8 @@ func NewReport(ctx context.Context, c *pg.Conn, parts int) (*Report, error) {
 	}
 	r.Each, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Reported, error) {
 		h := &Reported{}
-		return h, row.Scan(&h.Hypertable.Schema, &h.Hypertable.Name, &h.Total, &h.Done, &h.Verified, &h.Unequal, &h.Failed,
+		return h, row.Scan(&h.Hypertable.Schema, &h.Hypertable.Name, &h.Total, &h.Done, &h.Verified,
+			&h.Unequal, &h.Failed,
 			&h.Attempts, &h.Rows, &h.Bytes, &h.Began, &h.Ended, &h.Seconds, &h.Kinds, &h.Ways, &h.Methods, &h.Loose)
 	})
 	if err != nil {

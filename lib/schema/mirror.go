@@ -65,7 +65,8 @@ func (m *mirror) sayDimensions(l dialect, t thing, relation string, d *tsdb.Defi
 		}
 		if dim.Now != nil {
 			m.things.add(t, part+", now", quote(*dim.Now),
-				"select "+l.call("set_integer_now_func", "", relation, "", regproc(dim.Now), "replace_if_exists", "true"))
+				"select "+l.call("set_integer_now_func", "", relation, "", regproc(dim.Now),
+					"replace_if_exists", "true"))
 		}
 	}
 }
@@ -227,7 +228,8 @@ func counters(ctx context.Context, src, dst *mirror) (diffs []*Difference, err e
 		}
 		there := "none"
 		if _, ok := src.things.traits[thing{"sequence", c.name}]; ok {
-			if err := src.QueryRow(ctx, "select "+fmt.Sprintf(next, c.increment, c.name)+"::text").Scan(&there); err != nil {
+			err := src.QueryRow(ctx, "select "+fmt.Sprintf(next, c.increment, c.name)+"::text").Scan(&there)
+			if err != nil {
 				return nil, src.Wrap(err, "sequence %s", c.name)
 			}
 		}

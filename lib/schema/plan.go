@@ -104,7 +104,8 @@ func (c *clone) prepare(ctx context.Context) error {
 		return err
 	}
 	if len(obstacles) > 0 && !c.LeaveOut {
-		return &Error{fmt.Sprintf("%s cannot be created on the target; nothing was made", count(len(obstacles), "thing")),
+		return &Error{fmt.Sprintf("%s cannot be created on the target; nothing was made",
+			count(len(obstacles), "thing")),
 			"--leave-out makes the target without, and without what depends on it"}
 	}
 	var views []object

@@ -181,7 +181,8 @@ func (c *clone) summary(resume []int32) {
 	}
 	if len(resume) > 0 {
 		slices.Sort(resume)
-		c.Warn("paused on the target: jobs %s; after the backfill: %s", list(resume), c.dialect.resume(c.plan.jobs, c.jobsTable, list(resume)))
+		c.Warn("paused on the target: jobs %s; after the backfill: %s", list(resume),
+			c.dialect.resume(c.plan.jobs, c.jobsTable, list(resume)))
 	}
 	c.Info("not copied: roles, tablespaces, settings of the database and of roles, subscriptions, publications")
 }

@@ -203,7 +203,8 @@ func tellable(typ string, in span) error {
 	}
 	for _, bound := range []int64{in.From, in.Until} {
 		if back, err := clock.Parse(clock.Append(nil, bound)); err != nil || back.Internal != bound {
-			return &BadArgument{Flag: "--from", Err: errors.New("--from and --until must be in the years from 1 to 9999")}
+			return &BadArgument{Flag: "--from",
+				Err: errors.New("--from and --until must be in the years from 1 to 9999")}
 		}
 	}
 	return nil

@@ -81,7 +81,8 @@ func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
 		p.Notes = append(p.Notes, fmt.Sprintf("%d bad records are left out", m.left))
 	}
 	if m.outside > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%d rows are not from %s to %s: they are left out", m.outside, o.From, o.Until))
+		p.Notes = append(p.Notes, fmt.Sprintf("%d rows are not from %s to %s: they are left out",
+			m.outside, o.From, o.Until))
 	}
 	return p, spell(ctx, o.Target, m.h, p.Tasks)
 }

@@ -91,7 +91,8 @@ func likeNative(ctx context.Context, db *DB, scratch string) (yes bool, err erro
 		return false, err
 	}
 	db.marks = true
-	err = db.QueryRow(ctx, "select to_regclass('_timescaledb_catalog.chunk_constraint_name') is not null").Scan(&db.serial)
+	err = db.QueryRow(ctx, "select to_regclass('_timescaledb_catalog.chunk_constraint_name') is not null").
+		Scan(&db.serial)
 	return yes, err
 }
 

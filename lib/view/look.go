@@ -54,7 +54,9 @@ func (l *looker) look(ctx context.Context) error {
 	l.took = max(time.Since(began)-l.round, 0)
 	if l.filter != "" { // what the others have in hand is not of what is watched
 		workers = slices.DeleteFunc(workers, func(w *queue.Worker) bool {
-			return w.Task != 0 && !slices.ContainsFunc(each, func(c *queue.Counts) bool { return c.Hypertable == w.Hypertable })
+			return w.Task != 0 && !slices.ContainsFunc(each, func(c *queue.Counts) bool {
+				return c.Hypertable == w.Hypertable
+			})
 		})
 	}
 	for _, w := range workers {

@@ -136,7 +136,8 @@ func reportLeft(b *strings.Builder, r *queue.Report) {
 		{pending > 0, are(pending) + " to be copied: bf-backfill"},
 		{unequal > 0, chunks(unequal) + " compared and not found equal: bf-chunks --done, bf-load --force"},
 		{uncompared > 0, are(uncompared) + " to be compared: bf-verify"},
-		{len(r.Interrupted) > 0, "bf-caggs was interrupted, run it again: " + cli.Clean(strings.Join(r.Interrupted, ", "))},
+		{len(r.Interrupted) > 0, "bf-caggs was interrupted, run it again: " +
+			cli.Clean(strings.Join(r.Interrupted, ", "))},
 		{r.Jobs > 0, fmt.Sprintf("%d jobs of the target are paused: bf-clean --jobs", r.Jobs)},
 		{kinds[chunk] > 0, "compare what was written since, and the schemas: bf-verify --from, then --schema"},
 		{kinds[chunk] == 0 && kinds[task.KindSlice] > 0, "compare the schemas: bf-verify --schema"},
