@@ -457,7 +457,7 @@ func (r *Reader) piece() {
 	switch {
 	case r.n < len(r.fields) && r.fields[r.n].Name == "":
 		r.out = r.out[:max(r.fieldAt, 0)] // its end is not wanted either
-		r.sent = len(r.out)
+		r.sent = max(len(r.out)-1, 0)     // the tab becomes the line end if no field follows
 	case r.fieldAt >= 0 && len(r.out)-r.fieldAt < short:
 		r.sent = r.fieldAt
 	default:
