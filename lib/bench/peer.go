@@ -96,7 +96,7 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 
 // beside checks one variant against one of the peer's, where that was measured.
 func (b *bench) beside(c *contest, what string, of, to int, limit float64) {
-	if to >= len(c.variants) {
+	if to >= len(c.variants) || !c.variants[to].peer {
 		return
 	}
 	v, peer := c.variants[of], c.variants[to]
