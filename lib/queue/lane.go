@@ -69,8 +69,9 @@ func NewLane(ctx context.Context, c *pg.Conn, filter string, order Order) (*Lane
 	l := &Lane{conn: c, filter: filter, order: order, held: map[int64]int64{}, passed: map[int64]bool{}, large: true,
 		place: order.place(nil)}
 	// The planner cannot know how few tasks a claim needs, nor how many a filter matches:
-	// the indexes are right for all that a lane asks.
-	_, err := c.Exec(ctx, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off")
+	// the indexes are right for all that a lane asks. Which one depends on the filter.
+	_, err := c.Exec(ctx, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; "+
+		"set plan_cache_mode = force_custom_plan")
 	if err == nil {
 		err = c.QueryRow(ctx, "select clock_timestamp()").Scan(&l.started)
 	}
@@ -175,9 +176,9 @@ func (l *Lane) mine() (string, []any) {
 func (l *Lane) handOut(ctx context.Context) ([]*Entry, error) {
 	pending, args := l.mine()
 	sql := strings.NewReplacer("{list}", listSQL, "{pending}", pending, "{mine}", "$3", "{order}", l.order.sql(),
-		"{from}", l.order.since("$6"), "{lock}", "$4", "{most}", "$5").Replace(handOutSQL)
+		"{from}", l.order.since("$6"), "{lock}", "$4", "{most}", "$5", "{held}", "$7::int").Replace(handOutSQL)
 	rows, err := l.conn.Query(ctx, sql, append(args, append(keys(l.held), keys(l.passed)...), pg.LockTask,
-		l.room(), l.place)...)
+		l.room(), l.place, len(l.held))...)
 	if err != nil {
 		return nil, l.conn.Wrap(err, "claim a task")
 	}

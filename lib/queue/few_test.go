@@ -1,0 +1,46 @@
+package queue
+
+import (
+	"context"
+	"testing"
+
+	"bf/lib/pg"
+	"bf/lib/testdb"
+)
+
+// TestFewTasks: of few small tasks a lane holds two, and leaves the others to lanes that
+// come later.
+func TestFewTasks(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, p testdb.Pair) {
+		ctx := context.Background()
+		db := testdb.New(t, p.Target, "target")
+		for lane := range 4 {
+			c, err := pg.Connect(ctx, pg.Target, db.ConnString, pg.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if lane == 0 {
+				if err := Create(ctx, c); err != nil {
+					t.Fatal(err)
+				}
+				db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+                    dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', 1000
+                    from generate_series(1, 8) i`)
+			}
+			l, err := NewLane(ctx, c, "", Newest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := range 3 {
+				e, more, err := l.Next(ctx)
+				switch {
+				case err != nil || !more:
+					t.Fatalf("lane %d: more %t, %v", lane, more, err)
+				case (e != nil) != (n < 2):
+					t.Errorf("lane %d, claim %d: task %v", lane, n, e)
+				}
+			}
+		}
+	})
+}
