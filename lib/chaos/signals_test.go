@@ -144,6 +144,12 @@ func TestSignals(t *testing.T) {
 		{"HUP for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
 			tt.script(syscall.SIGHUP)
 		}, true, false, "130"},
+		{"HUPs for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
+			for range 200 {
+				tt.script(syscall.SIGHUP)
+				time.Sleep(100 * time.Microsecond)
+			}
+		}, true, false, "130"},
 		{"kill -9 scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
 			tt.script(syscall.SIGKILL)
 		}, true, true, "137"},
