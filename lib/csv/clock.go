@@ -174,7 +174,7 @@ func (c *Clock) parseTime(v []byte) (Time, error) {
 	return Time{t, true}, nil
 }
 
-// parseDate is the function of that name, which most rows can do without.
+// parseDate is the function of that name, but where the day is that of the value before.
 func (c *Clock) parseDate(v []byte) (t int64, rest []byte, err error) {
 	if len(v) >= len(c.date) && c.date[0] != 0 && [10]byte(v) == c.date {
 		return c.dateTime, v[len(c.date):], nil

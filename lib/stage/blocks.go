@@ -11,19 +11,21 @@ import (
 )
 
 const (
-	// A relation is counted in so many parts, of no fewer blocks: each is a statement of
-	// its own, which holds its snapshot for no longer and can be interrupted. A slice
-	// begins and ends within one: with many to a slice, little is read twice.
+	// A relation is counted part by part, with a statement for each: it holds a snapshot for
+	// a short time only, and can be interrupted. There are at least leastParts and
+	// partsPerSlice times the slices, of blocksPerPart blocks or more: a part in which one
+	// slice ends and the next begins is read for both.
 	leastParts    = 400
 	partsPerSlice = 10
 	blocksPerPart = 8
-	// So many blocks at the ends of a leaf tell where its rows probably are.
+	// sampled is how many blocks at either end of a leaf are read to guess the range of its rows.
 	sampled = 4
-	// So many bounds at a time. Their number hardly matters to the server.
+	// boundsPerCount is the most bounds of slices in one statement. The server finds a row's
+	// slice by bisection: their number hardly matters to it.
 	boundsPerCount = 5000
-	// A count says how far it is, each time that so much has passed.
+	// tellEach is how often a count says how far it is.
 	tellEach = 10 * time.Second
-	// So many ranges of blocks has a leaf in a record.
+	// runsPerLeaf is the most ranges of blocks that a record has of a leaf.
 	runsPerLeaf = 32
 )
 
@@ -80,12 +82,13 @@ func (s *survey) parts(slices int) (parts []tsdb.Part) {
 // counter counts the rows of the relation, by parts and pieces of the grid.
 type counter struct{ *survey }
 
-// guess is where the rows probably are: bounds beyond that would be counted for
-// nothing. What is there all the same is looked at again.
+// guess is the range in which the rows probably are. Bounds of slices beyond it would be
+// passed to the server for nothing. Rows that are there all the same are counted as one
+// piece, and then again, slice by slice.
 func (c counter) guess(ctx context.Context, in span) (span, error) {
 	likely := span{From: in.Until, Until: in.From}
-	// The first blocks of each leaf tell, and the last ones; of what has no blocks, all
-	// of it.
+	// The first and the last blocks of each leaf are read; of a leaf that cannot be read by
+	// blocks, all rows.
 	for _, l := range c.leaves {
 		some := []tsdb.Part{{Leaf: l}}
 		if l.Blocks > 2*sampled && c.mappable() == nil {
@@ -177,16 +180,17 @@ func (c counter) pass(ctx context.Context, parts []tsdb.Part, pieces []span, fir
 	return hits, out, nil
 }
 
-// expectation is the extent in which all rows of the next part may be: where the rows are nearly
-// in the order of time, most parts have those of one. To count them is half the work of
-// telling between which of all bounds each row is.
+// expectation is the slice that probably has all rows of the next part: where rows are
+// nearly in the order of time, most parts have rows of one slice only. To count the rows of
+// one slice takes half the time of finding the slice of each row.
 type expectation struct {
 	span
 	known  bool
 	misses int // in succession
 }
 
-// Where rows are in no order, no more work is lost than that of so many counts.
+// missesAtMost is after how many wrong expectations in succession no more are tried: where
+// rows are in no order, they would all be wrong.
 const missesAtMost = 2
 
 // holds is how many rows the part has if all of them are where they are expected, else 0.
