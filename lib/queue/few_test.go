@@ -4,7 +4,6 @@ import (
 	"context"
 	"testing"
 
-	"bf/lib/pg"
 	"bf/lib/testdb"
 )
 
@@ -15,15 +14,8 @@ func TestFewTasks(t *testing.T) {
 		ctx := context.Background()
 		db := testdb.New(t, p.Target, "target")
 		for lane := range 4 {
-			c, err := pg.Connect(ctx, pg.Target, db.ConnString, pg.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := newQueue(t, db)
 			if lane == 0 {
-				if err := Create(ctx, c); err != nil {
-					t.Fatal(err)
-				}
 				db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
                     dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', 1000
                     from generate_series(1, 8) i`)

@@ -9,20 +9,27 @@ import (
 	"bf/lib/testdb"
 )
 
+// newQueue connects to a database that has the queue from then on.
+func newQueue(t *testing.T, db *testdb.DB) *pg.Conn {
+	t.Helper()
+	c, err := pg.Connect(t.Context(), pg.Target, db.ConnString, pg.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	if err := Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // TestManyTasks: however many tasks there are, done or of other hypertables, a claim and
 // a look at the tasks of a range read few of them.
 func TestManyTasks(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, p testdb.Pair) {
 		ctx := context.Background()
 		db := testdb.New(t, p.Target, "target")
-		c, err := pg.Connect(ctx, pg.Target, db.ConnString, pg.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if err := Create(ctx, c); err != nil {
-			t.Fatal(err)
-		}
+		c := newQueue(t, db)
 		const many, each = 32000, 1000
 		db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
                 dimensions, filter, est_bytes)
@@ -108,14 +115,7 @@ func TestLaneGoesBack(t *testing.T) {
 		db := testdb.New(t, p.Target, "target")
 		var lanes []*Lane
 		for _, order := range []Order{Newest, Newest} {
-			c, err := pg.Connect(ctx, pg.Target, db.ConnString, pg.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if err := Create(ctx, c); err != nil {
-				t.Fatal(err)
-			}
+			c := newQueue(t, db)
 			if len(lanes) == 0 {
 				db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
                     dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', 1e9
