@@ -52,6 +52,7 @@ type Lane struct {
 	passed  map[int64]bool  // tasks not to be handed out by this lane again
 	ready   []*Entry        // of those held, not handed out yet
 	large   bool            // the last one that was taken is no small one
+	few     bool            // there were fewer than the lane would have taken
 	place   int64           // in the order, from where on the lane looks for tasks
 }
 
@@ -78,13 +79,14 @@ func NewLane(ctx context.Context, c *pg.Conn, filter string, order Order) (*Lane
 	return l, c.Wrap(err, "start a lane")
 }
 
-// full reports whether the lane holds enough tasks for now.
+// full reports whether the lane holds enough tasks for now: of few, see hand_out.sql, it
+// takes more when the last one that it holds is being copied.
 func (l *Lane) full() bool {
 	var bytes int64
 	for _, b := range l.held {
 		bytes += b
 	}
-	return len(l.held) >= 2 && (bytes > aheadBytes || len(l.held) > aheadTasks/2)
+	return len(l.held) >= 2 && (l.few || bytes > aheadBytes || len(l.held) > aheadTasks/2)
 }
 
 // room is how many tasks the lane takes at once.
@@ -183,6 +185,7 @@ func (l *Lane) handOut(ctx context.Context) ([]*Entry, error) {
 		return nil, l.conn.Wrap(err, "claim a task")
 	}
 	taken, err := pgx.CollectRows(rows, scanEntry)
+	l.few = len(taken) < l.room()
 	return taken, filterError(l.conn, err, l.filter)
 }
 
