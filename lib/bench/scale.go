@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -364,27 +363,24 @@ func (s *scale) queries() error {
 		{"all chunks", "select count(*) from scale"},
 		{"an insert", "insert into scale values ('1750-01-01', 1, 1)"},
 	} {
-		for _, again := range []string{"first", "again"} {
-			if again == "first" { // a session with empty caches
+		for _, session := range []string{"in a new session", "again"} {
+			if session != "again" { // its caches are empty
 				s.dst.conn.Close(context.Background())
 				var err error
 				if s.dst, err = connect(context.Background(), s.dst.uri); err != nil {
 					return err
 				}
 			}
-			var plan string
+			var plan []struct {
+				Milliseconds float64 `json:"Planning Time"`
+			}
 			err := s.dst.conn.QueryRow(context.Background(), "explain (summary, format json) "+q.sql,
 				pgx.QueryExecModeSimpleProtocol).Scan(&plan)
 			if err != nil {
 				s.note("planning of "+q.what, "%v", err)
 				break
 			}
-			ms, err := s.number("select '" + strings.ReplaceAll(plan, "'", "''") + "'::json->0->>'Planning Time'")
-			if err != nil {
-				return err
-			}
-			s.note("planning of "+q.what+", "+cmp.Or(map[string]string{"first": "in a new session"}[again], again),
-				"%.1f ms", ms)
+			s.note("planning of "+q.what+", "+session, "%.1f ms", plan[0].Milliseconds)
 		}
 	}
 	return nil

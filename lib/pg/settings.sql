@@ -6,10 +6,10 @@
 -- to default_tablespace and default_table_access_method, so bf's tables ignore
 -- them too. lock_timeout is finite: a task that cannot lock its chunk fails and
 -- is tried again, and the application does not queue behind it. What is asked with
--- parameters is read from catalogs, once per chunk: to plan that takes longer than to run it, and by
--- default it is planned anew five times. Conditions on rows are literals. With the last
--- four the server detects a dead client (power failure, broken network) within a
--- minute, or by the limits of the connection string (tcp.go), and releases its
+-- parameters is read from catalogs, once per chunk: to plan that takes longer than to
+-- run it, and by default it is planned anew five times. Conditions on rows are literals.
+-- With the last four the server detects a dead client (power failure, broken network)
+-- within a minute, or by the limits of the connection string (tcp.go), and releases its
 -- locks.
 select count(set_config(v.name, v.value, false))
 from (values

@@ -16,9 +16,7 @@ func TestFewTasks(t *testing.T) {
 		for lane := range 4 {
 			c := newQueue(t, db)
 			if lane == 0 {
-				db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
-                    dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', 1000
-                    from generate_series(1, 8) i`)
+				addTasks(t, db, 8, 1000)
 			}
 			l, err := NewLane(ctx, c, "", Newest)
 			if err != nil {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"bf/lib/pg"
@@ -21,6 +22,14 @@ func newQueue(t *testing.T, db *testdb.DB) *pg.Conn {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// addTasks adds so many tasks of so many bytes each.
+func addTasks(t *testing.T, db *testdb.DB, n, bytes int) {
+	t.Helper()
+	db.Exec(t, fmt.Sprintf(`insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+            dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', %d
+        from generate_series(1, %d) i`, bytes, n))
 }
 
 // TestManyTasks: however many tasks there are, done or of other hypertables, a claim and
@@ -117,9 +126,7 @@ func TestLaneGoesBack(t *testing.T) {
 		for _, order := range []Order{Newest, Newest} {
 			c := newQueue(t, db)
 			if len(lanes) == 0 {
-				db.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
-                    dimensions, filter, est_bytes) select 's', 'c' || i, 's', 'a', '[]', '{"from": "1", "until": "2"}', 1e9
-                    from generate_series(1, 2) i`)
+				addTasks(t, db, 2, 1e9)
 			}
 			l, err := NewLane(ctx, c, "a", order)
 			if err != nil {

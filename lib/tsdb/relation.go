@@ -223,7 +223,7 @@ func (c *RelationColumn) Stale() bool { return c.Index != nil && c.Index.Kind ==
 // count counts the rows in the batches, and finds the columns with SQL NULLs and those
 // that TOAST cannot compress; none of it decompresses anything.
 func (r *Relation) count(ctx context.Context, db *DB) error {
-	nulls, whole := "array[]::text[]", "array[]::text[]"
+	nulls, incompressible := "array[]::text[]", "array[]::text[]"
 	name := func(when, column string) string {
 		return " || case when " + when + " then array[" + pg.Literal(column) + "] end"
 	}
@@ -235,14 +235,14 @@ func (r *Relation) count(ctx context.Context, db *DB) error {
 		if !slices.Contains(r.Settings.SegmentBy, c.Name) { // a batch of values, not a value
 			read = NullBatches(db, c.Name)
 			if c.Storage == extended && db.Major() >= 14 { // ≤ 13: there is no pg_column_compression
-				whole += name("count(pg_column_compression("+pg.Ident(c.Name)+")) = 0", c.Name)
+				incompressible += name("count(pg_column_compression("+pg.Ident(c.Name)+")) = 0", c.Name)
 			}
 		}
 		nulls += name("count(*) > count("+read+")", c.Name)
 	}
 	// Not prepared: the next chunk has another relation.
-	err := db.QueryRow(ctx, "select coalesce(sum(_ts_meta_count), 0)::bigint, "+nulls+", "+whole+" from only "+r.Quoted,
-		pgx.QueryExecModeSimpleProtocol).Scan(&r.Rows, &r.Nulls, &r.Incompressible)
+	err := db.QueryRow(ctx, "select coalesce(sum(_ts_meta_count), 0)::bigint, "+nulls+", "+incompressible+
+		" from only "+r.Quoted, pgx.QueryExecModeSimpleProtocol).Scan(&r.Rows, &r.Nulls, &r.Incompressible)
 	return db.Wrap(err, "compressed relation %s", r.Quoted)
 }
 
