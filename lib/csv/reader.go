@@ -45,7 +45,6 @@ type Reader struct {
 
 	f      *Format
 	fields []field // nil: any number, as they are
-	kept   int     // of fields
 
 	row    Row
 	window      // with the record in hand
@@ -79,11 +78,18 @@ func NewReader(src io.Reader, f *Format) *Reader { return newReader(src, f, Wind
 func newReader(src io.Reader, f *Format, size int) *Reader {
 	r := &Reader{f: f}
 	r.buf = make([]byte, size)
+	r.Start("", src)
+	return r
+}
+
+// Start goes on with another file, from its beginning, whose columns are not known yet. A Reader
+// for each of thousands of files would leave as many windows to the garbage collector.
+func (r *Reader) Start(file string, src io.Reader) {
+	r.File, r.fields = file, nil
 	r.Reset(src, 1, 0)
 	if r.avail(3) && string(r.buf[:3]) == "\xef\xbb\xbf" {
 		r.pos, r.start = 3, 3
 	}
-	return r
 }
 
 // Reset goes on reading at another place: src begins with the record at that line
@@ -98,7 +104,7 @@ func (r *Reader) Reset(src io.Reader, line, offset int64) {
 // Columns says what the fields of a record are, from the next one on. key names the
 // column that tells the time of a row; it must be among them.
 func (r *Reader) Columns(columns []Column, key string) error {
-	r.fields, r.kept = make([]field, len(columns)), 0
+	r.fields = make([]field, len(columns))
 	found := false
 	for i, c := range columns {
 		fd := field{Column: c, key: c.Name == key && c.Name != ""}
@@ -111,9 +117,6 @@ func (r *Reader) Columns(columns []Column, key string) error {
 		}
 		if !fd.key && fd.clock != nil {
 			fd.clock.unit = "" // it is the time column's alone
-		}
-		if c.Name != "" {
-			r.kept++
 		}
 		found = found || fd.key
 		r.fields[i] = fd

@@ -48,6 +48,7 @@ func (b *BadFiles) add(err error) {
 // mapping finds out which blocks of files hold the rows of which slices.
 type mapping struct {
 	*filling
+	reader  *csv.Reader
 	columns []csv.Column // of the fields of all files, once the first one is read
 	first   string       // whose columns they are
 	bad     BadFiles
@@ -69,7 +70,7 @@ func CSV(ctx context.Context, o Options, f Files) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mapping{filling: c}
+	m := &mapping{filling: c, reader: csv.NewReader(strings.NewReader(""), c.format)}
 	if err := m.read(ctx, o.Progress); err != nil {
 		return nil, err
 	}
@@ -134,8 +135,8 @@ func (m *mapping) file(path string) (out mappedFile, err error) {
 	defer c.Close()
 	defer f.Close()
 	out = mappedFile{path: path, codec: f.Codec()}
-	r := csv.NewReader(f, m.format)
-	r.File = path
+	r := m.reader
+	r.Start(path, f)
 	if err := m.header(r); err != nil {
 		return out, err
 	}
