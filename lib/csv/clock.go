@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"time"
 )
 
@@ -20,7 +21,7 @@ type Clock struct {
 	zone *time.Location
 	unit string
 
-	// The day of the value before, which is that of the next one, too, most of the time.
+	// The day of the last value: most of the time it is that of the next one, too.
 	date     [10]byte
 	dateTime int64
 }
@@ -67,7 +68,7 @@ var (
 // Clock reads columns of a type, as format_type() spells it.
 func (f *Format) Clock(typ string) (*Clock, error) {
 	c := &Clock{unit: f.unit}
-	switch typ, _ := withoutModifier(typ); typ {
+	switch withoutModifier(typ) {
 	case "timestamp with time zone":
 		c.kind, c.zone = instant, f.zone
 	case "timestamp without time zone":
@@ -91,19 +92,11 @@ func (f *Format) Clock(typ string) (*Clock, error) {
 	return c, nil
 }
 
-// withoutModifier takes the (3) out of "timestamp(3) with time zone", and says it.
-func withoutModifier(typ string) (string, string) {
-	for i := range len(typ) {
-		if typ[i] == '(' {
-			for j := i; j < len(typ); j++ {
-				if typ[j] == ')' {
-					return typ[:i] + typ[j+1:], typ[i : j+1]
-				}
-			}
-		}
-	}
-	return typ, ""
-}
+// modifier is the (3) of "timestamp(3) with time zone".
+var modifier = regexp.MustCompile(`\([^)]*\)`)
+
+// withoutModifier takes it out of a type.
+func withoutModifier(typ string) string { return modifier.ReplaceAllString(typ, "") }
 
 var (
 	errNoTime    = errors.New("not a time of the form 2024-01-02 03:04:05.678901+00")
@@ -174,7 +167,7 @@ func (c *Clock) parseTime(v []byte) (Time, error) {
 	return Time{t, true}, nil
 }
 
-// parseDate is the function of that name, but where the day is that of the value before.
+// parseDate reads YYYY-MM-DD and returns what follows, and remembers the day.
 func (c *Clock) parseDate(v []byte) (t int64, rest []byte, err error) {
 	if len(v) >= len(c.date) && c.date[0] != 0 && [10]byte(v) == c.date {
 		return c.dateTime, v[len(c.date):], nil
@@ -301,8 +294,8 @@ func parseOffset(v []byte) (seconds int64, zoned bool, err error) {
 	return sign * n, true, nil
 }
 
-// inZone is the instant at which clocks in a zone show t. Of two the later, and of
-// none the one that the offset before the gap gives: what the server does.
+// inZone is the instant at which clocks in a zone show t, as the server has it: the later
+// one where they show t twice; the one by the offset before where they skip t.
 func inZone(t int64, zone *time.Location) (int64, error) {
 	offset := func(t int64) int64 {
 		_, s := time.UnixMicro(t).In(zone).Zone()

@@ -5,15 +5,15 @@
 //	Dialect, Format   how a file is written: delimiter, quotes, NULL, encoding, zone
 //	Reader            records in, rows of COPY text out; columns by name
 //	Clock             the time of a row, from a closed list of forms
-//	Map, Block        which part of a file holds rows of which slice
+//	Mapper, Block     which part of a file holds rows of which slice
 //	File              a file, compressed or not, read by blocks that prove themselves
 //	Error             what is wrong, with file, line, column and value
 //
 // It is no general CSV package. Its dialect is that of PostgreSQL's COPY ... (format
 // csv), and a value is what COPY would make of it, with one exception: a line \. is
-// data here, and is the end of the data to servers up to PostgreSQL 17, which drop
-// the rest of the file without a word. What is accepted here and read otherwise by COPY
-// is a bug; the tests on a server say so (lib/e2e/csv_copy_test.go).
+// data here; PostgreSQL ≤ 17 takes it for the end of the data and drops the rest of the
+// file without a word. Whatever else is read otherwise than by COPY is a bug;
+// lib/e2e/csv_copy_test.go compares the two on a server.
 //
 // Memory is bounded whatever the length of a record: one that is longer than Window
 // comes in pieces (Row.More).

@@ -21,7 +21,7 @@ type Dialect struct {
 	Encoding  string `json:"encoding,omitempty"` // one of Encodings
 	// Zone is the time zone of values of type timestamptz that say none.
 	Zone string `json:"zone,omitempty"`
-	// Unit is that of times which are numbers since 1970: s, ms, us or ns.
+	// Unit is set where times are numbers since 1970: s, ms, us or ns.
 	Unit string `json:"time_unit,omitempty"`
 }
 
@@ -29,13 +29,13 @@ type Dialect struct {
 type Format struct {
 	delimiter, quote, escape byte
 
-	null      []byte         // as COPY text writes it
-	plainNull string         // as it is
+	null      []byte         // what stands for NULL, as COPY text would write it
+	plainNull string         // the same as the file has it
 	charset   *[128][]byte   // UTF-8 of the bytes from 0x80 on, nil where undefined; nil for UTF-8
 	zone      *time.Location // nil for UTC
 	unit      string
 
-	// Bytes that do not simply stand for themselves, outside of quotes and inside.
+	// Bytes that need a closer look, outside of quotes and inside.
 	bare, within [256]bool
 }
 

@@ -160,9 +160,10 @@ func (f *File) seek(offset int64) error {
 	return err
 }
 
-// Block reads a block. The last one is there still, for the next task often begins in
-// it: a compressed file cannot go back. No byte of it is handed out before the whole was found to be what it
-// was, with one exception: a long record of a compressed file says so at its end.
+// Block reads a block. The last one is kept: the next task often begins in it, and a
+// compressed file cannot go back. No byte is handed out before the sum of the whole block
+// was found right, with one exception: that of a long record in a compressed file is
+// checked at its end.
 func (f *File) Block(b Block) (io.Reader, error) {
 	switch {
 	case b.Offset < 0 || b.Length <= 0:
@@ -177,7 +178,7 @@ func (f *File) Block(b Block) (io.Reader, error) {
 	checked := &checkedReader{r: f, left: b.Length, want: b.Sum}
 	switch {
 	case b.Length <= BlockSize:
-		if int64(len(f.held)) < b.Length { // small files have small ones
+		if int64(len(f.held)) < b.Length { // no more than small files need
 			f.held = make([]byte, min(2*b.Length, BlockSize))
 		}
 		if _, err := io.ReadFull(checked, f.held[:b.Length]); err != nil {

@@ -31,7 +31,7 @@ type Row struct {
 	// Line is that in which the record begins, from 1. Offset and Length are the
 	// record's place in the file, its line end included.
 	Line, Offset, Length int64
-	// Cut is set if the file ends before the record's line does.
+	// Cut is set if the file ends without the record's line end.
 	Cut bool
 	// Long is set for a record that is longer than Window. Sum is its CRC-32C.
 	Long bool
@@ -108,8 +108,8 @@ func (r *Reader) Columns(columns []Column, key string) error {
 	found := false
 	for i, c := range columns {
 		fd := field{Column: c, key: c.Name == key && c.Name != ""}
-		typ, _ := withoutModifier(c.Type)
-		if fd.key || r.f.zone != nil && typ == "timestamp with time zone" && c.Name != "" {
+		zoned := r.f.zone != nil && withoutModifier(c.Type) == "timestamp with time zone"
+		if fd.key || zoned && c.Name != "" {
 			var err error
 			if fd.clock, err = r.f.Clock(c.Type); err != nil {
 				return fmt.Errorf("column %s: %w", c.Name, err)
@@ -250,9 +250,10 @@ func (r *Reader) scan() (whole bool, err error) {
 	}
 }
 
-// plain reads fields whose bytes stand for themselves, as most are, in quotes or not, from the
-// beginning of a record that is in the window: what scan does, in a third of the time. It
-// says whether that was the whole record; else scan goes on at the next field.
+// plain reads fields whose bytes stand for themselves, as most do, in quotes or not, from
+// the beginning of a record that is in the window. It does what scan does, in a third of
+// the time, and says whether that was the whole record; else scan goes on at the next
+// field.
 func (r *Reader) plain() (whole bool) {
 	line := r.buf[r.pos:r.end]
 	end := bytes.IndexByte(line, '\n')
@@ -278,8 +279,14 @@ func (r *Reader) plain() (whole bool) {
 			break
 		}
 		fd := &r.fields[n]
-		if fd.clock != nil && !r.plainTime(fd, v) {
-			break
+		if fd.clock != nil {
+			t, ok := fd.plainTime(v, r.f.plainNull)
+			if !ok {
+				break
+			}
+			if fd.key {
+				r.time = t
+			}
 		}
 		if fd.Name != "" {
 			if i == from+len(v) && string(v) == r.f.plainNull { // in quotes it is a value
@@ -296,16 +303,10 @@ func (r *Reader) plain() (whole bool) {
 	return whole
 }
 
-// plainTime reads a time that can stay as it is; scan sees to the others.
-func (r *Reader) plainTime(fd *field, v []byte) bool {
-	t, err := fd.clock.Parse(v)
-	if err != nil || !t.AsIs || string(v) == r.f.plainNull {
-		return false
-	}
-	if fd.key {
-		r.time = t.Internal
-	}
-	return true
+// plainTime reads a time whose text can stay as it is. The others are left to scan.
+func (fd *field) plainTime(v []byte, null string) (t int64, ok bool) {
+	at, err := fd.clock.Parse(v)
+	return at.Internal, err == nil && at.AsIs && string(v) != null
 }
 
 // endOfFile ends the last record, which has no line end.
@@ -453,8 +454,8 @@ func column(fields []field, n int) string {
 	return fmt.Sprint(n + 1)
 }
 
-// piece hands out what there is of a long record. Held back is a field that may
-// still turn out to be NULL or a time, and a character that is not whole yet.
+// piece hands out what there is of a long record, but for a field that may still turn
+// out to be NULL or a time, and a character of which bytes are missing.
 func (r *Reader) piece() {
 	const short = 4096
 	switch {
