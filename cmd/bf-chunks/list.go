@@ -20,7 +20,8 @@ func (f *flags) states() (states []queue.State) {
 		state queue.State
 	}{
 		{f.Pending, queue.Pending}, {f.Done, queue.Done}, {f.Failed, queue.Failed}, {f.All, queue.All},
-		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All}, {f.Report, queue.All},
+		{f.Claim, queue.Pending}, {len(f.Tasks) > 0, queue.All}, {f.Summary || f.Watch, queue.All},
+		{f.Report, queue.All},
 	} {
 		if s.set {
 			states = append(states, s.state)

@@ -49,7 +49,8 @@ func (f *flags) Check(e *cli.Env) error {
 	case f.Target == "":
 		return e.Usagef("--target is required (or BF_TARGET)")
 	case len(f.states()) > 1:
-		return e.Usagef("give one of --pending, --done, --failed, --all, --claim, --task, --summary (or --watch), --report")
+		return e.Usagef("give one of --pending, --done, --failed, --all, --claim, --task, " +
+			"--summary (or --watch), --report")
 	case f.JSON && !f.Summary && !f.Watch && !f.Report:
 		return e.Usagef("--json is for --summary, --watch and --report: tasks are listed as records anyway")
 	case f.Messages && (!f.Watch || f.JSON):

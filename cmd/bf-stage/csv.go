@@ -35,7 +35,8 @@ func (f *flags) checkCSV(e *cli.Env) error {
 	case f.From == "":
 		return e.Usagef("--from is required with CSV: " +
 			"it replaces what the target has from there to --until, and says not itself what it is complete for")
-	case f.Filter != "" || f.Up || f.Down || f.Snapshot != "" || f.Maps != nil || f.SkipNull || f.Columns || f.Sample > 0:
+	case f.Filter != "" || f.Up || f.Down || f.Snapshot != "" || f.Maps != nil ||
+		f.SkipNull || f.Columns || f.Sample > 0:
 		return e.Usagef("--filter, --map, --skip-null-times, --columnstore, --sample, the cascades " +
 			"and --snapshot do not go with CSV")
 	case f.NoHeader && f.Fields == "":

@@ -40,7 +40,8 @@ func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
 		if is, err := stage.Exchanged(ctx, dst, p, f.Until); err != nil {
 			return err
 		} else if is {
-			e.Log.Warn("in the way: the target holds rows before --until, and the source holds none: are the two exchanged?")
+			e.Log.Warn("in the way: the target holds rows before --until, and the source holds none: " +
+				"are the two exchanged?")
 		}
 		if err := targetJobs(ctx, dst, p, false, e.Log); err != nil {
 			return err

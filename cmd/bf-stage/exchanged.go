@@ -28,8 +28,8 @@ func checkExchanged(e *cli.Env, f *flags, dst *tsdb.DB, p *stage.Plan) error {
 	if err != nil || !is {
 		return err
 	}
-	err = &pg.Error{Side: pg.Target, Err: exchanged{errors.New("holds rows before --until, and the source holds none: " +
-		"are the two exchanged?")}}
+	err = &pg.Error{Side: pg.Target, Err: exchanged{
+		errors.New("holds rows before --until, and the source holds none: are the two exchanged?")}}
 	if f.Source == "" || !cli.IsTerminal(e.Stdin) || !cli.IsTerminal(e.Stderr) {
 		return err
 	}

@@ -55,7 +55,8 @@ func (f *flags) Check(e *cli.Env) error {
 		return e.Usagef("--until is required")
 	case f.Source == "" && (f.Until != "" || f.From != "" || f.Filter != "" || f.Up || f.Down || f.Snapshot != "" ||
 		f.Maps != nil || f.SkipNull || f.Columns):
-		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot choose on the source: give --source")
+		return e.Usagef("--until, --from, --filter, --map, the cascades and --snapshot " +
+			"choose on the source: give --source")
 	case f.Scan != "auto" && f.Scan != "any":
 		return e.Usagef("--scan is auto or any, not %q", f.Scan)
 	case source.IsCSV(f.Source):

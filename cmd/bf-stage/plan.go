@@ -64,7 +64,8 @@ func fromSource(e *cli.Env, f *flags, dst *tsdb.DB) (*stage.Plan, error) {
 	defer src.Close()
 	p, err := stage.Make(ctx, src, stage.Options{From: f.From, Until: f.Until, Snapshot: f.Snapshot,
 		Choice: tsdb.Choice{Filter: f.Filter, Up: f.Up, Down: f.Down},
-		Target: dst, Maps: f.Maps, Any: f.Scan == "any", SkipNull: f.SkipNull, Columnstore: f.Columns, Progress: log.Info})
+		Target: dst, Maps: f.Maps, Any: f.Scan == "any", SkipNull: f.SkipNull, Columnstore: f.Columns,
+		Progress: log.Info})
 	if err != nil {
 		return nil, err
 	}

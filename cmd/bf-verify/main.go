@@ -28,8 +28,8 @@ type flags struct {
 func (*flags) Description() string {
 	return "Compares what source and target hold in the staged range of each task, marks equal ones as verified " +
 		"and prints a result record per task.\n" +
-		"With --from it compares a range of all hypertables, without tasks, and prints the plan that has bf-stage copy " +
-		"again what differs; with --schema the schemas.\n" +
+		"With --from it compares a range of all hypertables, without tasks, and prints the plan " +
+		"that has bf-stage copy again what differs; with --schema the schemas.\n" +
 		"Ends with status 3 when something differs, also if other tasks could not be compared (1)."
 }
 

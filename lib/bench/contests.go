@@ -32,8 +32,8 @@ const (
         random(), random(), random(), random(), random(), 'x' || md5(i::text) || '_'
         from generate_series(0, %[1]d - 1) i`
 	// Measured values, as they are worth compressing: few digits.
-	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100, round(random() * 9),
-        round(random() * 9), round(random() * 9), round(random() * 9),
+	packedRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d), i %% 100,
+        round(random() * 9), round(random() * 9), round(random() * 9), round(random() * 9),
         round(random() * 9), round(sin(i / 1e4) * 50), round(sin(i / 1e3) * 50), round(sin(i / 1e5) * 50), i / 1000,
         i / 1000, 'x' || md5((i %% 100)::text) || '_' from generate_series(0, %[1]d - 1) i`
 	threeIndexes = `create index on %[1]s (time desc); create index on %[1]s (device_id, time desc);

@@ -22,7 +22,8 @@ const (
 
 	plainTable = `(time timestamptz not null, device_id int not null, a float8, b float8, c float8)`
 	// In the order of time, but for a minute, as rows arrive.
-	plainRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d) + random() * interval '1 minute',
+	plainRows = `select timestamptz '2024-01-01' + i * (interval '1 day' * %[2]d / %[1]d) +
+            random() * interval '1 minute',
         i %% 1000, random(), random(), random() from generate_series(0, %[1]d - 1) i`
 )
 
@@ -31,9 +32,9 @@ type plainTables struct{ *bench }
 
 // plainData fills a table of the source that is no hypertable, of so many days.
 func (p plainTables) plainData(name string, days int, more string) error {
-	err := p.src.exec("drop table if exists " + name + "; create table " + name + " " + plainTable +
-		" with (autovacuum_enabled = off); insert into " + name + " " + fmt.Sprintf(plainRows, days*p.rows, days) + "; " +
-		more)
+	err := p.src.exec("drop table if exists " + name + "; " +
+		"create table " + name + " " + plainTable + " with (autovacuum_enabled = off); " +
+		"insert into " + name + " " + fmt.Sprintf(plainRows, days*p.rows, days) + "; " + more)
 	if err == nil {
 		err = p.src.exec("vacuum analyze " + name) // hint bits as well: not each for itself at its first reading
 	}

@@ -314,7 +314,8 @@ func (w *idlers) lane(ready chan<- bool, begin <-chan bool) error {
 			return nil
 		}
 		time.Sleep(w.pause)
-		if _, err := conn.Exec(ctx, `update __backfill.task set worked = tstzrange(now(), clock_timestamp()), failed = null
+		if _, err := conn.Exec(ctx, `update __backfill.task
+            set worked = tstzrange(now(), clock_timestamp()), failed = null
             where priority = ($1::text::json->>'task')::bigint`, string(line)); err != nil {
 			return err
 		}

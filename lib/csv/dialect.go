@@ -88,7 +88,8 @@ func (d Dialect) Format() (*Format, error) {
 	}
 	if strings.ContainsAny(d.Null, "\r\n\x00"+string(f.delimiter)+string(f.quote)) ||
 		!utf8.ValidString(d.Null) || len(d.Null) > maxNull {
-		return nil, fmt.Errorf("null %.20q: up to %d bytes of UTF-8 without delimiter, quote and line ends", d.Null, maxNull)
+		return nil, fmt.Errorf("null %.20q: up to %d bytes of UTF-8 without delimiter, quote and line ends",
+			d.Null, maxNull)
 	}
 	f.plainNull = d.Null
 	for _, c := range []byte(d.Null) {

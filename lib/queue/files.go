@@ -45,7 +45,8 @@ func unite(ctx context.Context, tx pgx.Tx, plan []*task.Task) error {
 			if t.Kind == task.KindCSV && t.Target() == s.Target() && overlap(t, &s.Task) {
 				if err := join(t, &s.Task, now); err != nil {
 					return &pg.Error{Side: pg.Target, Object: s.Task.String(), Err: err,
-						Hint: "stage all files of it at once, below one directory, or end that backfill with bf-clean first"}
+						Hint: "stage all files of it at once, below one directory, " +
+							"or end that backfill with bf-clean first"}
 				}
 			}
 		}

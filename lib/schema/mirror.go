@@ -234,8 +234,9 @@ func counters(ctx context.Context, src, dst *mirror) (diffs []*Difference, err e
 			}
 		}
 		diffs = append(diffs, &Difference{V: task.Version, Kind: "difference", Object: "sequence " + c.name,
-			Part: "next value", Source: there, Target: fmt.Sprintf("%s, while %s has %s already", value, columnsOf(c), end),
-			Helps: fmt.Sprintf("select setval('%s', (%s))", strings.ReplaceAll(c.name, "'", "''"), c.end())})
+			Part: "next value", Source: there,
+			Target: fmt.Sprintf("%s, while %s has %s already", value, columnsOf(c), end),
+			Helps:  fmt.Sprintf("select setval('%s', (%s))", strings.ReplaceAll(c.name, "'", "''"), c.end())})
 	}
 	return diffs, nil
 }

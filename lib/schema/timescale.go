@@ -197,9 +197,10 @@ func (l dialect) aggregate(a *tsdb.AggregateDefinition, owner bool) []string {
 		"\nfrom timescaledb_information.continuous_aggregates where view_schema = "+pg.Literal(a.View.Schema)+
 		" and view_name = "+pg.Literal(a.View.Name)+";")
 	if a.NoBucketIndex {
-		sql = append(sql, "do "+pg.Literal("begin execute (select 'drop index ' || indexrelid::regclass from pg_index i, "+
-			"timescaledb_information.continuous_aggregates where indrelid = "+behind+" and view_schema = "+
-			pg.Literal(a.View.Schema)+" and view_name = "+pg.Literal(a.View.Name)+"); end")+";")
+		sql = append(sql, "do "+pg.Literal("begin execute (select 'drop index ' || indexrelid::regclass "+
+			"from pg_index i, timescaledb_information.continuous_aggregates "+
+			"where indrelid = "+behind+" and view_schema = "+pg.Literal(a.View.Schema)+
+			" and view_name = "+pg.Literal(a.View.Name)+"); end")+";")
 	}
 	for _, i := range a.Indexes {
 		make := "create index "

@@ -277,10 +277,12 @@ func (m *mapping) inOrder(size, read int64, any bool) error {
 	if any || read <= mostTimes*size || read <= 16*csv.BlockSize {
 		return nil
 	}
-	return &BadArgument{Flag: "FILE", Err: fmt.Errorf("the rows are in no order of %q: over all chunks the files would be "+
-		"read %d times", m.h.Dimensions[0].Column, read/cmp.Or(size, 1)),
-		Hint: "sort them by time (order by in the export), or make the target's chunks larger; of many compressed files of the " +
-			"same times make one, or decompress them; --scan any stages them all the same"}
+	return &BadArgument{Flag: "FILE",
+		Err: fmt.Errorf("the rows are in no order of %q: over all chunks the files would be read %d times",
+			m.h.Dimensions[0].Column, read/cmp.Or(size, 1)),
+		Hint: "sort them by time (order by in the export), or make the target's chunks larger; " +
+			"of many compressed files of the same times make one, or decompress them; " +
+			"--scan any stages them all the same"}
 }
 
 // task is the record of the slice that holds a value, still without files.

@@ -39,8 +39,8 @@ func Fit(ctx context.Context, dst *tsdb.DB, p *Plan) (notes []string, err error)
 	}
 	f := &fitting{dst: dst, plan: p}
 	if dst.Full && dst.Postgres < 140000 {
-		f.note("on PostgreSQL 13 TimescaleDB neither deletes rows from compressed chunks nor freezes chunks: a copy for " +
-			"which it would have to do so fails, and changes nothing")
+		f.note("on PostgreSQL 13 TimescaleDB neither deletes rows from compressed chunks nor freezes chunks: " +
+			"a copy for which it would have to do so fails, and changes nothing")
 	}
 	for _, s := range p.Hypertables {
 		if err := f.hypertable(ctx, s, p.Counterpart(all, s)); err != nil {

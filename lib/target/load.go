@@ -168,7 +168,8 @@ func (ld *load) notEmptied(ctx context.Context) error {
 		return err
 	}
 	var some bool
-	if err := ld.QueryRow(ctx, "select exists (select from "+ld.hypertable()+" where "+cond+")").Scan(&some); err != nil {
+	err = ld.QueryRow(ctx, "select exists (select from "+ld.hypertable()+" where "+cond+")").Scan(&some)
+	if err != nil {
 		return ld.Wrap(err, "look into %s", ld.ht.Label())
 	}
 	if some {

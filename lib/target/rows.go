@@ -183,8 +183,8 @@ type parkedRows struct {
 // relation like.
 func park(ctx context.Context, ld *load, like string) (*parkedRows, error) {
 	// WITH NO DATA plans nothing: of a hypertable no chunk is locked.
-	_, err := ld.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop as select %s from %s with no data",
-		columnsOf(ld.part), like))
+	_, err := ld.Exec(ctx, fmt.Sprintf("create temporary table bf_rows on commit drop "+
+		"as select %s from %s with no data", columnsOf(ld.part), like))
 	if err != nil {
 		return nil, ld.Wrap(err, "temporary table")
 	}

@@ -45,8 +45,8 @@ func metaName(kind string, narrow bool, encoded func(string) string, columns ...
 // what these hold.
 func (r *Relation) metaNames(ctx context.Context, db *DB, h *Hypertable) (map[string]*SparseIndex, error) {
 	if db.bloom == nil {
-		if err := db.QueryRow(ctx, "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')").
-			Scan(&db.bloom); err != nil {
+		const prefix = "select coalesce(current_setting('timescaledb.bloom1_column_prefix', true), 'bloom1')"
+		if err := db.QueryRow(ctx, prefix).Scan(&db.bloom); err != nil {
 			return nil, db.Wrap(err, "probe")
 		}
 	}

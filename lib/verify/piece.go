@@ -149,7 +149,8 @@ func (p *Pair) firstLook(ctx context.Context, f *finder, s *piece, res *task.Res
 		res.Message = "differs: " + types[0].String()
 		return res, nil
 	case a.Rows == b.Rows && a.Hash == b.Hash:
-		res.Rows, res.Status, res.Message, res.Hash = a.Rows, task.Verified, fmt.Sprintf("equal: %d rows", a.Rows), a.Hash
+		res.Rows, res.Status, res.Hash = a.Rows, task.Verified, a.Hash
+		res.Message = fmt.Sprintf("equal: %d rows", a.Rows)
 		note(res, f.from, f.to)
 		return res, nil
 	}
@@ -202,7 +203,8 @@ func (f *finder) lookAgain(ctx context.Context, s *piece, res *task.Result) (don
 	}
 	lasting := map[int64]pair{}
 	for k, was := range s.seen {
-		if now := (pair{a[k], b[k]}); now.source != now.target && (now.source == was.source || now.target == was.target) {
+		now := pair{a[k], b[k]}
+		if now.source != now.target && (now.source == was.source || now.target == was.target) {
 			lasting[k] = now
 		}
 	}
@@ -212,7 +214,8 @@ func (f *finder) lookAgain(ctx context.Context, s *piece, res *task.Result) (don
 		return true, f.list(ctx, lasting, s.whole, res)
 	case s.whole:
 		res.Status = task.Verified
-		res.Message = fmt.Sprintf("equal: %d rows, of which %d were on their way at the first look", s.rows, len(s.seen))
+		res.Message = fmt.Sprintf("equal: %d rows, of which %d were on their way at the first look",
+			s.rows, len(s.seen))
 		return true, nil
 	}
 	s.seen = nil

@@ -123,7 +123,8 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 	defer p.Close()
 	if p.Source.Plain() {
 		return nil, &pg.Error{Side: pg.Source, Err: tsdb.ErrNoExtension,
-			Hint: "--from compares hypertables of both sides; rows of other tables are compared by their tasks, without it"}
+			Hint: "--from compares hypertables of both sides; " +
+				"rows of other tables are compared by their tasks, without it"}
 	}
 	until := r.stretch.Until
 	if until == "" {
@@ -138,7 +139,8 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 		return nil, err
 	}
 	if len(w.plan.Hypertables) == 0 {
-		r.log.Warn("no hypertable matches --filter; continuous aggregates are not compared: each side refreshes its own")
+		r.log.Warn("no hypertable matches --filter; " +
+			"continuous aggregates are not compared: each side refreshes its own")
 	}
 	for _, t := range w.plan.Tasks {
 		all = append(all, &piece{task: t})
@@ -150,7 +152,8 @@ func (r *runner) cut(ctx context.Context) (all []*piece, err error) {
 		}
 		all = append(all, more...)
 	}
-	r.log.Info("comparing [%s, %s) of %d hypertables: %d slices", r.stretch.From, until, len(w.plan.Hypertables), len(all))
+	r.log.Info("comparing [%s, %s) of %d hypertables: %d slices",
+		r.stretch.From, until, len(w.plan.Hypertables), len(all))
 	return all, nil
 }
 
@@ -167,7 +170,8 @@ func ago(ctx context.Context, src *tsdb.DB, w Stretch) (until string, err error)
 	for _, h := range hs {
 		if typ := h.Dimensions[0].RangeType; h.View == nil && typ != "timestamp with time zone" && typ != "uuid" {
 			return "", &stage.BadArgument{Flag: "--until",
-				Err:  fmt.Errorf("is required: %s is partitioned by a %s, for which bf cannot tell what now is", h.Label(), typ),
+				Err: fmt.Errorf("is required: %s is partitioned by a %s, for which bf cannot tell what now is",
+					h.Label(), typ),
 				Hint: "give it, or leave that hypertable out with --filter and compare it on its own"}
 		}
 	}
