@@ -11,6 +11,7 @@ import (
 
 	"bf/lib/cli"
 	"bf/lib/pg"
+	"bf/lib/source"
 	"bf/lib/stage"
 	"bf/lib/tsdb"
 )
@@ -58,9 +59,13 @@ func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
 	for _, fc := range forecasts {
 		obstacles(e.Log, fc)
 	}
-	e.Log.Info("locks: source: ACCESS SHARE on a chunk while it is read; the application reads and writes, " +
-		"but drop_chunks, compression and ALTER TABLE wait. target: none on a hypertable while rows are copied; " +
-		"at the end of a chunk those that readers and writers of it wait for, for milliseconds, one lane at a time")
+	locks := "target: none on a hypertable while rows are copied; " +
+		"at the end of a chunk those that readers and writers of it wait for, for milliseconds, one lane at a time"
+	if !source.IsCSV(f.Source) {
+		locks = "source: ACCESS SHARE on a chunk while it is read; the application reads and writes, " +
+			"but drop_chunks, compression and ALTER TABLE wait. " + locks
+	}
+	e.Log.Info("locks: %s", locks)
 	if f.Sample > 0 {
 		if err := estimate(ctx, e, f, p, dst); err != nil {
 			return err
@@ -80,13 +85,16 @@ func forecastTable(forecasts []*stage.Forecast, columns int) string {
 	rows := [][]string{{"hypertable", "chunks", "compressed", "rows", "to travel", "on the target", "as"}}
 	var all stage.Forecast
 	cells := func(name string, f *stage.Forecast, how string) {
-		rows = append(rows, []string{name, fmt.Sprint(f.Chunks), fmt.Sprint(f.Compressed), count(f.Rows, f.Bytes),
-			cli.Bytes(f.Bytes), "~" + cli.Bytes(f.Space), how})
+		count, travels, space := count(f.Rows, f.Bytes), cli.Bytes(f.Bytes), "~"+cli.Bytes(f.Space)
+		if f.Unknown {
+			count, travels, space = "?", "?", "?"
+		}
+		rows = append(rows, []string{name, fmt.Sprint(f.Chunks), fmt.Sprint(f.Compressed), count, travels, space, how})
 	}
 	for _, f := range forecasts {
 		cells(cli.Clean(f.Of.String()), f, f.How())
 		all.Chunks, all.Compressed, all.Rows = all.Chunks+f.Chunks, all.Compressed+f.Compressed, all.Rows+f.Rows
-		all.Bytes, all.Space = all.Bytes+f.Bytes, all.Space+f.Space
+		all.Bytes, all.Space, all.Unknown = all.Bytes+f.Bytes, all.Space+f.Space, all.Unknown || f.Unknown
 	}
 	cells("total", &all, "")
 	widths := make([]int, len(rows[0]))

@@ -149,8 +149,12 @@ func report(p *stage.Plan, recorded *queue.Recorded, log *cli.Log, stdout io.Wri
 		}
 	}
 	if len(p.Tasks) > 0 {
-		log.Info("%d of %d chunks newly staged, about %s, of %s",
-			len(recorded.Staged), len(p.Tasks), cli.Bytes(bytes), hypertables(len(p.Hypertables)))
+		about := ""
+		if bytes > 0 { // of a command nothing is known
+			about = ", about " + cli.Bytes(bytes)
+		}
+		log.Info("%d of %d chunks newly staged%s, of %s",
+			len(recorded.Staged), len(p.Tasks), about, hypertables(len(p.Hypertables)))
 	}
 	return nil
 }

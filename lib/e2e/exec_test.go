@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -252,4 +253,20 @@ func TestExecStop(t *testing.T) {
 	if stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/stat"); err == nil && !strings.Contains(string(stat), ") Z") {
 		t.Errorf("a child is left: %s", stat)
 	}
+}
+
+// TestExecForecast: what a command will print is not known before it has run, and it takes no
+// locks on a source.
+func TestExecForecast(t *testing.T) {
+	testdb.EachEdge(t, func(t *testing.T, pair testdb.Pair) {
+		p := execWorld(t, pair)
+		r := p.stageExec(t, "exit 1", "--dry-run")
+		table := regexp.MustCompile(`(?m)^(public\.M etrics|total) +4 +0 +\? +\? +\?`)
+		if r.status != 0 || len(table.FindAllString(r.stderr, -1)) != 2 || strings.Contains(r.stderr, "source:") {
+			t.Errorf("dry run: status %d\n%s", r.status, r.stderr)
+		}
+		if r := p.stageExec(t, "exit 1"); r.status != 0 || !strings.Contains(r.stderr, "4 of 4 chunks newly staged, of") {
+			t.Errorf("staged: status %d\n%s", r.status, r.stderr)
+		}
+	})
 }

@@ -22,6 +22,7 @@ type Forecast struct {
 	Rows       int64 // about, as the following
 	Bytes      int64 // that travel
 	Space      int64 // that the target will need, with indexes where the source knows
+	Unknown    bool  // how much it is shows only when the command runs
 	// Why compressed chunks do not travel as they are, and how many for each reason.
 	NotRaw map[string]int
 	// Of the target; nothing where there was none to look at.
@@ -59,6 +60,7 @@ func (p *Plan) forecast(h *tsdb.Hypertable) *Forecast {
 		if t.Hypertable != h.Name {
 			continue
 		}
+		f.Unknown = t.Kind == task.KindExec
 		c, compressed := p.Compressed[t.Chunk]
 		// The planner knows of a compressed chunk's uncompressed rows only.
 		f.Chunks, f.Rows, f.Bytes = f.Chunks+1, f.Rows+max(t.Rows, c.Rows), f.Bytes+t.Bytes
