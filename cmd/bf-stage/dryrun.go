@@ -59,13 +59,7 @@ func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
 	for _, fc := range forecasts {
 		obstacles(e.Log, fc)
 	}
-	locks := "target: none on a hypertable while rows are copied; " +
-		"at the end of a chunk those that readers and writers of it wait for, for milliseconds, one lane at a time"
-	if !source.IsCSV(f.Source) {
-		locks = "source: ACCESS SHARE on a chunk while it is read; the application reads and writes, " +
-			"but drop_chunks, compression and ALTER TABLE wait. " + locks
-	}
-	e.Log.Info("locks: %s", locks)
+	e.Log.Info("locks: %s", locks(f.Source))
 	if f.Sample > 0 {
 		if err := estimate(ctx, e, f, p, dst); err != nil {
 			return err
@@ -78,6 +72,17 @@ func dryRun(e *cli.Env, f *flags, p *stage.Plan) error {
 		return misfit
 	}
 	return nil
+}
+
+// locks says which locks a backfill takes, and who waits for them.
+func locks(from string) string {
+	s := "target: none on a hypertable while rows are copied; " +
+		"at the end of a chunk those that readers and writers of it wait for, for milliseconds, one lane at a time"
+	if !source.IsCSV(from) {
+		s = "source: ACCESS SHARE on a chunk while it is read; the application reads and writes, " +
+			"but drop_chunks, compression and ALTER TABLE wait. " + s
+	}
+	return s
 }
 
 // forecastTable has a line per hypertable, and one of all.

@@ -265,7 +265,8 @@ func TestExecForecast(t *testing.T) {
 		if r.status != 0 || len(table.FindAllString(r.stderr, -1)) != 2 || strings.Contains(r.stderr, "source:") {
 			t.Errorf("dry run: status %d\n%s", r.status, r.stderr)
 		}
-		if r := p.stageExec(t, "exit 1"); r.status != 0 || !strings.Contains(r.stderr, "4 of 4 chunks newly staged, of") {
+		r = p.stageExec(t, "exit 1")
+		if r.status != 0 || !strings.Contains(r.stderr, "4 of 4 chunks newly staged, of") {
 			t.Errorf("staged: status %d\n%s", r.status, r.stderr)
 		}
 	})
