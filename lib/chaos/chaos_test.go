@@ -85,6 +85,21 @@ type kind struct {
 func newChaos(t *testing.T, w *world) *chaos {
 	c := &chaos{world: w, t: t, w: fmt.Sprintf("%s to %s", w.source.Install, w.target.Install),
 		faults: map[string]int{}, runs: map[string]int{}, fed: map[string]int{}, ways: map[string]int{}}
+	c.addProcesses()
+	c.addSide("source", w.source, w.toSource)
+	c.addSide("target", w.target, w.toTarget)
+	c.addLoading()
+	c.addStaging()
+	c.add("drop a chunk on the source", 1, func(*session) bool { return c.drop() })
+	if w.full {
+		c.add("compress or decompress on the source", 3, func(*session) bool { return c.compress(w.source) })
+		c.add("compress or decompress on the target", 3, func(*session) bool { return c.compress(w.target) })
+	}
+	return c
+}
+
+// addProcesses adds signals to the tools.
+func (c *chaos) addProcesses() {
 	for _, name := range []string{"bf-dump", "bf-load", "bf-chunks", "xargs", "perl", "sh", "bash"} {
 		c.add("kill -9 "+name, 5, func(s *session) bool { return c.signal(s, name, syscall.SIGKILL) })
 	}
@@ -104,85 +119,85 @@ func newChaos(t *testing.T, w *world) *chaos {
 		s.kill()
 		return len(ps) > 0
 	})
-	for _, side := range []struct {
-		name string
-		d    *testdb.DB
-		p    *proxy
-	}{{"source", w.source, w.toSource}, {"target", w.target, w.toTarget}} {
-		c.add("terminate a backend of the "+side.name, 5, func(*session) bool {
-			return c.backend(side.d, "pg_terminate_backend")
-		})
-		c.add("cancel a statement on the "+side.name, 2, func(*session) bool {
-			return c.backend(side.d, "pg_cancel_backend")
-		})
-		c.add("cut a connection to the "+side.name, 5, func(*session) bool { return side.p.cut(1) > 0 })
-		c.add("cut all connections to the "+side.name, 2, func(*session) bool { return side.p.cut(-1) > 0 })
-		c.add("stall the network to the "+side.name, 2, func(*session) bool {
-			side.p.stallFor(c.ms(10, 300))
-			return true
-		})
-		c.add("stall, then cut the network to the "+side.name, 2, func(*session) bool {
-			side.p.setStall(true)
-			time.Sleep(c.ms(10, 200))
-			n := side.p.cut(-1)
-			side.p.setStall(false)
-			return n > 0
-		})
-		c.add("crash the "+side.name, 1, func(*session) bool {
-			side.d.Server.Stop(t, "immediate")
-			time.Sleep(c.ms(0, 300))
-			side.d.Server.Start(t)
-			return true
-		})
-		c.add("crash the "+side.name+"'s backends", 1, func(*session) bool { return c.crash(side.d) })
-	}
-	for _, e := range []struct{ name, code string }{{"full disk", "53100"}, {"serialization failure", "40001"},
-		{"lock timeout", "55P03"}, {"failing trigger", "P0001"}} {
-		c.add("COPY error on the target: "+e.name, 1, func(*session) bool {
-			c.exec(w.target, "update mischief set code = '"+e.code+"'")
-			time.Sleep(c.ms(20, 150))
-			c.exec(w.target, "update mischief set code = null")
-			return true
-		})
-	}
-	c.add("lock a chunk of the target", 2, func(*session) bool {
-		return c.exec(w.target, `do $$ declare c text; begin
-			select chunk_schema || '.' || chunk_name into c from timescaledb_information.chunks
-			order by random() limit 1;
-			execute 'lock table ' || c || ' in access exclusive mode'; perform pg_sleep(0.1); end $$`)
+}
+
+// addSide adds crashes of a server and of its backends, and breaks of the network to it.
+func (c *chaos) addSide(name string, d *testdb.DB, p *proxy) {
+	c.add("terminate a backend of the "+name, 5, func(*session) bool {
+		return c.backend(d, "pg_terminate_backend")
 	})
-	c.add("hold tasks", 1, func(*session) bool {
-		return c.exec(w.target, "do $$ begin perform "+
-			"from (select from __backfill.task where random() < 0.1 for update) t; perform pg_sleep(0.1); end $$")
+	c.add("cancel a statement on the "+name, 2, func(*session) bool {
+		return c.backend(d, "pg_cancel_backend")
 	})
-	c.add("stage again", 1, func(*session) bool {
-		f := c.anyFeed()
-		_, _, status := w.run(f, f.bfStage())
-		return status == 0
+	c.add("cut a connection to the "+name, 5, func(*session) bool { return p.cut(1) > 0 })
+	c.add("cut all connections to the "+name, 2, func(*session) bool { return p.cut(-1) > 0 })
+	c.add("stall the network to the "+name, 2, func(*session) bool {
+		p.stallFor(c.ms(10, 300))
+		return true
 	})
-	c.add("take the CSV file away", 1, func(*session) bool { return c.change(false) })
-	c.add("cut the CSV file", 1, func(*session) bool { return c.change(true) })
-	c.add("kill -9 bf-stage", 1, func(*session) bool {
-		f := c.anyFeed()
-		s := start(t, f.env, "exec "+f.bfStage())
-		time.Sleep(c.ms(5, 60))
-		s.kill()
-		s.wait(t, deadline)
-		return s.status() == -1
+	c.add("stall, then cut the network to the "+name, 2, func(*session) bool {
+		p.setStall(true)
+		time.Sleep(c.ms(10, 200))
+		n := p.cut(-1)
+		p.setStall(false)
+		return n > 0
 	})
-	c.add("drop a chunk on the source", 1, func(*session) bool { return c.drop() })
-	if w.full {
-		c.add("compress or decompress on the source", 3, func(*session) bool { return c.compress(w.source) })
-		c.add("compress or decompress on the target", 3, func(*session) bool { return c.compress(w.target) })
-	}
-	w.target.Exec(t, `create table mischief (code text);
+	c.add("crash the "+name, 1, func(*session) bool {
+		d.Server.Stop(c.t, "immediate")
+		time.Sleep(c.ms(0, 300))
+		d.Server.Start(c.t)
+		return true
+	})
+	c.add("crash the "+name+"'s backends", 1, func(*session) bool { return c.crash(d) })
+}
+
+// addLoading adds what makes a COPY into the target fail, or wait for a lock.
+func (c *chaos) addLoading() {
+	c.target.Exec(c.t, `create table mischief (code text);
 		insert into mischief values (null);
 		create function mischief() returns trigger language plpgsql as $$ declare c text; begin
 			select code into c from public.mischief where random() < 0.2;
 			if c is not null then raise exception 'simulated' using errcode = c; end if;
 			return new; end $$;
 		create trigger mischief before insert on plain for each row when (new.dev >= 0) execute function mischief()`)
-	return c
+	for _, e := range []struct{ name, code string }{{"full disk", "53100"}, {"serialization failure", "40001"},
+		{"lock timeout", "55P03"}, {"failing trigger", "P0001"}} {
+		c.add("COPY error on the target: "+e.name, 1, func(*session) bool {
+			c.exec(c.target, "update mischief set code = '"+e.code+"'")
+			time.Sleep(c.ms(20, 150))
+			c.exec(c.target, "update mischief set code = null")
+			return true
+		})
+	}
+	c.add("lock a chunk of the target", 2, func(*session) bool {
+		return c.exec(c.target, `do $$ declare c text; begin
+			select chunk_schema || '.' || chunk_name into c from timescaledb_information.chunks
+			order by random() limit 1;
+			execute 'lock table ' || c || ' in access exclusive mode'; perform pg_sleep(0.1); end $$`)
+	})
+	c.add("hold tasks", 1, func(*session) bool {
+		return c.exec(c.target, "do $$ begin perform "+
+			"from (select from __backfill.task where random() < 0.1 for update) t; perform pg_sleep(0.1); end $$")
+	})
+}
+
+// addStaging adds another bf-stage beside the lanes, and changes of the file that is staged.
+func (c *chaos) addStaging() {
+	c.add("stage again", 1, func(*session) bool {
+		f := c.anyFeed()
+		_, _, status := c.run(f, f.bfStage())
+		return status == 0
+	})
+	c.add("take the CSV file away", 1, func(*session) bool { return c.change(false) })
+	c.add("cut the CSV file", 1, func(*session) bool { return c.change(true) })
+	c.add("kill -9 bf-stage", 1, func(*session) bool {
+		f := c.anyFeed()
+		s := start(c.t, f.env, "exec "+f.bfStage())
+		time.Sleep(c.ms(5, 60))
+		s.kill()
+		s.wait(c.t, deadline)
+		return s.status() == -1
+	})
 }
 
 func (c *chaos) add(name string, weight int, do func(s *session) bool) {
@@ -327,7 +342,8 @@ func (c *chaos) backfill(end time.Time) {
 	c.whole++
 	c.copied += all
 	var slices int
-	c.target.Query1(c.t, &slices, "select count(*)::int from __backfill.task where kind = 'slice' and scan->>'by' = 'blocks'")
+	c.target.Query1(c.t, &slices, "select count(*)::int from __backfill.task "+
+		"where kind = 'slice' and scan->>'by' = 'blocks'")
 	if slices == 0 {
 		c.t.Error("nothing came from a table that is no hypertable")
 	}

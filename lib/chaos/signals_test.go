@@ -88,6 +88,64 @@ func (s *slow) settle() {
 	}
 }
 
+// interruption is how a pipeline is stopped at a terminal, and what has to come of it.
+type interruption struct {
+	name, command string
+	lanes         int
+	act           func(tt *terminal) // nil closes the terminal
+	finishes      bool               // the chunks in hand
+	left          bool               // the prompt may be back before they are
+	status        string             // "" for any
+}
+
+const (
+	oneLane        = "bf-chunks | bf-dump | bf-load"
+	underXargs     = `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`
+	underParallel  = "bf-chunks | parallel --will-cite --pipe -N1 -j2 'bf-dump | bf-load'"
+	backfillScript = `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`
+)
+
+var interruptions = []interruption{
+	{"one ^C, one lane", oneLane, 1, ctrlC, true, false, "130"},
+	{"two ^C, one lane", oneLane, 1, ctrlCTwice(200 * time.Millisecond), false, false, "130"},
+	{"TERM for bf-load", oneLane, 1, signals("bf-load", syscall.SIGTERM), true, false, "130"},
+	{"HUP for bf-load", oneLane, 1, signals("bf-load", syscall.SIGHUP), true, false, "130"},
+	{"closed terminal", oneLane, 1, nil, true, true, ""},
+	{"^C, xargs -P2", underXargs, 2, ctrlC, true, true, "130"},
+	{"TERM for xargs", underXargs, 2, signals("xargs", syscall.SIGTERM), true, true, "143"},
+	{"^C, parallel", underParallel, 2, ctrlC, false, true, ""},
+	{"^C, scripts/backfill", backfillScript, 2, ctrlC, true, false, "130"},
+	{"two ^C, scripts/backfill", backfillScript, 2, ctrlCTwice(300 * time.Millisecond), false, false, "130"},
+	{"TERM for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGTERM, 1), true, false, "130"},
+	{"HUP for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGHUP, 1), true, false, "130"},
+	{"HUPs for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGHUP, 200), true, false, "130"},
+	{"kill -9 scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGKILL, 1), true, true, "137"},
+	{"closed terminal, scripts/backfill", backfillScript, 2, nil, true, true, ""},
+}
+
+func ctrlC(tt *terminal) { tt.typed("\x03") }
+
+func ctrlCTwice(apart time.Duration) func(*terminal) {
+	return func(tt *terminal) {
+		ctrlC(tt)
+		time.Sleep(apart)
+		ctrlC(tt)
+	}
+}
+
+func signals(name string, sig syscall.Signal) func(*terminal) {
+	return func(tt *terminal) { tt.signal(name, sig) }
+}
+
+func signalsScript(sig syscall.Signal, times int) func(*terminal) {
+	return func(tt *terminal) {
+		for range times {
+			tt.script(sig)
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+}
+
 // TestSignals types at a terminal. One ^C, TERM or HUP finishes the chunks in
 // hand; a second one rolls them back.
 func TestSignals(t *testing.T) {
@@ -95,114 +153,13 @@ func TestSignals(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	s := newSlow(t)
-	const ctrlC = "\x03"
-	for _, c := range []struct {
-		name, command string
-		lanes         int
-		act           func(tt *terminal)
-		finishes      bool   // the chunks in hand
-		left          bool   // the prompt may be back before they are
-		status        string // "" for any
-	}{
-		{"one ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
-			tt.typed(ctrlC)
-		}, true, false, "130"},
-		{"two ^C, one lane", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
-			tt.typed(ctrlC)
-			time.Sleep(200 * time.Millisecond)
-			tt.typed(ctrlC)
-		}, false, false, "130"},
-		{"TERM for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
-			tt.signal("bf-load", syscall.SIGTERM)
-		}, true, false, "130"},
-		{"HUP for bf-load", "bf-chunks | bf-dump | bf-load", 1, func(tt *terminal) {
-			tt.signal("bf-load", syscall.SIGHUP)
-		}, true, false, "130"},
-		{"closed terminal", "bf-chunks | bf-dump | bf-load", 1, nil, true, true, ""},
-		{"^C, xargs -P2", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2,
-			func(tt *terminal) {
-				tt.typed(ctrlC)
-			}, true, true, "130"},
-		{"TERM for xargs", `bf-chunks | xargs -r -P2 -d '\n' -n1 sh -c 'bf-dump "$1" | bf-load' _`, 2,
-			func(tt *terminal) {
-				tt.signal("xargs", syscall.SIGTERM)
-			}, true, true, "143"},
-		{"^C, parallel", "bf-chunks | parallel --will-cite --pipe -N1 -j2 'bf-dump | bf-load'", 2, func(tt *terminal) {
-			tt.typed(ctrlC)
-		}, false, true, ""},
-		{"^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			tt.typed(ctrlC)
-		}, true, false, "130"},
-		{"two ^C, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			tt.typed(ctrlC)
-			time.Sleep(300 * time.Millisecond)
-			tt.typed(ctrlC)
-		}, false, false, "130"},
-		{"TERM for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			tt.script(syscall.SIGTERM)
-		}, true, false, "130"},
-		{"HUP for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			tt.script(syscall.SIGHUP)
-		}, true, false, "130"},
-		{"HUPs for scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			for range 200 {
-				tt.script(syscall.SIGHUP)
-				time.Sleep(100 * time.Microsecond)
-			}
-		}, true, false, "130"},
-		{"kill -9 scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, func(tt *terminal) {
-			tt.script(syscall.SIGKILL)
-		}, true, true, "137"},
-		{"closed terminal, scripts/backfill", `"$SCRIPTS/backfill" -p 2 --until 2024-02-01`, 2, nil, true, true, ""},
-	} {
+	for _, c := range interruptions {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := exec.LookPath("parallel"); err != nil && strings.Contains(c.command, "parallel ") {
+			if _, err := exec.LookPath("parallel"); err != nil && c.command == underParallel {
 				t.Skip("needs GNU parallel")
 			}
 			s.t = t
-			s.again()
-			tt := openTerminal(t, s.env)
-			tt.typed(c.command + "\n")
-			// Into a chunk: not just before its end, with the next tools not yet able
-			// to hear a signal.
-			within(t, 20*time.Second, "the first chunk is done and the next in hand", func() bool {
-				done := s.done()
-				if done == 0 || s.copying() == 0 {
-					return false
-				}
-				time.Sleep(100 * time.Millisecond)
-				return s.done() == done && s.copying() > 0
-			})
-			before, began := s.done(), time.Now()
-			if c.act == nil {
-				tt.master.Close()
-			} else {
-				c.act(tt)
-				tt.prompts(2)
-				if ps := tt.tools(); !c.left && len(ps) > 0 {
-					t.Errorf("the prompt is back, but %v go on", ps)
-				}
-			}
-			within(t, 5*time.Second, "all processes have ended", func() bool { return len(tt.tools()) == 0 })
-			took := time.Since(began)
-			s.settle()
-			switch done := s.done(); {
-			// A chunk may end, and another begin, just before the signal.
-			case c.finishes && (done < before+1 || done > before+2*c.lanes):
-				t.Errorf("%d tasks were done and %d in hand, now %d are done", before, c.lanes, done)
-			case !c.finishes && done > before+c.lanes/2:
-				t.Errorf("%d tasks were done, now %d", before, done)
-			case !c.finishes && took > 3*time.Second:
-				t.Errorf("rolling back took %v", took)
-			}
-			if c.act != nil && c.status != "" {
-				if got := tt.run(`echo "$?"`); got != c.status {
-					t.Errorf("exit status %s, want %s", got, c.status)
-				}
-			}
-			if t.Failed() {
-				t.Logf("screen:\n%s", tt.screen())
-			}
+			s.interrupt(t, c)
 		})
 	}
 	s.t = t
@@ -218,6 +175,54 @@ func TestSignals(t *testing.T) {
 	s.settle()
 	if done := s.done(); done != 9 {
 		t.Errorf("%d tasks are done in the end", done)
+	}
+}
+
+// interrupt stops the pipeline while a chunk is copied. It checks which tasks are done
+// afterwards, that no process goes on, and the exit status.
+func (s *slow) interrupt(t *testing.T, c interruption) {
+	s.again()
+	tt := openTerminal(t, s.env)
+	tt.typed(c.command + "\n")
+	// Into a chunk: not just before its end, with the next tools not yet able
+	// to hear a signal.
+	within(t, 20*time.Second, "the first chunk is done and the next in hand", func() bool {
+		done := s.done()
+		if done == 0 || s.copying() == 0 {
+			return false
+		}
+		time.Sleep(100 * time.Millisecond)
+		return s.done() == done && s.copying() > 0
+	})
+	before, began := s.done(), time.Now()
+	if c.act == nil {
+		tt.master.Close()
+	} else {
+		c.act(tt)
+		tt.prompts(2)
+		if ps := tt.tools(); !c.left && len(ps) > 0 {
+			t.Errorf("the prompt is back, but %v go on", ps)
+		}
+	}
+	within(t, 5*time.Second, "all processes have ended", func() bool { return len(tt.tools()) == 0 })
+	took := time.Since(began)
+	s.settle()
+	switch done := s.done(); {
+	// A chunk may end, and another begin, just before the signal.
+	case c.finishes && (done < before+1 || done > before+2*c.lanes):
+		t.Errorf("%d tasks were done and %d in hand, now %d are done", before, c.lanes, done)
+	case !c.finishes && done > before+c.lanes/2:
+		t.Errorf("%d tasks were done, now %d", before, done)
+	case !c.finishes && took > 3*time.Second:
+		t.Errorf("rolling back took %v", took)
+	}
+	if c.act != nil && c.status != "" {
+		if got := tt.run(`echo "$?"`); got != c.status {
+			t.Errorf("exit status %s, want %s", got, c.status)
+		}
+	}
+	if t.Failed() {
+		t.Logf("screen:\n%s", tt.screen())
 	}
 }
 

@@ -119,6 +119,62 @@ func (n *network) start(env []string, script string) (s *session) {
 	return s
 }
 
+// silence is a lane on three hosts whose COPY is halted for as long as there is a gate.
+type silence struct {
+	*network
+	source, target *testdb.DB
+	env            []string
+}
+
+const (
+	// silenceRows are more than all the buffers on the way hold.
+	silenceRows = 60000
+	// mostSilence is what the connection strings allow.
+	mostSilence = 10 * time.Second
+)
+
+func newSilence(t *testing.T) *silence {
+	t.Helper()
+	w := &silence{network: newNetwork(t)}
+	in := testdb.Installs(t)[0]
+	source, toSource := w.server(in, "source")
+	target, toTarget := w.server(in, "target")
+	w.source, w.target = source, target
+	toSource += "&keepalives_idle=4&keepalives_interval=2&keepalives_count=3"
+	toTarget += "&keepalives_idle=4&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
+	w.env = []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget}
+	for _, d := range []*testdb.DB{source, target} {
+		d.Exec(t, "create table m (time bigint not null, v text); "+
+			"select create_hypertable('m', 'time', chunk_time_interval => 100000)")
+	}
+	source.Exec(t, "insert into m select n, repeat('x', 1000) from generate_series(1, $1::int) n", silenceRows)
+	target.Exec(t, `create table gate ();
+		create function wait() returns trigger language plpgsql as $$ begin while exists (select
+		from public.gate) loop perform pg_sleep(0.01); end loop; return new; end $$;
+		create trigger wait before insert on m for each row when (new.time = 1000) execute function wait()`)
+	s := w.start(w.env, "bf-stage --until 100000")
+	s.wait(t, deadline)
+	if s.status() != 0 {
+		t.Fatal(s.errors())
+	}
+	return w
+}
+
+// lane copies until its COPY is in the middle, on both sides.
+func (w *silence) lane() *session {
+	w.t.Helper()
+	w.target.Exec(w.t, "insert into gate default values")
+	s := w.start(w.env, "bf-chunks --claim | { bf-dump; echo \"bf-dump: status $?\" >&2; } | bf-load")
+	within(w.t, deadline, "the COPY is in the middle", func() (yes bool) {
+		w.target.Query1(w.t, &yes, "select exists (select from pg_stat_activity where application_name = 'bf-load' "+
+			"and wait_event = 'PgSleep')")
+		return yes
+	})
+	return s
+}
+
+func (w *silence) open() { w.target.Exec(w.t, "delete from gate") }
+
 // TestSilence: a network that loses everything in the middle of a COPY. Within
 // the time that the connection string says both ends have given up, the chunk
 // is rolled back, its task pending and free for whoever comes next; a shorter
@@ -128,100 +184,79 @@ func TestSilence(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	testdb.Path(t)
-	n := newNetwork(t)
-	in := testdb.Installs(t)[0]
-	source, toSource := n.server(in, "source")
-	target, toTarget := n.server(in, "target")
-	const most = 10 * time.Second
-	toSource += "&keepalives_idle=4&keepalives_interval=2&keepalives_count=3"
-	toTarget += "&keepalives_idle=4&keepalives_interval=2&keepalives_count=3&tcp_user_timeout=10000"
-	env := []string{"BF_SOURCE=" + toSource, "BF_TARGET=" + toTarget}
-	for _, d := range []*testdb.DB{source, target} {
-		d.Exec(t, "create table m (time bigint not null, v text); "+
-			"select create_hypertable('m', 'time', chunk_time_interval => 100000)")
-	}
-	// More than all the buffers on the way hold. The target stops in the
-	// middle for as long as there is a gate.
-	const rows = 60000
-	source.Exec(t, "insert into m select n, repeat('x', 1000) from generate_series(1, $1::int) n", rows)
-	target.Exec(t, `create table gate ();
-		create function wait() returns trigger language plpgsql as $$ begin while exists (select
-		from public.gate) loop perform pg_sleep(0.01); end loop; return new; end $$;
-		create trigger wait before insert on m for each row when (new.time = 1000) execute function wait()`)
-	s := n.start(env, "bf-stage --until 100000")
-	s.wait(t, deadline)
-	if s.status() != 0 {
-		t.Fatal(s.errors())
-	}
-	// lane copies until its COPY is in the middle, on both sides.
-	lane := func() *session {
-		t.Helper()
-		target.Exec(t, "insert into gate default values")
-		s := n.start(env, "bf-chunks --claim | { bf-dump; echo \"bf-dump: status $?\" >&2; } | bf-load")
-		within(t, deadline, "the COPY is in the middle", func() (yes bool) {
-			target.Query1(t, &yes, "select exists (select from pg_stat_activity where application_name = 'bf-load' "+
-				"and wait_event = 'PgSleep')")
-			return yes
-		})
-		return s
-	}
-	open := func() { target.Exec(t, "delete from gate") }
+	w := newSilence(t)
+	w.lost("source")
+	w.lost("target")
+	w.lostForAMoment()
+}
 
-	for _, side := range []string{"source", "target"} {
-		s := lane()
-		n.lose(side, true)
-		began := time.Now()
-		open()
-		// The servers see the tools' host die: nothing of it may be left.
-		if side == "target" {
-			within(t, most+deadline, "the target has ended the sessions", func() (yes bool) {
-				target.Query1(t, &yes, "select not exists (select from pg_stat_activity "+
-					"where application_name like 'bf-%')")
-				return yes
-			})
-			t.Logf("target: the server has given up after %v", time.Since(began).Round(time.Second))
-			if took := time.Since(began); took > 3*most {
-				t.Errorf("target: the server has given up after %v", took)
-			}
-			var free int
-			target.Query1(t, &free, "select count(*) from (select from __backfill.task where worked is null "+
-				"for no key update skip locked) t, (select pg_try_advisory_lock(25190, 1) as got) l where l.got")
-			target.Exec(t, "select pg_advisory_unlock_all()")
-			if free != 1 {
-				t.Error("target: the task is not free")
-			}
-		}
-		s.wait(t, most+deadline)
-		took := time.Since(began)
-		t.Logf("%s: given up after %v\n%s", side, took.Round(time.Second), s.errors())
-		if took > 3*most || s.status() != 1 || !strings.Contains(s.errors(), "bf-dump: status 1") && side == "source" ||
-			!strings.Contains(s.errors(), side+": ") ||
-			!strings.Contains(s.errors(), "was lost: no answer for too long\nhint: "+
-				"whatever was not committed is rolled back and stays pending: run the same again\n") {
-			t.Errorf("%s: status %d after %v\n%s", side, s.status(), took, s.errors())
-		}
-		n.lose(side, false)
-		if got := target.Rows(t, "select (select count(*) from m), count(*) filter (where worked is null), "+
-			"count(*) filter (where copy_message ~ 'source.*was lost') from __backfill.task"); side == "source" &&
-			fmt.Sprint(got) != "[[0 1 1]]" || fmt.Sprint(got[0][:2]) != "[0 1]" {
-			t.Errorf("%s: rows, pending, told why: %v", side, got)
-		}
+// lost: all packets to and from a side are lost. The tools give up and say why; the chunk
+// is rolled back.
+func (w *silence) lost(side string) {
+	w.t.Helper()
+	s := w.lane()
+	w.lose(side, true)
+	began := time.Now()
+	w.open()
+	if side == "target" {
+		w.targetEndsSessions(began)
 	}
+	s.wait(w.t, mostSilence+deadline)
+	took := time.Since(began)
+	w.t.Logf("%s: given up after %v\n%s", side, took.Round(time.Second), s.errors())
+	if took > 3*mostSilence || s.status() != 1 ||
+		!strings.Contains(s.errors(), "bf-dump: status 1") && side == "source" ||
+		!strings.Contains(s.errors(), side+": ") ||
+		!strings.Contains(s.errors(), "was lost: no answer for too long\nhint: "+
+			"whatever was not committed is rolled back and stays pending: run the same again\n") {
+		w.t.Errorf("%s: status %d after %v\n%s", side, s.status(), took, s.errors())
+	}
+	w.lose(side, false)
+	if got := w.target.Rows(w.t, "select (select count(*) from m), count(*) filter (where worked is null), "+
+		"count(*) filter (where copy_message ~ 'source.*was lost') from __backfill.task"); side == "source" &&
+		fmt.Sprint(got) != "[[0 1 1]]" || fmt.Sprint(got[0][:2]) != "[0 1]" {
+		w.t.Errorf("%s: rows, pending, told why: %v", side, got)
+	}
+}
 
-	// A break that is shorter.
-	s = lane()
-	for _, side := range []string{"source", "target"} {
-		n.lose(side, true)
+// targetEndsSessions: to the target the tools' host is dead. It ends their sessions, and
+// nothing holds the task any longer.
+func (w *silence) targetEndsSessions(began time.Time) {
+	w.t.Helper()
+	within(w.t, mostSilence+deadline, "the target has ended the sessions", func() (yes bool) {
+		w.target.Query1(w.t, &yes, "select not exists (select from pg_stat_activity "+
+			"where application_name like 'bf-%')")
+		return yes
+	})
+	w.t.Logf("target: the server has given up after %v", time.Since(began).Round(time.Second))
+	if took := time.Since(began); took > 3*mostSilence {
+		w.t.Errorf("target: the server has given up after %v", took)
 	}
-	open()
+	var free int
+	w.target.Query1(w.t, &free, "select count(*) from (select from __backfill.task where worked is null "+
+		"for no key update skip locked) t, (select pg_try_advisory_lock(25190, 1) as got) l where l.got")
+	w.target.Exec(w.t, "select pg_advisory_unlock_all()")
+	if free != 1 {
+		w.t.Error("target: the task is not free")
+	}
+}
+
+// lostForAMoment: a break that is shorter than what the connection strings allow.
+func (w *silence) lostForAMoment() {
+	w.t.Helper()
+	s := w.lane()
+	for _, side := range []string{"source", "target"} {
+		w.lose(side, true)
+	}
+	w.open()
 	time.Sleep(2 * time.Second)
 	for _, side := range []string{"source", "target"} {
-		n.lose(side, false)
+		w.lose(side, false)
 	}
-	s.wait(t, deadline)
+	s.wait(w.t, deadline)
 	var good int
-	target.Query1(t, &good, "select count(*) from m")
-	if s.status() != 0 || good != rows {
-		t.Errorf("after a short break: status %d, %d rows\n%s", s.status(), good, s.errors())
+	w.target.Query1(w.t, &good, "select count(*) from m")
+	if s.status() != 0 || good != silenceRows {
+		w.t.Errorf("after a short break: status %d, %d rows\n%s", s.status(), good, s.errors())
 	}
 }

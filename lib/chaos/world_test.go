@@ -313,3 +313,8 @@ func (w *world) admin(ctx context.Context, d *testdb.DB) *pgx.Conn {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// few are the first and the last version.
+func few(all []testdb.Install) []testdb.Install {
+	return slices.Compact([]testdb.Install{all[0], all[len(all)-1]})
+}
