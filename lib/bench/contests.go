@@ -285,6 +285,12 @@ func (h hypertables) tinyChunks() *contest {
 		{name: "bf-verify, 2", run: h.verifies(2)},
 	}}
 	h.against(c, 2, func() error { return h.remake("tiny", tinyTable, twoIndexes, "") }, "tiny")
+	// One at a time makes a chunk of a hypertable, and the server does it: no lanes take less.
+	c.variants = append(c.variants, &variant{peer: true, name: "an insert that makes the chunks",
+		prepare: h.prepare("tiny", tinyTable, twoIndexes, ""),
+		run: func(m *meter) error {
+			return m.pipe("", []string{"psql", "-Xqd", h.dst.uri, "-c", one("tiny")})
+		}})
 	c.judge = func(c *contest) {
 		if slices.Sort(h.view); len(h.view) > 0 {
 			h.check("1000 tiny chunks, two lanes: the view's share of the target's CPU time",

@@ -81,6 +81,15 @@ func stat(pid int) (p process) {
 	return p
 }
 
+// ownCPU is what this process has used.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // cpu is what the postmaster and all its children have used, those that have
 // ended included. A child that ends while they are added up would be missing:
 // hence a sum counts only when the next one is about the same.

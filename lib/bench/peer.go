@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // The contests with timescaledb-backfill, TimescaleDB's own tool for the same job,
@@ -85,6 +91,11 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 			&variant{name: fmt.Sprintf("bf-verify, %d", n), run: h.verifies(n)})
 		h.against(c, n, emptied, name)
 	}
+	for _, n := range []int{2, 8} {
+		c.variants = append(c.variants, &variant{peer: true, name: fmt.Sprintf("their COPY alone, %d", n),
+			prepare: func() error { return h.relations(name) },
+			run:     func(m *meter) error { return h.copyAlone(m, n) }})
+	}
 	c.judge = func(c *contest) {
 		for i := 0; i+3 < len(c.variants); i += 4 {
 			h.beside(c, title+": ", i, i+2, 0.85)
@@ -92,6 +103,78 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 		}
 	}
 	return c
+}
+
+// relations makes plain tables on the target that are like the compressed relations of a
+// hypertable's chunks. They take values as they are: no copy of batches can cost less.
+func (h hypertables) relations(name string) error {
+	if err := h.remake(name, wideTable, "", fmt.Sprintf(ordered, name)); err != nil {
+		return err
+	}
+	made, err := h.src.strings(`select format('create table copies.%I (%s); ', r.relname, string_agg(
+            format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum))
+            || string_agg(format('alter table copies.%I alter %I set storage external; ', r.relname, a.attname), '')
+                filter (where a.attstorage <> 'p')
+        from _timescaledb_catalog.chunk c
+        join _timescaledb_catalog.hypertable h on h.id = c.hypertable_id
+        join _timescaledb_catalog.chunk z on z.id = c.compressed_chunk_id
+        join pg_class r on r.oid = format('%I.%I', z.schema_name, z.table_name)::regclass
+        join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
+        where h.table_name = '` + name + `' group by c.id, r.relname order by c.id`)
+	if err != nil {
+		return err
+	}
+	return h.dst.exec("drop schema if exists copies cascade; create schema copies; " + strings.Join(made, "") +
+		"; checkpoint")
+}
+
+// copyAlone copies them by n pairs of connections and does nothing else: what is left of a
+// copy's time is all that can be saved.
+func (h hypertables) copyAlone(m *meter, n int) error {
+	names, err := h.dst.strings("select relname::text from pg_class where relnamespace = 'copies'::regnamespace " +
+		"and relkind = 'r' order by 1")
+	if err != nil {
+		return err
+	}
+	next, failed := make(chan string, len(names)), make(chan error, n)
+	for _, name := range names {
+		next <- name
+	}
+	close(next)
+	before := ownCPU()
+	for range n {
+		go func() { failed <- h.copyRelations(next) }()
+	}
+	for range n {
+		err = errors.Join(err, <-failed)
+	}
+	m.client += ownCPU() - before
+	return err
+}
+
+func (h hypertables) copyRelations(names <-chan string) error {
+	ctx := context.Background()
+	from, err := pgconn.Connect(ctx, h.src.uri)
+	if err != nil {
+		return err
+	}
+	defer from.Close(ctx)
+	to, err := pgconn.Connect(ctx, h.dst.uri)
+	if err != nil {
+		return err
+	}
+	defer to.Close(ctx)
+	for name := range names {
+		r, w := io.Pipe()
+		go func() {
+			_, err := from.CopyTo(ctx, w, "copy _timescaledb_internal."+name+" to stdout (format binary)")
+			w.CloseWithError(err)
+		}()
+		if _, err := to.CopyFrom(ctx, r, "copy copies."+name+" from stdin (format binary)"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beside checks one variant against one of the peer's, where that was measured.
