@@ -22,9 +22,9 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION) -X bf/lib/cli.commit=$(COMMIT)'
 TOOLS    = backfill
 SHELLS   = $(filter-out %.1,$(wildcard scripts/*)) .ci/run
-# The manual: a page stands beside what it describes.
 # Version of a package: it begins with a digit and has no hyphen.
 PACKAGED := $(shell case "$(VERSION)" in (v[0-9]*) echo "$(VERSION:v%=%)" ;; (*) echo "0~git.$(VERSION)" ;; esac | tr - .)
+# The manual: a page stands beside what it describes.
 MAN      = $(wildcard cmd/*/*.1 scripts/*.1 lib/*/*.5 cmd/*.7)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2

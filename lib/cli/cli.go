@@ -158,8 +158,8 @@ func printable(s string) string {
 
 var negative = regexp.MustCompile("^-([0-9]|infinity$)")
 
-// JoinBounds joins a negative bound to its flag ("--until -5"): the parser would
-// take it for another flag.
+// JoinBounds joins a negative bound to its flag ("--until -5"), as the parser would take
+// it for another flag.
 func JoinBounds(args []string) (out []string) {
 	bounds := []string{"--from", "-F", "--until", "-u"}
 	for _, a := range args {

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReaderGone returns a channel that is closed when nobody reads the pipe w any
-// more. A tool that is waiting does not write, and would never notice that the
-// rest of its pipeline has died.
+// ReaderGone returns a channel that is closed when nobody reads the pipe w any more. A
+// tool that waits and writes nothing would not notice that the rest of its pipeline has
+// died.
 func ReaderGone(w any) <-chan struct{} {
 	gone := make(chan struct{})
 	if f, ok := w.(*os.File); ok {

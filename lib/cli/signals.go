@@ -60,9 +60,9 @@ func Signals(log *Log) *Stop {
 	return s
 }
 
-// Waiting has the tool say, at the first ^C, what it waits for: the text that f
-// returns, nothing if that is empty. A TERM comes from a program, bf-backfill for
-// example, which says so for all its lanes.
+// Waiting has the tool say, at the first ^C, what it waits for: the text that f returns;
+// nothing if that is empty. At a TERM it does not: that comes from a program, bf-backfill
+// for example, which says so for all its lanes.
 func (s *Stop) Waiting(f func() string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,17 +13,15 @@ const (
 	LooseExtents    Loose = "other chunks"      // of other extents are where the source's would be
 	LooseRange      Loose = "part of the chunk" // is all that is staged of it
 	LooseReferenced Loose = "referenced"        // by other tables: it cannot be compressed, and rows are merged
-	// that the target's chunk has for a column would take the place of NULLs
-	LooseDefault   Loose = "default"
-	LooseRefused   Loose = "refused"           // by the target's server
-	LoosePrivilege Loose = "missing privilege" // to create relations in TimescaleDB's schema
+	LooseDefault    Loose = "default"           // of a column of the target's chunk: NULLs would become it
+	LooseRefused    Loose = "refused"           // by the target's server
+	LoosePrivilege  Loose = "missing privilege" // to create relations in TimescaleDB's schema
 )
 
-// Obstacles are those that hold of a chunk on a target.
+// Obstacles are the reasons that apply to a chunk on a target.
 type Obstacles map[Loose]bool
 
-// First is the one that counts, "" for none: what would be in the way next is not
-// looked for.
+// First is the one that counts, "" for none.
 func (o Obstacles) First() Loose {
 	for _, l := range []Loose{LooseApache, LooseDisabled, LooseDimensions, LooseExtents, LooseRange, LooseReferenced,
 		LooseDefault, LooseRefused, LoosePrivilege} {

@@ -37,7 +37,7 @@ type Scan struct {
 	// their constraints say, and held none when the blocks were mapped. A further one has
 	// come later.
 	Empty []Name `json:"empty,omitempty"`
-	// Columnstore is set where the rows are to be compressed as they arrive.
+	// Columnstore is set where the target compresses the rows as they arrive.
 	Columnstore bool `json:"columnstore,omitempty"`
 	// Relations are those that may hold rows of the range: the relation itself, its
 	// partitions or the children that inherit from it. Each is read alone (ONLY).
@@ -159,8 +159,8 @@ func (b *Blocks) UnmarshalText(text []byte) error {
 	return fmt.Errorf("blocks %q: not first-until", text)
 }
 
-// sameScan is the difference of two scans in words, "" if there is none. What was staged
-// beside the task is none.
+// sameScan is the difference of two scans in words, "" if there is none. From, Until and
+// Empty do not count: they are about other tasks as well.
 func sameScan(a, b *Scan) string {
 	switch {
 	case (a == nil) != (b == nil):

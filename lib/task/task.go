@@ -112,8 +112,8 @@ func (r *Range) String() string {
 	return fmt.Sprintf("[%s, %s)", cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until))
 }
 
-// Brief is String without what both ends have in common and tells least, for where
-// there is little room: days without a time of day, times without seconds.
+// Brief is String for where there is little room: days without a time of day, times
+// without seconds, where both ends allow that.
 func (r *Range) Brief() string {
 	from, until := cmp.Or(r.FromText, r.From), cmp.Or(r.UntilText, r.Until)
 	for _, end := range []string{" 00:00:00+00", " 00:00:00", ":00+00"} {
@@ -161,8 +161,8 @@ type Task struct {
 	// Snapshot is an exported snapshot of the source to read in; empty for a
 	// new one per chunk.
 	Snapshot string `json:"snapshot,omitempty"`
-	// RowsOnly is what about the target, when the task was staged, makes the rows of
-	// a compressed chunk be copied; empty if its compressed relation may be.
+	// RowsOnly is why a compressed chunk has to travel by its rows, as far as that was
+	// known of the target when it was staged; empty if it may travel as it is.
 	RowsOnly string `json:"rows_only,omitempty"`
 	// Bytes and Rows are estimates of what is copied (of a compressed chunk the
 	// compressed relation), for ordering and progress only.

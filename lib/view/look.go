@@ -18,7 +18,7 @@ type looker struct {
 	state  State
 	staged bool          // there are tasks to read
 	meter  cli.Meter     // of the phase
-	busy   float64       // seconds in which something was being copied, as far back as is known
+	busy   float64       // seconds in which something was being copied, as far back as the tasks tell
 	last   time.Time     // of the last look
 	waits  time.Duration // until the next one
 	copied map[int32]sum // by process
@@ -52,7 +52,7 @@ func (l *looker) look(ctx context.Context) error {
 		return err
 	}
 	l.took = max(time.Since(began)-l.round, 0)
-	if l.filter != "" { // what the others have in hand is not of what is watched
+	if l.filter != "" { // without those that work on what the filter leaves out
 		workers = slices.DeleteFunc(workers, func(w *queue.Worker) bool {
 			return w.Task != 0 && !slices.ContainsFunc(each, func(c *queue.Counts) bool {
 				return c.Hypertable == w.Hypertable
@@ -92,7 +92,7 @@ func (l *looker) addParts(w *queue.Worker) {
 	w.Copied += s.parts
 }
 
-// phase is that of those who are at work; between two of them the last one goes on.
+// phase is told by the commands that are connected; while none is, the last one goes on.
 func phase(before Phase, workers []*queue.Worker, each []*queue.Counts) Phase {
 	for _, p := range []struct {
 		tool  string
@@ -109,13 +109,13 @@ func phase(before Phase, workers []*queue.Worker, each []*queue.Counts) Phase {
 	return before
 }
 
-// late is how much later than it was to be a look may come on a busy machine.
+// late is how much later than planned a look may come on a busy machine.
 const late = 5 * time.Second
 
 // rates measures how fast it goes. The rate of the whole counts the time in which
 // something was being copied, as far back as the tasks tell: between two looks
-// something was, if a lane is there or something has arrived. That we were suspended
-// counts for nothing, as the lanes were suspended as well.
+// something was, if a lane is there or something has arrived. Time in which this command
+// was suspended (^Z) does not count: the lanes were suspended as well.
 func (l *looker) rates(s *State) {
 	if s.Phase != l.state.Phase {
 		l.meter = cli.Meter{}
@@ -134,8 +134,8 @@ func (l *looker) rates(s *State) {
 // lookShare is which part of the server's time looking may take: one hundredth.
 const lookShare = 100
 
-// pause is how long to wait before the next look: at least every, and so long
-// that looking costs the server 1 % of one processor at most.
+// pause is how long to wait before the next look: every at least, and long enough that
+// looking costs the server 1 % of one processor at most.
 func (l *looker) pause(every time.Duration) time.Duration {
 	l.waits = max(every, lookShare*l.took)
 	return l.waits

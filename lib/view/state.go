@@ -243,7 +243,8 @@ func (s *State) hypertables(columns, lines int) []string {
 	if n := len(s.Each) - len(shown); n > 0 {
 		cells = append(cells, append([]string{fmt.Sprintf("… %d more", n)}, s.cells(&rest, columns)...))
 	}
-	return table(cells, columns, yields{3, 12}, yields{1, 6}) // on a narrow terminal trouble is what matters
+	// On a narrow terminal trouble is what matters.
+	return layout{columns, indent, false, []yields{{3, 12}, {1, 6}}}.table(cells)
 }
 
 // fewColumns are so few that fewer words are made.
@@ -302,11 +303,11 @@ func (s *State) laneLines(columns, lines int) []string {
 			row[2] = cli.Duration(w.Seconds)
 		}
 		if len(hosts) > 1 {
-			row = append(row, "from "+cmp.Or(w.Host, "the target")) // whose socket it uses
+			row = append(row, "from "+cmp.Or(w.Host, "the target")) // no host: by the target's socket
 		}
 		cells = append(cells, row)
 	}
-	out := table(cells, columns, yields{2, 12}, yields{1, 8}, yields{3, 8})
+	out := layout{columns, indent, false, []yields{{2, 12}, {1, 8}, {3, 8}}}.table(cells)
 	for i := range out {
 		out[i] = " >" + out[i][2:]
 	}
@@ -316,13 +317,23 @@ func (s *State) laneLines(columns, lines int) []string {
 	return out
 }
 
-// yields is a column of a table that is left out where the first one would else have
-// less than so many characters.
+// indent stands before the lines below the first one of a block.
+const indent = "   "
+
+// yields is a column of a table that is left out where the first column would otherwise
+// have fewer characters than least.
 type yields struct{ column, least int }
 
-// table aligns cells, the first to the left and the others to the right. Where there
-// is no room, columns are left out one after the other.
-func table(rows [][]string, columns int, order ...yields) (lines []string) {
+// layout is how a table is fitted into a terminal.
+type layout struct {
+	columns int      // of the terminal; 0 for any number
+	indent  string   // before each line
+	dense   bool     // one blank between two columns rather than a shortened first column
+	order   []yields // what is left out, one after the other, where there is no room
+}
+
+// table aligns cells, the first to the left and the others to the right.
+func (l layout) table(rows [][]string) (lines []string) {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -332,32 +343,48 @@ func table(rows [][]string, columns int, order ...yields) (lines []string) {
 			widths[i] = max(widths[i], cli.Width(cell))
 		}
 	}
-	const indent = "   "
+	gap := l.fit(widths)
+	for _, r := range rows {
+		line := l.indent + pad(Shorten(r[0], widths[0]), widths[0])
+		for i, cell := range r[1:] {
+			if w := widths[i+1]; w > 0 {
+				line += strings.Repeat(" ", gap+w-cli.Width(cell)) + cell
+			}
+		}
+		if line = strings.TrimRight(line, " "); l.columns > 0 {
+			line = cli.Cut(line, l.columns)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// fit narrows columns to what there is room for, 0 for those that are left out, and says
+// how many blanks stand between two of them.
+func (l layout) fit(widths []int) (gap int) {
+	gap = 2
+	if l.columns == 0 {
+		return gap
+	}
 	room := func() int { // for the first column
-		n := columns - len(indent)
+		n := l.columns - len(l.indent)
 		for _, w := range widths[1:] {
 			if w > 0 {
-				n -= w + 2
+				n -= w + gap
 			}
 		}
 		return n
 	}
-	for _, y := range order {
+	if l.dense && room() < widths[0] {
+		gap = 1
+	}
+	for _, y := range l.order {
 		if y.column < len(widths) && room() < min(widths[0], y.least) {
 			widths[y.column] = 0
 		}
 	}
 	widths[0] = min(widths[0], max(room(), 4))
-	for _, r := range rows {
-		line := indent + pad(Shorten(r[0], widths[0]), widths[0])
-		for i, cell := range r[1:] {
-			if w := widths[i+1]; w > 0 {
-				line += "  " + strings.Repeat(" ", w-cli.Width(cell)) + cell
-			}
-		}
-		lines = append(lines, cli.Cut(strings.TrimRight(line, " "), columns))
-	}
-	return lines
+	return gap
 }
 
 func pad(s string, width int) string {

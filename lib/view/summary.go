@@ -89,56 +89,14 @@ func (s *summary) line() string {
 }
 
 // dropped are the columns of the table that a narrow terminal does without, the least
-// wanted first: left, rate, bytes, verified, pending, unequal, failed.
-var dropped = []int{8, 7, 6, 4, 2, 5, 3}
+// wanted first: left, rate, bytes, verified, pending, unequal, failed. So much of a
+// hypertable's name is to be read.
+var dropped = []yields{{8, 12}, {7, 12}, {6, 12}, {4, 12}, {2, 12}, {5, 12}, {3, 12}}
 
 // table is the summary as a table, at most so many columns wide; 0 for any.
 func (s *summary) table(columns int) string {
-	rows := s.rows()
-	widths := make([]int, len(rows[0]))
-	for _, r := range rows {
-		for i, cell := range r {
-			widths[i] = max(widths[i], cli.Width(cell))
-		}
-	}
-	gap := 2
-	if columns > 0 {
-		const name = 12 // that much of a hypertable's name is to be read
-		room := func() int {
-			n := columns
-			for _, w := range widths[1:] {
-				if w > 0 {
-					n -= gap + w
-				}
-			}
-			return n
-		}
-		if room() < widths[0] {
-			gap = 1
-		}
-		for _, i := range dropped {
-			if room() < min(widths[0], name) {
-				widths[i] = 0
-			}
-		}
-		widths[0] = min(widths[0], max(room(), 4))
-	}
-	var b strings.Builder
-	for _, r := range rows {
-		name := Shorten(r[0], widths[0])
-		line := name + strings.Repeat(" ", widths[0]-cli.Width(name))
-		for i, cell := range r[1:] {
-			if w := widths[i+1]; w > 0 {
-				line += fmt.Sprintf("%*s", gap+w, cell)
-			}
-		}
-		if columns > 0 {
-			line = cli.Cut(line, columns)
-		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-	fmt.Fprintf(&b, "%d at work\n", s.busy)
-	return b.String()
+	lines := layout{columns, "", true, dropped}.table(s.rows())
+	return strings.Join(lines, "\n") + fmt.Sprintf("\n%d at work\n", s.busy)
 }
 
 // rows are the cells of the table, its head first and the whole last.

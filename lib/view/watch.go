@@ -19,8 +19,8 @@ type Options struct {
 	Target, Filter string
 	Every          time.Duration // between two looks, at least
 	Records        bool          // print records instead, for machines
-	// Messages is a file to which those who do the work append what they say. It is
-	// passed on above the view. With it, the view goes on until it is told to stop,
+	// Messages is a file to which the commands that do the work append their messages:
+	// they are printed above the view. With it, the view goes on until it is told to stop,
 	// also where nothing is staged yet.
 	Messages io.Reader
 }
@@ -35,7 +35,7 @@ type watcher struct {
 	mu    sync.Mutex
 	state State // the last one
 
-	failed  time.Time // of the last failure that was told
+	failed  time.Time // of the last failure that was printed
 	idle    int       // looks at which nobody was at work
 	began   map[Phase]*span
 	printed time.Time // the last line, where nothing is redrawn
@@ -76,8 +76,8 @@ func (w *watcher) block(columns, rows int) []string {
 	return w.state.Block(columns, rows)
 }
 
-// watch looks again and again. Under bf-backfill nothing that happens to the view
-// ends it: it has messages to pass on.
+// watch looks again and again. Under bf-backfill no error ends it: it has messages to pass
+// on.
 func (w *watcher) watch() error {
 	ctx, cancel := context.WithCancel(w.Stop.Context)
 	defer cancel()
@@ -106,7 +106,7 @@ func (w *watcher) watch() error {
 			w.seen(ctx, l)
 		case errors.Is(err, queue.ErrNone) && w.Messages != nil:
 			w.nothing()
-		case w.Messages != nil: // the others tell what is wrong
+		case w.Messages != nil: // the commands say what is wrong
 		case asked:
 			return cli.Exit(cli.Stopped)
 		default:
@@ -205,8 +205,8 @@ func (w *watcher) begin(p Phase, c queue.Counts) {
 	}
 }
 
-// tellFailures tells what failed since the last look, where those who failed do not
-// tell it here themselves.
+// tellFailures prints what failed since the last look. Under bf-backfill the commands say
+// so themselves.
 func (w *watcher) tellFailures(ctx context.Context, c *pg.Conn) {
 	if w.state.all().Failed == 0 {
 		return
@@ -257,7 +257,7 @@ func (w *watcher) ended(now Phase) {
 	}
 }
 
-// line prints a line per minute or per per cent, whichever is rarer.
+// line prints a line per minute or per percent, whichever is rarer.
 func (w *watcher) line() {
 	p := percent(w.state.course())
 	if p == w.percent || time.Since(w.printed) < time.Minute {
