@@ -121,31 +121,8 @@ func TestView(t *testing.T) {
  > public.metrics _hyper_1_\d+_chunk  .* \d+s
 $`)
 
-	// A narrower terminal, and a wide one again.
-	for _, columns := range []int{44, 30, 90} {
-		term.resize(t, uint16(columns), 20)
-		time.Sleep(time.Second)
-		s := term.shows(t, `(?m)^copy  \[`)
-		_, block, _ := strings.Cut(s, "\ncopy  [")
-		for _, l := range lines("copy  [" + block) {
-			if n := utf8.RuneCountInString(l); n >= columns {
-				t.Errorf("%d characters on a line of %d: %q", n, columns, l)
-			}
-		}
-		if n := strings.Count(s, "copy  ["); n != 1 {
-			t.Errorf("%d blocks on the screen after it was resized to %d:\n%s", n, columns, s)
-		}
-	}
-
-	// ^Z: a clean line for the shell. fg: the block is back.
-	term.master.WriteString("\x1a")
-	for deadline := time.Now().Add(20 * time.Second); strings.Contains(term.screen(), "copy  ["); {
-		if time.Sleep(50 * time.Millisecond); time.Now().After(deadline) {
-			t.Fatalf("the block is not gone:\n%s\n%q", term.screen(), term.seen.String())
-		}
-	}
-	syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT)
-	term.shows(t, `(?m)^copy  \[`)
+	fitsResized(t, term)
+	goneWhileStopped(t, term, cmd)
 
 	// One chunk fails, the others are copied, and all of it is told above.
 	release()
@@ -199,6 +176,39 @@ $`)
 	if cmd.ProcessState.ExitCode() != 0 || strings.Contains(s, "verify  [") {
 		t.Errorf("exit status %d, left:\n%s", cmd.ProcessState.ExitCode(), s)
 	}
+}
+
+// fitsResized resizes the terminal: narrower, and wide again. The block is there once, and
+// its lines fit.
+func fitsResized(t *testing.T, term *terminal) {
+	t.Helper()
+	for _, columns := range []int{44, 30, 90} {
+		term.resize(t, uint16(columns), 20)
+		time.Sleep(time.Second)
+		s := term.shows(t, `(?m)^copy  \[`)
+		_, block, _ := strings.Cut(s, "\ncopy  [")
+		for _, l := range lines("copy  [" + block) {
+			if n := utf8.RuneCountInString(l); n >= columns {
+				t.Errorf("%d characters on a line of %d: %q", n, columns, l)
+			}
+		}
+		if n := strings.Count(s, "copy  ["); n != 1 {
+			t.Errorf("%d blocks on the screen after it was resized to %d:\n%s", n, columns, s)
+		}
+	}
+}
+
+// goneWhileStopped types ^Z: a clean line for the shell. After fg the block is back.
+func goneWhileStopped(t *testing.T, term *terminal, cmd *exec.Cmd) {
+	t.Helper()
+	term.master.WriteString("\x1a")
+	for deadline := time.Now().Add(20 * time.Second); strings.Contains(term.screen(), "copy  ["); {
+		if time.Sleep(50 * time.Millisecond); time.Now().After(deadline) {
+			t.Fatalf("the block is not gone:\n%s\n%q", term.screen(), term.seen.String())
+		}
+	}
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT)
+	term.shows(t, `(?m)^copy  \[`)
 }
 
 // TestViewPlain: where nothing can be redrawn there are lines; -v has one for each
