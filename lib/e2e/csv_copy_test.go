@@ -34,9 +34,11 @@ func TestCSVAgainstCOPY(t *testing.T) {
 			continue
 		}
 		db.Exec(t, "truncate sent, made restart identity")
-		with := "(format csv, encoding 'utf8', null " + quoted(d.Null) + ", delimiter " + quoted(d.Delimiter) + ", quote " + quoted(d.Quote) + ", escape " + quoted(d.Escape) + ")"
+		with := "(format csv, encoding 'utf8', null " + quoted(d.Null) + ", delimiter " + quoted(d.Delimiter) +
+			", quote " + quoted(d.Quote) + ", escape " + quoted(d.Escape) + ")"
 		_, refused := conn.PgConn().CopyFrom(ctx, strings.NewReader(file), "copy sent (a, t, b) from stdin "+with)
-		mixed := strings.Contains(fmt.Sprint(refused), "newline") || strings.Contains(fmt.Sprint(refused), "carriage return")
+		mixed := strings.Contains(fmt.Sprint(refused), "newline") ||
+			strings.Contains(fmt.Sprint(refused), "carriage return")
 		switch {
 		case err != nil && refused == nil && !strings.Contains(err.Error(), "carriage return"):
 			t.Errorf("%+v %q: the server takes it, csv says %v", d, file, err)
@@ -47,12 +49,14 @@ func TestCSVAgainstCOPY(t *testing.T) {
 			continue
 		}
 		accepted++
-		if _, err := conn.PgConn().CopyFrom(ctx, strings.NewReader(text), "copy made (a, t, b) from stdin"); err != nil {
+		_, err = conn.PgConn().CopyFrom(ctx, strings.NewReader(text), "copy made (a, t, b) from stdin")
+		if err != nil {
 			t.Errorf("%+v %q: made %q: %v", d, file, text, err)
 			continue
 		}
 		var differ int
-		db.Query1(t, &differ, "select count(*) from (table sent except all table made union all (table made except all table sent)) _")
+		db.Query1(t, &differ, "select count(*) from (table sent except all table made "+
+			"union all (table made except all table sent)) _")
 		if differ != 0 {
 			t.Errorf("%+v %q: made %q: %d rows differ", d, file, text, differ)
 		}
@@ -120,7 +124,8 @@ func copyText(d csv.Dialect, file string) (string, error) {
 		return "", err
 	}
 	r := csv.NewReader(strings.NewReader(file), f)
-	if err := r.Columns([]csv.Column{{Name: "a", Type: "text"}, {Name: "t", Type: "bigint"}, {Name: "b", Type: "text"}}, "t"); err != nil {
+	columns := []csv.Column{{Name: "a", Type: "text"}, {Name: "t", Type: "bigint"}, {Name: "b", Type: "text"}}
+	if err := r.Columns(columns, "t"); err != nil {
 		return "", err
 	}
 	var out bytes.Buffer
@@ -142,7 +147,8 @@ func copyText(d csv.Dialect, file string) (string, error) {
 func TestCSVTimesAgainstServer(t *testing.T) {
 	db := testdb.New(t, testdb.Installs(t)[0], "target")
 	rnd := rand.New(rand.NewPCG(40, 40))
-	types := []string{"timestamp with time zone", "timestamp without time zone", "date", "smallint", "integer", "bigint"}
+	types := []string{"timestamp with time zone", "timestamp without time zone", "date",
+		"smallint", "integer", "bigint"}
 	for _, zone := range []string{"", "Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"} {
 		f, err := csv.Dialect{Zone: zone}.Format()
 		if err != nil {
@@ -162,7 +168,8 @@ func TestCSVTimesAgainstServer(t *testing.T) {
 					continue
 				}
 				if !got.AsIs { // it travels as it is written anew
-					if back, err := clock.Parse(clock.Append(nil, got.Internal)); err != nil || back != (csv.Time{Internal: got.Internal, AsIs: true}) {
+					back, err := clock.Parse(clock.Append(nil, got.Internal))
+					if err != nil || back != (csv.Time{Internal: got.Internal, AsIs: true}) {
 						t.Errorf("%s %q: %s: %v, %v", typ, v, clock.Append(nil, got.Internal), back, err)
 					}
 				}
@@ -187,7 +194,8 @@ func compareTimes(t *testing.T, db *testdb.DB, typ, zone string, values []string
 		t.Fatal(err)
 	}
 	rows, err := conn.Query(context.Background(),
-		"select _timescaledb_functions.time_to_internal(cast(v as "+typ+")) from unnest($1::text[]) with ordinality _(v, n) order by n",
+		"select _timescaledb_functions.time_to_internal(cast(v as "+typ+")) "+
+			"from unnest($1::text[]) with ordinality _(v, n) order by n",
 		pgx.QueryExecModeExec, values)
 	if err != nil {
 		t.Fatal(err)
@@ -207,21 +215,28 @@ func compareTimes(t *testing.T, db *testdb.DB, typ, zone string, values []string
 func randomTime(rnd *rand.Rand, typ string) string {
 	pick := func(of ...string) string { return of[rnd.IntN(len(of))] }
 	if slices.Contains([]string{"smallint", "integer", "bigint"}, typ) {
-		return pick("", "-", "+", " ") + pick("0", "00", "1", "32767", "32768", "2147483647", "2147483648", "9223372036854775807",
-			"9223372036854775808", fmt.Sprint(rnd.IntN(70000)), "1.0", "1e3", "0x1", "1_0", "") + pick("", "", " ")
+		return pick("", "-", "+", " ") +
+			pick("0", "00", "1", "32767", "32768", "2147483647", "2147483648", "9223372036854775807",
+				"9223372036854775808", fmt.Sprint(rnd.IntN(70000)), "1.0", "1e3", "0x1", "1_0", "") +
+			pick("", "", " ")
 	}
 	year := pick("2024", "2024", fmt.Sprintf("%04d", rnd.IntN(10000)), "1970", "0001", "9999", "24", "12024")
-	date := year + "-" + pick("03", "10", "02", fmt.Sprintf("%02d", rnd.IntN(14)), "1") + "-" + pick("31", "27", "29", fmt.Sprintf("%02d", rnd.IntN(33)), "7")
-	clock := pick(" ", " ", "T", "t", "  ") + pick("02", "00", "24", fmt.Sprintf("%02d", rnd.IntN(26)), "5") + ":" + pick("30", "00", fmt.Sprintf("%02d", rnd.IntN(62)))
-	seconds := ":" + pick("00", "59", "60", fmt.Sprintf("%02d", rnd.IntN(62))) + pick("", "", ".5", ".123456", ".1234560", ".1234567", ".", ",5")
-	offset := pick("", "", "Z", "+00", "-01", "+05:30", "+0530", "-09:30:15", "+15:59:59", "+16", " UTC", " +01", "z", " CET", "+1", "+00:00")
+	date := year + "-" + pick("03", "10", "02", fmt.Sprintf("%02d", rnd.IntN(14)), "1") +
+		"-" + pick("31", "27", "29", fmt.Sprintf("%02d", rnd.IntN(33)), "7")
+	clock := pick(" ", " ", "T", "t", "  ") + pick("02", "00", "24", fmt.Sprintf("%02d", rnd.IntN(26)), "5") +
+		":" + pick("30", "00", fmt.Sprintf("%02d", rnd.IntN(62)))
+	seconds := ":" + pick("00", "59", "60", fmt.Sprintf("%02d", rnd.IntN(62))) +
+		pick("", "", ".5", ".123456", ".1234560", ".1234567", ".", ",5")
+	offset := pick("", "", "Z", "+00", "-01", "+05:30", "+0530", "-09:30:15", "+15:59:59", "+16",
+		" UTC", " +01", "z", " CET", "+1", "+00:00")
 	switch rnd.IntN(6) {
 	case 0:
 		return date
 	case 1:
 		return date + clock + offset
 	case 2:
-		return pick("infinity", "-infinity", "now", "epoch", "today", "allballs", "", "20240101", "2024001", "J2451187", "1/2/2024", "Infinity", date+" BC", date+clock+seconds+" AM")
+		return pick("infinity", "-infinity", "now", "epoch", "today", "allballs", "", "20240101", "2024001",
+			"J2451187", "1/2/2024", "Infinity", date+" BC", date+clock+seconds+" AM")
 	}
 	if typ == "date" && rnd.IntN(2) == 0 {
 		return date + " 00:00:00" + pick("", ".0", "Z")

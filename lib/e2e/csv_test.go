@@ -88,8 +88,8 @@ func (p *pair) arrives(t *testing.T, tasks int, args ...string) {
 
 func (p *pair) rows(t *testing.T, where string) string {
 	t.Helper()
-	return fmt.Sprint(p.dst.Rows(t, `select to_char(time at time zone 'UTC', 'DD HH24:MI'), coalesce(value::text, 'NULL'),
-        coalesce(note, 'NULL') from m where `+where+` order by time`))
+	return fmt.Sprint(p.dst.Rows(t, `select to_char(time at time zone 'UTC', 'DD HH24:MI'),
+        coalesce(value::text, 'NULL'), coalesce(note, 'NULL') from m where `+where+` order by time`))
 }
 
 // TestCSV: the rows of files are in the place of what was there in the slices that
@@ -106,10 +106,11 @@ func TestCSV(t *testing.T) {
 			"c.zst":        zst(t, "note,time,value\nfurther,2024-01-02 05:00,5\n"),
 			"copy.csv":     "note,time,value\nfurther,2024-01-02 05:00,5\n",
 		})
-		p.dst.Exec(t, `insert into m values (1, '2024-01-04 11:00+00', 9, 'dual'), (1, '2024-01-04 12:00+00', 9, 'stays'),
-            (1, '2023-12-31 23:59+00', 9, 'stays')`)
+		p.dst.Exec(t, `insert into m values (1, '2024-01-04 11:00+00', 9, 'dual'),
+            (1, '2024-01-04 12:00+00', 9, 'stays'), (1, '2023-12-31 23:59+00', 9, 'stays')`)
 		p.arrives(t, 4, "a.csv", filepath.Join(dir, "sub/b.csv.gz"))
-		first := "[[01 00:00 1.50 a \"quoted\"\nline] [01 11:00 NULL \\.] [02 00:00 2 \\N] [02 02:00 NaN ] [03 00:00 3 x] [04 11:59 4 y]]"
+		first := "[[01 00:00 1.50 a \"quoted\"\nline] [01 11:00 NULL \\.] [02 00:00 2 \\N] [02 02:00 NaN ] " +
+			"[03 00:00 3 x] [04 11:59 4 y]]"
 		if got := p.rows(t, "note is distinct from 'stays'"); got != first {
 			t.Errorf("rows %s\nwant %s", got, first)
 		}
@@ -179,12 +180,14 @@ func TestCSVDialect(t *testing.T) {
 		name, data, want string
 		args             []string
 	}{
-		{"semicolons, CR LF, BOM, no end", "\ufefftime;note;value\r\n2024-01-01 01:00;'it\\'s';-\r\n2024-01-01 02:00;'-';1",
+		{"semicolons, CR LF, BOM, no end",
+			"\ufefftime;note;value\r\n2024-01-01 01:00;'it\\'s';-\r\n2024-01-01 02:00;'-';1",
 			"[[01 01:00 NULL it's] [01 02:00 1 -]]", []string{"--delimiter=;", "--quote='", `--escape=\`, "--null=-"}},
 		{"tab, no header, left out", "2024-01-01 01:00\tx\t1\tn\r\n", "[[01 01:00 1 n]]",
 			[]string{`--delimiter=\t`, "--no-header", "--columns=time,-,value,note"}},
 		{"header replaced", "a,b\n2024-01-01 01:00,1\n", "[[01 01:00 1 NULL]]", []string{"--columns=time,value"}},
-		{"latin1", "time,note\n2024-01-01 01:00,Z\xfcrich\n", "[[01 01:00 NULL Zürich]]", []string{"--encoding=latin1"}},
+		{"latin1", "time,note\n2024-01-01 01:00,Z\xfcrich\n", "[[01 01:00 NULL Zürich]]",
+			[]string{"--encoding=latin1"}},
 		{"zone", "time,note\n2024-01-01 01:30,x\n", "[[01 00:30 NULL x]]", []string{"--zone=Europe/Berlin"}},
 		{"epoch", "time,note\n1704070800000,x\n", "[[01 01:00 NULL x]]", []string{"--time-unit=ms"}},
 	} {
@@ -205,7 +208,8 @@ func TestCSVDialect(t *testing.T) {
 func TestCSVBad(t *testing.T) {
 	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]}, map[string]string{
 		"bad.csv": "time,note\n2024-01-01 01:00,\"two\nlines\"\n2024-01-01 02:00\n2024-01-01 03:00,x,y\n" +
-			"2024-02-30,x\n2024-01-01 00:00:00.0000001,x\n2024-01-01 05:00,Z\xfcrich\n2024-01-01 06:00,a\x00b\n,x\n2024-01-01 07:00,ok\n",
+			"2024-02-30,x\n2024-01-01 00:00:00.0000001,x\n2024-01-01 05:00,Z\xfcrich\n" +
+			"2024-01-01 06:00,a\x00b\n,x\n2024-01-01 07:00,ok\n",
 		"cut.csv.gz":   gz(t, "time,note\n"+strings.Repeat("2024-01-01 01:00,x\n", 50))[:50],
 		"open.csv":     "time,note\n2024-01-01 01:00,\"x\n",
 		"plain.csv.gz": "time,note\n2024-01-01 01:00,x\n",
@@ -215,12 +219,14 @@ func TestCSVBad(t *testing.T) {
 		"empty.csv":    "",
 		"utf8.csv":     "time,note\n2024-01-01 01:00,\u20ac\n",
 	})
-	all := p.stageCSV(t, "bad.csv", "cut.csv.gz", "open.csv", "notime.csv", "other.csv", "what.csv", "empty.csv", "no.csv", "../x", ".")
-	for _, want := range []string{"bad.csv:4: 1 fields", "bad.csv:5: 3 fields", "bad.csv:6, column time", "bad.csv:7, column time",
+	all := p.stageCSV(t, "bad.csv", "cut.csv.gz", "open.csv", "notime.csv", "other.csv", "what.csv", "empty.csv",
+		"no.csv", "../x", ".")
+	for _, want := range []string{"bad.csv:4: 1 fields", "bad.csv:5: 3 fields",
+		"bad.csv:6, column time", "bad.csv:7, column time",
 		"bad.csv:8, column note: byte 0xfc", "bad.csv:9, column note: a NUL byte", "bad.csv:10, column time: no time",
 		"cut.csv.gz", "truncated", "open.csv:2, column note: a quote is opened", "notime.csv:1: no column time",
-		"other.csv:1: other columns than bad.csv", "what.csv:1, column 2", "empty.csv: is empty", "no.csv: no such file",
-		"../x: path escapes", ".: is no file", "16 records or files are bad"} {
+		"other.csv:1: other columns than bad.csv", "what.csv:1, column 2", "empty.csv: is empty",
+		"no.csv: no such file", "../x: path escapes", ".: is no file", "16 records or files are bad"} {
 		if !strings.Contains(all.stderr, want) {
 			t.Errorf("not said: %s", want)
 		}
@@ -233,7 +239,8 @@ func TestCSVBad(t *testing.T) {
 	if staged != 0 {
 		t.Error("something is staged")
 	}
-	if r := p.stageCSV(t, "utf8.csv", "--encoding=latin1"); r.status != 1 || !strings.Contains(r.stderr, "0x82 is no character") {
+	r := p.stageCSV(t, "utf8.csv", "--encoding=latin1")
+	if r.status != 1 || !strings.Contains(r.stderr, "0x82 is no character") {
 		t.Errorf("latin1: status %d\n%s", r.status, r.stderr)
 	}
 	rejected := filepath.Join(t.TempDir(), "rejected")
@@ -243,8 +250,8 @@ func TestCSVBad(t *testing.T) {
 		t.Errorf("rows %s", got)
 	}
 	b, err := os.ReadFile(rejected)
-	if err != nil || strings.Count(string(b), dir) != 0 || !strings.Contains(string(b), "\n2024-01-01 05:00,Z\xfcrich\n") ||
-		strings.Count(string(b), "bad.csv:") != 7 {
+	if err != nil || strings.Count(string(b), dir) != 0 || strings.Count(string(b), "bad.csv:") != 7 ||
+		!strings.Contains(string(b), "\n2024-01-01 05:00,Z\xfcrich\n") {
 		t.Errorf("rejected: %s (%v)", b, err)
 	}
 }
@@ -253,10 +260,12 @@ func TestCSVBad(t *testing.T) {
 // of the directory is ever read, whatever a record says.
 func TestCSVChanged(t *testing.T) {
 	data := "time,note\n2024-01-01 01:00,x\n2024-01-01 02:00,y\n2024-01-02 02:00,z"
-	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]}, map[string]string{"f.csv": data, "g.csv": data})
+	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]},
+		map[string]string{"f.csv": data, "g.csv": data})
 	outside := filepath.Join(t.TempDir(), "f.csv")
 	write(t, outside, data)
-	p.dst.Exec(t, `insert into m values (1, '2024-01-01 11:00+00', 9, 'before'), (1, '2024-01-02 11:00+00', 9, 'before')`)
+	p.dst.Exec(t, `insert into m values (1, '2024-01-01 11:00+00', 9, 'before'),
+        (1, '2024-01-02 11:00+00', 9, 'before')`)
 	recs := p.stageCSV(t, "f.csv")
 	if recs.status != 0 || strings.Count(recs.stdout, "\n") != 2 {
 		t.Fatal(recs.stdout, recs.stderr)
@@ -268,7 +277,8 @@ func TestCSVChanged(t *testing.T) {
 		record [2]string
 		want   string
 	}{
-		"a byte":         {func() { write(t, f, strings.Replace(data, ",y", ",Y", 1)) }, [2]string{}, "changed since it was staged"},
+		"a byte": {func() { write(t, f, strings.Replace(data, ",y", ",Y", 1)) }, [2]string{},
+			"changed since it was staged"},
 		"truncated":      {func() { write(t, f, data[:30]) }, [2]string{}, "changed since it was staged"},
 		"goes on":        {func() { write(t, f, data+"z") }, [2]string{}, "changed since it was staged"},
 		"gone":           {func() { os.Remove(f) }, [2]string{}, "no such file"},
@@ -276,15 +286,17 @@ func TestCSVChanged(t *testing.T) {
 		"link outside":   {func() { os.Remove(f); _ = os.Symlink(outside, f) }, [2]string{}, "escapes"},
 		"FIFO":           {func() { os.Remove(f); _ = syscall.Mkfifo(f, 0o644) }, [2]string{}, "is no file"},
 		"directory":      {func() { os.Remove(f); _ = os.Mkdir(f, 0o755) }, [2]string{}, "is no file"},
-		"../":            {same(f), [2]string{`"path":"f.csv"`, `"path":"../` + filepath.Base(dir) + `/f.csv"`}, "escapes"},
-		"absolute":       {same(f), [2]string{`"path":"f.csv"`, `"path":"` + outside + `"`}, "escapes"},
-		"a command":      {same(f), [2]string{`"path":"f.csv"`, `"path":"exec:touch /tmp/bf-csv-test-x"`}, "no such file"},
-		"block":          {same(f), [2]string{`"10:`, `"11:`}, "changed since"},
-		"negative":       {same(f), [2]string{`"10:`, `"-10:`}, "not offset:length:line:crc"},
-		"huge":           {same(f), [2]string{`"10:`, `"10:922337203685477`}, "changed since"},
-		"rows":           {same(f), [2]string{`"rows":"2"`, `"rows":"7"`}, "2 rows of the range, 7 when it was staged"},
-		"other file":     {same(f), [2]string{`"path":"f.csv"`, `"path":"g.csv"`}, "contradicts the staged task"},
-		"a chunk":        {same(f), [2]string{`"kind":"csv"`, `"kind":"exec"`}, "was not staged from one"},
+		"../": {same(f), [2]string{`"path":"f.csv"`, `"path":"../` + filepath.Base(dir) + `/f.csv"`},
+			"escapes"},
+		"absolute": {same(f), [2]string{`"path":"f.csv"`, `"path":"` + outside + `"`}, "escapes"},
+		"a command": {same(f), [2]string{`"path":"f.csv"`, `"path":"exec:touch /tmp/bf-csv-test-x"`},
+			"no such file"},
+		"block":      {same(f), [2]string{`"10:`, `"11:`}, "changed since"},
+		"negative":   {same(f), [2]string{`"10:`, `"-10:`}, "not offset:length:line:crc"},
+		"huge":       {same(f), [2]string{`"10:`, `"10:922337203685477`}, "changed since"},
+		"rows":       {same(f), [2]string{`"rows":"2"`, `"rows":"7"`}, "2 rows of the range, 7 when it was staged"},
+		"other file": {same(f), [2]string{`"path":"f.csv"`, `"path":"g.csv"`}, "contradicts the staged task"},
+		"a chunk":    {same(f), [2]string{`"kind":"csv"`, `"kind":"exec"`}, "was not staged from one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			os.RemoveAll(f)
@@ -310,7 +322,8 @@ func TestCSVChanged(t *testing.T) {
 	os.RemoveAll(f)
 	write(t, f, data)
 	other := testdb.New(t, testdb.Installs(t)[0], "other")
-	for source, want := range map[string]string{other.ConnString: "cannot be read by kind", "exec:echo": "was not staged from one"} {
+	for source, want := range map[string]string{
+		other.ConnString: "cannot be read by kind", "exec:echo": "was not staged from one"} {
 		r := p.run(t, recs.stdout, "bf-dump", "--source", source)
 		if r.status != 1 || !strings.Contains(r.stderr, want) {
 			t.Errorf("%s: status %d\n%s", source, r.status, r.stderr)
@@ -369,24 +382,28 @@ func TestCSVBlocks(t *testing.T) {
 		b.WriteString("device,time,note\n")
 	}
 	for i := range 60000 {
-		fmt.Fprintf(&plain, "1,%s,\"%d\n%s\"\n", begin.Add(time.Duration(i)*4*time.Second).Format(time.RFC3339), i, strings.Repeat("\n", 60+i%40))
-		fmt.Fprintf(&zipped, "2,%s,%060d\n", begin.Add(time.Duration(i)*4*time.Second).Format(time.RFC3339), i)
+		at := begin.Add(time.Duration(i) * 4 * time.Second).Format(time.RFC3339)
+		fmt.Fprintf(&plain, "1,%s,\"%d\n%s\"\n", at, i, strings.Repeat("\n", 60+i%40))
+		fmt.Fprintf(&zipped, "2,%s,%060d\n", at, i)
 	}
-	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]}, map[string]string{"a.csv": plain.String(), "b.gz": gz(t, zipped.String())})
+	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]},
+		map[string]string{"a.csv": plain.String(), "b.gz": gz(t, zipped.String())})
 	if r := p.stageCSV(t, "a.csv", "b.gz"); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
 	for i := range 3 { // killed at some point, with another parallelism each time
 		p.run(t, "", "bash", "-c", fmt.Sprintf(`for i in $(seq %d); do
-            (bf-chunks --target "$TARGET" --claim | timeout -s KILL 0.%d bf-dump --source "$SOURCE" | bf-load --target "$TARGET") & done; wait`, 1+i, 2+i))
+            (bf-chunks --target "$TARGET" --claim | timeout -s KILL 0.%d bf-dump --source "$SOURCE" |
+                bf-load --target "$TARGET") & done; wait`, 1+i, 2+i))
 	}
 	if r := p.csvLane(t); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
 	p.arrives(t, 0, "a.csv", "b.gz")
 	var got string
-	p.dst.Query1(t, &got, `select string_agg(n || ' ' || lo || ' ' || hi || ' ' || d, ', ' order by d) from (select count(*) n, device d,
-        min(split_part(note, E'\n', 1)::int) lo, max(split_part(note, E'\n', 1)::int) hi from m group by 2) _`)
+	p.dst.Query1(t, &got, `select string_agg(n || ' ' || lo || ' ' || hi || ' ' || d, ', ' order by d) from (
+        select count(*) n, device d, min(split_part(note, E'\n', 1)::int) lo, max(split_part(note, E'\n', 1)::int) hi
+        from m group by 2) _`)
 	if want := "60000 0 59999 1, 60000 0 59999 2"; got != want {
 		t.Errorf("rows %s, want %s", got, want)
 	}
@@ -424,15 +441,21 @@ func TestCSVBlocks(t *testing.T) {
 // TestCSVUsage: what does not go together is said before anything is done.
 func TestCSVUsage(t *testing.T) {
 	p, _ := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]}, map[string]string{"f.csv": "time\n"})
-	for want, args := range map[string][]string{
-		"--from is required":   {"--source", p.source, "--target", p.target, "--into", "m", "--until", "2024-01-02", "f.csv"},
-		"names of files":       {"--source", p.source, "--target", p.target, "--into", "m", "--from", "2024-01-01", "--until", "2024-01-02"},
-		"do not go with CSV":   {"--source", p.source, "--target", p.target, "--into", "m", "--from", "2024-01-01", "--until", "2024-01-02", "--snapshot", "x", "f.csv"},
-		"source that is CSV":   {"--source", "dbname=x", "--target", p.target, "--until", "2024-01-02", "f.csv"},
-		"do not go with a com": {"--source", "exec:x", "--target", p.target, "--into", "m", "--from", "2024-01-01", "--until", "2024-01-02", "f.csv"},
-		"there twice":          {"--source", p.source, "--target", p.target, "--into", "m", "--from", "2024-01-01", "--until", "2024-01-02", "f.csv", "./f.csv"},
+	into := func(more ...string) []string { return append([]string{"--into", "m", "--from", "2024-01-01"}, more...) }
+	for want, c := range map[string]struct {
+		source string
+		args   []string
+	}{
+		"--from is required":   {p.source, []string{"--into", "m", "f.csv"}},
+		"names of files":       {p.source, into()},
+		"do not go with CSV":   {p.source, into("--snapshot", "x", "f.csv")},
+		"source that is CSV":   {"dbname=x", []string{"f.csv"}},
+		"do not go with a com": {"exec:x", into("f.csv")},
+		"there twice":          {p.source, into("f.csv", "./f.csv")},
 	} {
-		if r := p.run(t, "", "bf-stage", args...); r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, want) {
+		args := append([]string{"--source", c.source, "--target", p.target, "--until", "2024-01-02"}, c.args...)
+		r := p.run(t, "", "bf-stage", args...)
+		if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, want) {
 			t.Errorf("%q: status %d\n%s", args, r.status, r.stderr)
 		}
 	}
@@ -446,7 +469,8 @@ func TestCSVExample(t *testing.T) {
 		if page.name != "bf-csv" {
 			continue
 		}
-		m := regexp.MustCompile(`(?m)^\.\\" executed: .*\n\.Bd -literal\n((?s:.*?))^\.Ed$`).FindStringSubmatch(page.source)
+		m := regexp.MustCompile(`(?m)^\.\\" executed: .*\n\.Bd -literal\n((?s:.*?))^\.Ed$`).
+			FindStringSubmatch(page.source)
 		cmd := p.command(t, "sh", "-ec", text(t, m[1]))
 		cmd.Dir = t.TempDir()
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -454,7 +478,8 @@ func TestCSVExample(t *testing.T) {
 		}
 	}
 	var n int
-	p.dst.Query1(t, &n, "select count(*) from metrics, (select count(*) n from __backfill.task where verified is not null) v where v.n = 3")
+	p.dst.Query1(t, &n, "select count(*) from metrics, "+
+		"(select count(*) n from __backfill.task where verified is not null) v where v.n = 3")
 	if n != 3 {
 		t.Errorf("%d rows", n)
 	}
@@ -464,8 +489,9 @@ func TestCSVExample(t *testing.T) {
 func TestCSVBackfill(t *testing.T) {
 	p, dir := csvWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]}, map[string]string{
 		"a b.csv": "2024-01-01 01:00;x\n", "c.csv": "2024-01-02 01:00;y\n"})
-	cmd := p.script(t, "backfill", "--source", "csv:"+dir, "--target", p.target, "--into", "m", "--from=2024-01-01", "--until", "2024-01-03",
-		"--no-header", "--columns", "time,note", "--delimiter", ";", "a b.csv", "c.csv")
+	cmd := p.script(t, "backfill", "--source", "csv:"+dir, "--target", p.target, "--into", "m",
+		"--from=2024-01-01", "--until", "2024-01-03", "--no-header", "--columns", "time,note", "--delimiter", ";",
+		"a b.csv", "c.csv")
 	out, err := cmd.CombinedOutput()
 	if got := p.rows(t, "true"); err != nil || got != "[[01 01:00 NULL x] [02 01:00 NULL y]]" {
 		t.Errorf("rows %s, %v\n%s", got, err, out)

@@ -47,8 +47,8 @@ func TestExec(t *testing.T) {
 	testdb.EachVersion(t, func(t *testing.T, pair testdb.Pair) {
 		p := execWorld(t, pair)
 		// Dual-written rows before T are replaced, those from T on stay; no unique key is needed.
-		p.dst.Exec(t, `insert into "M etrics" values (9, '2024-01-04 11:00+00', 9, 'dual'), (9, '2024-01-04 12:00+00', 9, 'stays'),
-            (9, '2023-12-31 23:59+00', 9, 'stays')`)
+		p.dst.Exec(t, `insert into "M etrics" values (9, '2024-01-04 11:00+00', 9, 'dual'),
+            (9, '2024-01-04 12:00+00', 9, 'stays'), (9, '2023-12-31 23:59+00', 9, 'stays')`)
 		sh := filepath.Join(t.TempDir(), "export")
 		script := `#!/bin/sh
 echo "$BF_TABLE $BF_FROM $BF_UNTIL $BF_FROM_US $BF_UNTIL_US" >>"$0.log"
@@ -81,9 +81,10 @@ END
 			"\"M etrics\" 2024-01-04 00:00:00+00 2024-01-04 12:00:00+00 1704326400000000 1704369600000000\n") {
 			t.Errorf("environment: %s, %v", log, err)
 		}
-		got := fmt.Sprint(p.dst.Rows(t, `select time at time zone 'UTC', coalesce(value::text, 'NULL'), coalesce(note, 'NULL')
-            from "M etrics" where time < '2024-01-02' and time >= '2024-01-01' order by time`))
-		want := "[[2024-01-01 00:00:00 1.5 a \"quoted\"\nline] [2024-01-01 01:00:00 2 \\N] [2024-01-01 02:00:00 NaN ] [2024-01-01 11:59:59.999999 NULL \\.]]"
+		got := fmt.Sprint(p.dst.Rows(t, `select time at time zone 'UTC', coalesce(value::text, 'NULL'),
+            coalesce(note, 'NULL') from "M etrics" where time < '2024-01-02' and time >= '2024-01-01' order by time`))
+		want := "[[2024-01-01 00:00:00 1.5 a \"quoted\"\nline] [2024-01-01 01:00:00 2 \\N] " +
+			"[2024-01-01 02:00:00 NaN ] [2024-01-01 11:59:59.999999 NULL \\.]]"
 		if got != want {
 			t.Errorf("rows %s\nwant %s", got, want)
 		}
@@ -148,7 +149,8 @@ func TestExecAttached(t *testing.T) {
 // is as it was.
 func TestExecFails(t *testing.T) {
 	p := execWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]})
-	p.dst.Exec(t, `insert into "M etrics" select 1, timestamptz '2024-01-01' + i * interval '6 hours', i, 'before' from generate_series(0, 13) i`)
+	p.dst.Exec(t, `insert into "M etrics" select 1, timestamptz '2024-01-01' + i * interval '6 hours', i, 'before'
+        from generate_series(0, 13) i`)
 	if r := p.stageExec(t, "true"); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
@@ -168,7 +170,8 @@ func TestExecFails(t *testing.T) {
 		"a header alone":  {"echo time", "printed no rows, and the target has some"},
 		"no such command": {"no-such-command-here", "exit status 127"},
 		"not UTF-8":       {`echo time,note; printf '%s,Z\374rich\n' "$BF_FROM"`, "not UTF-8"},
-		"a server error":  {`psql -X "$TARGET" -c "copy (select * from nowhere) to stdout csv header"`, "exit status 1"},
+		"a server error": {`psql -X "$TARGET" -c "copy (select * from nowhere) to stdout csv header"`,
+			"exit status 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := p.execLane(t, c.command, "--pending --filter .", "")
@@ -188,7 +191,8 @@ func TestExecFails(t *testing.T) {
 // TestExecUsage: what does not go together is said before anything is done.
 func TestExecUsage(t *testing.T) {
 	p := execWorld(t, testdb.Pair{Target: testdb.Installs(t)[0]})
-	ok := []string{"--source", "exec:true", "--target", p.target, "--into", `"M etrics"`, "--from", "2024-01-01", "--until", "2024-01-02"}
+	ok := []string{"--source", "exec:true", "--target", p.target, "--into", `"M etrics"`,
+		"--from", "2024-01-01", "--until", "2024-01-02"}
 	without := func(flag string) (args []string) {
 		for i := 0; i < len(ok); i += 2 {
 			if ok[i] != flag {
@@ -198,18 +202,20 @@ func TestExecUsage(t *testing.T) {
 		return args
 	}
 	for want, args := range map[string][]string{
-		"--from is required":       without("--from"),
-		"--until is required":      without("--until"),
-		"--into is required":       without("--into"),
-		"--target is required":     without("--target"),
-		"do not go with CSV":       append(without(""), "--cascade-up"),
-		"--columns is required":    append(without(""), "--no-header"),
-		"delimiter":                append(without(""), "--delimiter", "ab"),
-		"no column \"x\"":          append(without(""), "--columns", "time,x"),
-		"time column":              append(without(""), "--columns", "value"),
-		"go with a source that is": {"--source", "dbname=x", "--target", p.target, "--until", "2024-01-02", "--into", "m"},
+		"--from is required":    without("--from"),
+		"--until is required":   without("--until"),
+		"--into is required":    without("--into"),
+		"--target is required":  without("--target"),
+		"do not go with CSV":    append(without(""), "--cascade-up"),
+		"--columns is required": append(without(""), "--no-header"),
+		"delimiter":             append(without(""), "--delimiter", "ab"),
+		"no column \"x\"":       append(without(""), "--columns", "time,x"),
+		"time column":           append(without(""), "--columns", "value"),
+		"go with a source that is": {"--source", "dbname=x", "--target", p.target, "--until", "2024-01-02",
+			"--into", "m"},
 	} {
-		if r := p.run(t, "", "bf-stage", args...); r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, want) {
+		r := p.run(t, "", "bf-stage", args...)
+		if r.status != 2 || r.stdout != "" || !strings.Contains(r.stderr, want) {
 			t.Errorf("%q: status %d\n%s", args, r.status, r.stderr)
 		}
 	}
@@ -220,9 +226,11 @@ func TestExecUsage(t *testing.T) {
 func TestExecStop(t *testing.T) {
 	dst := testdb.New(t, testdb.Installs(t)[0], "target")
 	name := "\"a $(touch /tmp/bf-exec-test-x) ' \"\" é\n;false\""
-	dst.Exec(t, `create table `+name+` (time timestamptz not null); select create_hypertable('`+strings.ReplaceAll(name, "'", "''")+`', 'time')`)
+	dst.Exec(t, `create table `+name+` (time timestamptz not null); `+
+		`select create_hypertable('`+strings.ReplaceAll(name, "'", "''")+`', 'time')`)
 	p := &pair{dst: dst, target: dst.ConnString}
-	rec := p.ok(t, "", "bf-stage", "--source", "exec:x", "--target", p.target, "--into", name, "--from", "2024-01-02", "--until", "2024-01-03")
+	rec := p.ok(t, "", "bf-stage", "--source", "exec:x", "--target", p.target, "--into", name,
+		"--from", "2024-01-02", "--until", "2024-01-03")
 	dir := t.TempDir()
 	for signals, command := range map[int]string{
 		1: `echo time; sleep 2; echo "$BF_TABLE" >table`,
@@ -250,7 +258,8 @@ func TestExecStop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/stat"); err == nil && !strings.Contains(string(stat), ") Z") {
+	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/stat")
+	if err == nil && !strings.Contains(string(stat), ") Z") {
 		t.Errorf("a child is left: %s", stat)
 	}
 }

@@ -31,7 +31,8 @@ func TestPlainSource(t *testing.T) {
 		}
 		rows := "'2024-01-01'::timestamptz + i * interval '2 minutes', i % 7, i from generate_series(0, 14399) i"
 		for _, name := range []string{"indexed", "brin", "ordered", "zabbix", "devices"} {
-			p.src.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int) with (autovacuum_enabled = off)")
+			p.src.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int) "+
+				"with (autovacuum_enabled = off)")
 			make(name, "time timestamptz not null, dev int, v int")
 		}
 		p.src.Exec(t, `
@@ -109,9 +110,10 @@ func TestPlainDimensions(t *testing.T) {
 				}
 				where := " where t >= '" + d.from + "' and t < '" + d.until + "'"
 				if d.name == "uuid" {
-					where = " where t >= '018cc4e5-3a00-7000-8000-000000000000' and t < '018cca0b-c600-7000-8000-000000000000'"
+					where = " where t >= '018cc4e5-3a00-7000-8000-000000000000' " +
+						"and t < '018cca0b-c600-7000-8000-000000000000'"
 				}
-				diff(t, d.name, sorted(t, p.src, "select t, v from "+name+where), sorted(t, p.dst, "select t, v from "+name+where))
+				p.same(t, "select t, v from "+name+where)
 			})
 		}
 		if r := p.sh(t, `bf-verify --source "$SOURCE" --target "$TARGET"`); r.status != 0 {
@@ -125,46 +127,60 @@ func TestPlainDimensions(t *testing.T) {
 func TestPlainShapes(t *testing.T) {
 	testdb.EachEdge(t, func(t *testing.T, in testdb.Pair) {
 		p := newPair(t, in)
-		long := strings.Repeat("n", 62) + `"`
+		long := `"Old"."` + strings.Repeat("n", 62) + `"""`
 		rows := "'2024-01-01'::timestamptz + i * interval '20 minutes', i from generate_series(0, 5759) i"
 		p.src.Exec(t, `
             create table hyper (time timestamptz not null, v int); select create_hypertable('hyper', 'time');
             insert into hyper select `+rows+`;
             create table parts (time timestamptz not null, v int) partition by range (time);
-            create table parts_01 partition of parts for values from ('2024-01-01') to ('2024-02-01') partition by hash (v);
+            create table parts_01 partition of parts for values from ('2024-01-01') to ('2024-02-01')
+                partition by hash (v);
             create table parts_01_0 partition of parts_01 for values with (modulus 2, remainder 0);
             create table parts_01_1 partition of parts_01 for values with (modulus 2, remainder 1);
             create table parts_02 partition of parts for values from ('2024-02-01') to ('2024-03-01');
             create table parts_default partition of parts default;
             insert into parts select `+rows+`; insert into parts values ('2023-06-01', -1);
             create table family (time timestamptz not null, v int, constraint family_v_check check (v > -10));
-            create table child (more text, v int, time timestamptz not null, check (time >= '2024-02-01'), constraint family_v_check check (v > -10));
+            create table child (more text, v int, time timestamptz not null, check (time >= '2024-02-01'),
+                constraint family_v_check check (v > -10));
             alter table child inherit family;
-            insert into family select `+rows+` where i < 2000; insert into child select 'x', i, '2024-02-01'::timestamptz + i * interval '1 hour' from generate_series(0, 700) i;
+            insert into family select `+rows+` where i < 2000;
+            insert into child select 'x', i, '2024-02-01'::timestamptz + i * interval '1 hour'
+                from generate_series(0, 700) i;
             create table behind (at timestamp, v varchar(5), gone int, made int generated always as (length(v)) stored);
             alter table behind drop column gone;
             insert into behind select '2024-01-01'::timestamp + i * interval '1 hour', i from generate_series(0, 999) i;
             create view shown as select at at time zone 'Europe/Vienna' as time, v, made as n from behind;
             create materialized view kept as select * from shown;
-            create schema "Old"; create table "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`" (time timestamptz not null, n numeric(9, 3), i int generated always as identity);
-            insert into "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`" select '2024-01-01'::timestamptz + i * interval '1 hour', i / 7.0 from generate_series(0, 99) i;
+            create schema "Old";
+            create table `+long+` (time timestamptz not null, n numeric(9, 3), i int generated always as identity);
+            insert into `+long+` select '2024-01-01'::timestamptz + i * interval '1 hour', i / 7.0
+                from generate_series(0, 99) i;
             create table wide (time timestamptz not null, doc text);
             alter table wide alter doc set storage external;
-            insert into wide select '2024-01-01'::timestamptz + i * interval '1 hour', repeat(md5(i::text), 200) from generate_series(0, 99) i`)
+            insert into wide select '2024-01-01'::timestamptz + i * interval '1 hour', repeat(md5(i::text), 200)
+                from generate_series(0, 99) i`)
 		p.dst.Exec(t, `
             create table hyper (time timestamptz not null, v int); select create_hypertable('hyper', 'time');
-            create table parts (v int, time timestamptz not null); select create_hypertable('parts', 'time', chunk_time_interval => interval '7 days');
+            create table parts (v int, time timestamptz not null);
+            select create_hypertable('parts', 'time', chunk_time_interval => interval '7 days');
             create table parts_02 (v int, time timestamptz not null); select create_hypertable('parts_02', 'time');
-            create table family (v int, time timestamptz not null); select create_hypertable('family', 'time', chunk_time_interval => interval '7 days');
+            create table family (v int, time timestamptz not null);
+            select create_hypertable('family', 'time', chunk_time_interval => interval '7 days');
             select add_dimension('family', 'v', number_partitions => 4);
-            insert into family select 1000000 + i, '2024-01-02'::timestamptz + i * interval '1 minute' from generate_series(0, 99) i;
+            insert into family select 1000000 + i, '2024-01-02'::timestamptz + i * interval '1 minute'
+                from generate_series(0, 99) i;
             create table shown (time timestamptz not null, v text, n int); select create_hypertable('shown', 'time');
-            create table kept (time timestamptz not null, v varchar(7), n int, m int generated always as (n + 1) stored); select create_hypertable('kept', 'time');
-            create schema "New"; create table "New"."Table" (i int, time timestamptz not null, n numeric); select create_hypertable('"New"."Table"', 'time');
-            create table wide (time timestamptz not null, doc text); select create_hypertable('wide', 'time', chunk_time_interval => interval '1 day')`)
+            create table kept (time timestamptz not null, v varchar(7), n int,
+                m int generated always as (n + 1) stored);
+            select create_hypertable('kept', 'time');
+            create schema "New"; create table "New"."Table" (i int, time timestamptz not null, n numeric);
+            select create_hypertable('"New"."Table"', 'time');
+            create table wide (time timestamptz not null, doc text);
+            select create_hypertable('wide', 'time', chunk_time_interval => interval '1 day')`)
 		p.far(t)
 		wantOutput(t, p.script(t, "backfill", "--until", "2024-03-15", "--parallelism", "2",
-			"--map", `"Old"."`+strings.ReplaceAll(long, `"`, `""`)+`"="New"."Table"`), 0)
+			"--map", long+`="New"."Table"`), 0)
 		p.same(t, "select * from far")
 		for _, name := range []string{"hyper", "parts", "family", "wide", "shown", "kept"} {
 			columns := map[string]string{"wide": "time, doc", "shown": "time, v, n", "kept": "time, v, n"}[name]
@@ -173,7 +189,7 @@ func TestPlainShapes(t *testing.T) {
 			}
 			p.same(t, "select "+columns+" from "+name+" where time < '2024-03-15'")
 		}
-		diff(t, "map", sorted(t, p.src, `select time, n, i from "Old"."`+strings.ReplaceAll(long, `"`, `""`)+`"`),
+		diff(t, "map", sorted(t, p.src, "select time, n, i from "+long),
 			sorted(t, p.dst, `select time, n, i from "New"."Table"`))
 		var n int
 		p.dst.Query1(t, &n, "select count(*) from parts_02")
@@ -181,11 +197,13 @@ func TestPlainShapes(t *testing.T) {
 			t.Errorf("a partition was copied by itself: %d rows", n)
 		}
 		// Each slice became the chunk of its extent.
-		got := p.dst.Rows(t, `select t.priority, t.dimensions from __backfill.task t where t.kind = 'slice' and not exists (
-            select from _timescaledb_catalog.dimension_slice s join _timescaledb_catalog.dimension d on d.id = s.dimension_id
+		got := p.dst.Rows(t, `select t.priority, t.dimensions from __backfill.task t
+          where t.kind = 'slice' and not exists (
+            select from _timescaledb_catalog.dimension_slice s
+            join _timescaledb_catalog.dimension d on d.id = s.dimension_id
             join _timescaledb_catalog.hypertable h on h.id = d.hypertable_id
-            where h.table_name = coalesce(t.into_name, t.hypertable_name) and s.range_start::text = t.dimensions->0->>'from'
-              and s.range_end::text = t.dimensions->0->>'until')`)
+            where h.table_name = coalesce(t.into_name, t.hypertable_name)
+              and s.range_start::text = t.dimensions->0->>'from' and s.range_end::text = t.dimensions->0->>'until')`)
 		if len(got) > 0 {
 			t.Errorf("slices that are no chunks: %q", got)
 		}
@@ -202,7 +220,8 @@ func (p *pair) far(t testing.TB) {
 	t.Helper()
 	p.dst.Exec(t, `create table far (time timestamptz not null, v int); select create_hypertable('far', 'time');
         create table far_rows (time timestamptz not null, v int);
-        insert into far_rows select '2024-01-01'::timestamptz + i * interval '1 hour', i from generate_series(0, 999) i`)
+        insert into far_rows select '2024-01-01'::timestamptz + i * interval '1 hour', i
+            from generate_series(0, 999) i`)
 	var there bool
 	p.src.Query1(t, &there, "select exists (select from pg_available_extensions where name = 'postgres_fdw')")
 	if !there {
@@ -220,6 +239,29 @@ func (p *pair) far(t testing.TB) {
 		c.Host, c.Port, c.Database, c.User))
 }
 
+// plainRefusals are what bf-stage says, to which arguments, with which status.
+var plainRefusals = []struct {
+	status int
+	want   string
+	args   []string
+}{
+	{1, "3 rows have no time", []string{"--filter", `^public\.nulls$`}},
+	{1, "3 rows have no time", []string{"--filter", `^public\.nulls_indexed$`}},
+	{1, "hint: create index concurrently on \"public\".\"mixed\" (\"time\")", []string{"--filter", "mixed"}},
+	{1, "using brin (\"time\")", []string{"--filter", "strange"}},
+	{1, "public.strange is no ordinary table", []string{"--filter", "strange"}},
+	{1, "column \"id\" exists only on the target and is an identity", []string{"--filter", "numbered"}},
+	{1, "row-level security", []string{"--filter", "policed"}},
+	{1, "has type timestamp without time zone on the source", []string{"--filter", "types"}},
+	{1, "grant select on \"public\".\"closed_1\"", []string{"--filter", "closed"}},
+	{2, "two sources for public.other", []string{"--map", "nulls=other", "--map", "mixed=other"}},
+	{2, "public.nulls is given twice", []string{"--map", "nulls=other", "--map", "nulls=closed"}},
+	{2, "not SOURCE=TARGET", []string{"--map", "nulls"}},
+	{1, "public.nowhere is no hypertable", []string{"--map", "nulls=nowhere"}},
+	{1, "there is no such table", []string{"--map", "nowhere=other"}},
+	{2, "--scan is auto or any", []string{"--scan", "all"}},
+}
+
 // TestPlainRefusals: what cannot be staged is said, with what helps, and nothing is
 // recorded.
 func TestPlainRefusals(t *testing.T) {
@@ -234,7 +276,8 @@ func TestPlainRefusals(t *testing.T) {
         select setseed(0.5);
         insert into mixed select '2024-01-01'::timestamptz + i * interval '1 minute', repeat('x', 400)
             from generate_series(0, 28799) i order by random();
-        create table policed (time timestamptz not null, v int); insert into policed values ('2024-01-01', 1), ('2024-01-02', 2);
+        create table policed (time timestamptz not null, v int);
+        insert into policed values ('2024-01-01', 1), ('2024-01-02', 2);
         create table types (time timestamp not null, v bigint, gone int);
         create table closed (time timestamptz not null) partition by range (time);
         create table closed_1 partition of closed default;
@@ -246,46 +289,30 @@ func TestPlainRefusals(t *testing.T) {
         insert into strange select '2024-01-01'::timestamptz + i * interval '1 minute', repeat('x', 400)
             from generate_series(0, 28799) i`)
 	for _, name := range []string{"nulls", "nulls_indexed", "policed", "other"} {
-		p.dst.Exec(t, "create table "+name+" (time timestamptz not null, v int); select create_hypertable('"+name+"', 'time', "+
-			"chunk_time_interval => interval '1 day')")
+		p.dst.Exec(t, "create table "+name+" (time timestamptz not null, v int); "+
+			"select create_hypertable('"+name+"', 'time', chunk_time_interval => interval '1 day')")
 	}
 	p.dst.Exec(t, `
         create table numbered (time timestamptz not null, id int generated always as identity);
             select create_hypertable('numbered', 'time');
-        create table mixed (time timestamptz not null, pad text); select create_hypertable('mixed', 'time', chunk_time_interval => interval '1 day');
-        create table strange (time timestamptz not null, pad text); select create_hypertable('strange', 'time', chunk_time_interval => interval '1 day');
+        create table mixed (time timestamptz not null, pad text);
+        select create_hypertable('mixed', 'time', chunk_time_interval => interval '1 day');
+        create table strange (time timestamptz not null, pad text);
+        select create_hypertable('strange', 'time', chunk_time_interval => interval '1 day');
         create table closed (time timestamptz not null); select create_hypertable('closed', 'time');
         create table types (time timestamptz not null, v int); select create_hypertable('types', 'time')`)
 	// A role that may read and nothing else.
 	p.source = p.src.Role(t, "bf_plain_reader")
 	p.src.Exec(t, `alter database `+p.src.Name+` owner to postgres;
-        grant select on nulls, nulls_indexed, mixed, policed, types, closed, other, numbered, strange to bf_plain_reader;
+        grant select on nulls, nulls_indexed, mixed, policed, types, closed, other, numbered, strange
+            to bf_plain_reader;
         alter table policed enable row level security;
         create policy half on policed for select using (v = 1)`)
 	stage := func(args ...string) result {
-		return p.run(t, "", "bf-stage", append([]string{"--source", p.source, "--target", p.target, "--until", "2024-02-01"}, args...)...)
+		args = append([]string{"--source", p.source, "--target", p.target, "--until", "2024-02-01"}, args...)
+		return p.run(t, "", "bf-stage", args...)
 	}
-	for _, c := range []struct {
-		status int
-		want   string
-		args   []string
-	}{
-		{1, "3 rows have no time", []string{"--filter", `^public\.nulls$`}},
-		{1, "3 rows have no time", []string{"--filter", `^public\.nulls_indexed$`}},
-		{1, "hint: create index concurrently on \"public\".\"mixed\" (\"time\")", []string{"--filter", "mixed"}},
-		{1, "using brin (\"time\")", []string{"--filter", "strange"}},
-		{1, "public.strange is no ordinary table", []string{"--filter", "strange"}},
-		{1, "column \"id\" exists only on the target and is an identity", []string{"--filter", "numbered"}},
-		{1, "row-level security", []string{"--filter", "policed"}},
-		{1, "has type timestamp without time zone on the source", []string{"--filter", "types"}},
-		{1, "grant select on \"public\".\"closed_1\"", []string{"--filter", "closed"}},
-		{2, "two sources for public.other", []string{"--map", "nulls=other", "--map", "mixed=other"}},
-		{2, "public.nulls is given twice", []string{"--map", "nulls=other", "--map", "nulls=closed"}},
-		{2, "not SOURCE=TARGET", []string{"--map", "nulls"}},
-		{1, "public.nowhere is no hypertable", []string{"--map", "nulls=nowhere"}},
-		{1, "there is no such table", []string{"--map", "nowhere=other"}},
-		{2, "--scan is auto or any", []string{"--scan", "all"}},
-	} {
+	for _, c := range plainRefusals {
 		r := stage(c.args...)
 		if r.status != c.status || r.stdout != "" || !strings.Contains(r.stderr, c.want) {
 			t.Errorf("%q: exit status %d, want %d and %q\n%s", c.args, r.status, c.status, c.want, r.stderr)
@@ -305,7 +332,8 @@ func TestPlainRefusals(t *testing.T) {
 			t.Errorf("%s: exit status %d\n%s", name, r.status, r.stderr)
 		}
 	}
-	if r := stage("--filter", "mixed", "--scan", "any"); r.status != 0 || !strings.Contains(r.stderr, "all tasks together will read it") {
+	r = stage("--filter", "mixed", "--scan", "any")
+	if r.status != 0 || !strings.Contains(r.stderr, "all tasks together will read it") {
 		t.Errorf("--scan any: exit status %d\n%s", r.status, r.stderr)
 	}
 	if r := p.lane(t); r.status != 0 {
