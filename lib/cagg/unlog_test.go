@@ -17,7 +17,8 @@ import (
 // mats lists the materialization hypertables of the views.
 func mats(t *testing.T, db *testdb.DB) (tables []string) {
 	t.Helper()
-	for _, r := range db.Rows(t, `select format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)
+	for _, r := range db.Rows(t, `select format('%I.%I', materialization_hypertable_schema,
+            materialization_hypertable_name)
         from timescaledb_information.continuous_aggregates order by 1`) {
 		tables = append(tables, r[0])
 	}

@@ -123,11 +123,12 @@ func TestBlocks(t *testing.T) {
 	}
 	half := s.Len() / 2
 	for name, data := range map[string]string{
-		"plain":              s.String(),
-		"gzip":               gzipped(t, s.String()),
-		"gzip, two members":  gzipped(t, s.String()[:half]) + gzipped(t, s.String()[half:]),
-		"zstd":               zstded(t, s.String()),
-		"zstd, three frames": zstded(t, s.String()[:9]) + "\x5a\x2a\x4d\x18\x03\x00\x00\x00abc" + zstded(t, s.String()[9:]),
+		"plain":             s.String(),
+		"gzip":              gzipped(t, s.String()),
+		"gzip, two members": gzipped(t, s.String()[:half]) + gzipped(t, s.String()[half:]),
+		"zstd":              zstded(t, s.String()),
+		"zstd, three frames": zstded(t, s.String()[:9]) + "\x5a\x2a\x4d\x18\x03\x00\x00\x00abc" +
+			zstded(t, s.String()[9:]),
 	} {
 		t.Run(name, func(t *testing.T) {
 			blocks, outside := mapped(t, file(t, data), 1000, nil)
@@ -221,7 +222,8 @@ func TestFatal(t *testing.T) {
 
 // TestForeign: what is no CSV is told by its first bytes, and a truncated file by its end.
 func TestForeign(t *testing.T) {
-	for _, head := range []string{"PK\x03\x04", "PAR1\x15", "\xff\xfea\x00", "\xfe\xff\x00a", "\xfd7zXZ\x00", "BZh91AY&SYxxxx", "\x04\x22\x4d\x18", "PGCOPY\n\xff\r\n"} {
+	for _, head := range []string{"PK\x03\x04", "PAR1\x15", "\xff\xfea\x00", "\xfe\xff\x00a", "\xfd7zXZ\x00",
+		"BZh91AY&SYxxxx", "\x04\x22\x4d\x18", "PGCOPY\n\xff\r\n"} {
 		if _, err := NewFile(strings.NewReader(head)); err == nil {
 			t.Errorf("%q: accepted", head)
 		}

@@ -90,7 +90,8 @@ func TestClock(t *testing.T) {
 		case err == nil && len(c.want) > 5 && c.want[4] != '-':
 			t.Errorf("%s %q %s%s: accepted, want: %s", c.typ, c.value, c.zone, c.unit, c.want)
 		case err == nil && got.Internal != at(c.want):
-			t.Errorf("%s %q %s%s: %s, want %s", c.typ, c.value, c.zone, c.unit, time.UnixMicro(got.Internal).UTC(), c.want)
+			t.Errorf("%s %q %s%s: %s, want %s", c.typ, c.value, c.zone, c.unit,
+				time.UnixMicro(got.Internal).UTC(), c.want)
 		}
 	}
 }

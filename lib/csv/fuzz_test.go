@@ -13,7 +13,8 @@ import (
 // reading block by block gives the same rows. lib/e2e compares with a server.
 func FuzzReader(f *testing.F) {
 	for _, s := range []string{
-		"x,1,y\n", "\"x\ny\",1,\"\"\r\n,2,\n", "a\"b,c\"d,1,\"\"\"\"\n", "\\.,1,\\N\n", "\ufeffä,1,ß\r", "x,1,\"y", "x;1;'it''s'\n",
+		"x,1,y\n", "\"x\ny\",1,\"\"\r\n,2,\n", "a\"b,c\"d,1,\"\"\"\"\n", "\\.,1,\\N\n", "\ufeffä,1,ß\r",
+		"x,1,\"y", "x;1;'it''s'\n",
 	} {
 		for mode := range byte(16) {
 			f.Add([]byte(s), mode, 5)
@@ -43,7 +44,8 @@ func FuzzReader(f *testing.F) {
 				t.Errorf("window %d: %q %q\nwithout: %q %q", window, narrow, badNarrow, wide, badWide)
 			}
 		}
-		if want, ok := reference(bytes.TrimPrefix(data, []byte("\ufeff")), d); ok && mode&8 == 0 && len(badWide) == 0 && wide != want {
+		want, ok := reference(bytes.TrimPrefix(data, []byte("\ufeff")), d)
+		if ok && mode&8 == 0 && len(badWide) == 0 && wide != want {
 			t.Errorf("rows %q, want %q", wide, want)
 		}
 		if mode == 0 {
@@ -183,7 +185,8 @@ func referenceLine(line []byte, c [3]byte, null string) (string, bool) {
 
 // FuzzClock: no value makes it panic, and what is written is read as the same.
 func FuzzClock(f *testing.F) {
-	for _, s := range []string{"2024-01-02 03:04:05.678901+01:00", "2024-01-02", "-1.5", "1704067200123", "infinity", "24:00"} {
+	for _, s := range []string{"2024-01-02 03:04:05.678901+01:00", "2024-01-02", "-1.5", "1704067200123",
+		"infinity", "24:00"} {
 		f.Add([]byte(s), byte(0))
 	}
 	types := []string{tz, "timestamp without time zone", "date", "bigint", "uuid"}

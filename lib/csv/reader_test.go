@@ -71,24 +71,34 @@ func TestReader(t *testing.T) {
 		{"byte order mark", Dialect{}, "\ufeffx,1,y\n", "x\t1\ty\n", ""},
 		{"NULL and empty", Dialect{}, `,1,""` + "\n", "\\N\t1\t\n", ""},
 		{"NULL by name", Dialect{Null: `\N`}, `\N,1,"\N"` + "\n,2,NULL\n", "\\N\t1\t\\\\N\n\t2\tNULL\n", ""},
-		{"line end in quotes", Dialect{}, "\"x\ny\r\n\",1,z\nu,2,\"v\n", `x\ny\r\n` + "\t1\tz\n", `f:4, column b: a quote is opened and never closed`},
+		{"line end in quotes", Dialect{}, "\"x\ny\r\n\",1,z\nu,2,\"v\n",
+			`x\ny\r\n` + "\t1\tz\n", `f:4, column b: a quote is opened and never closed`},
 		{"quotes doubled", Dialect{}, `"x""y",1,""""` + "\n", `x"y` + "\t1\t\"\n", ""},
 		{"quotes within a field", Dialect{}, `x"y,z"w,1,` + "\n", "xy,zw\t1\t\\N\n", ""},
-		{"backslash is data", Dialect{}, `\.,1,C:\n` + "\n\\.\n", `\\.` + "\t1\t" + `C:\\n` + "\n", "f:2: 1 fields, and there are 3 columns"},
+		{"backslash is data", Dialect{}, `\.,1,C:\n` + "\n\\.\n",
+			`\\.` + "\t1\t" + `C:\\n` + "\n", "f:2: 1 fields, and there are 3 columns"},
 		{"tab is data", Dialect{}, "x\ty,1,\"\t\"\n", `x\ty` + "\t1\t" + `\t` + "\n", ""},
-		{"escape", Dialect{Escape: `\`}, `"x\"y\\z\n",1,\"` + "\n", "", `f:1, column b: a quote is opened and never closed`},
+		{"escape", Dialect{Escape: `\`}, `"x\"y\\z\n",1,\"` + "\n",
+			"", `f:1, column b: a quote is opened and never closed`},
 		{"escape in quotes only", Dialect{Escape: `\`}, `"x\"y\\z\n",1,\` + "\n", `x"y\\z\\n` + "\t1\t\\\\\n", ""},
 		{"delimiter", Dialect{Delimiter: ";", Quote: "'"}, `x,y;1;'it''s;"'` + "\n", "x,y\t1\tit's;\"\n", ""},
 		{"tab as delimiter", Dialect{Delimiter: "\t"}, "x\t1\t\"a\tb\"\n", "x\t1\ta\\tb\n", ""},
 		{"latin1", Dialect{Encoding: "latin1"}, "Z\xfcrich,1,\xa4\n", "Zürich\t1\t¤\n", ""},
 		{"latin9", Dialect{Encoding: "latin9"}, "Z\xfcrich,1,\xa4\n", "Zürich\t1\t€\n", ""},
-		{"windows-1252", Dialect{Encoding: "windows-1252"}, "\x80,1,\x93\n\x81,2,\n", "€\t1\t“\n", "f:2, column a: byte 0x81 is no character of this encoding"},
-		{"latin1 has no euro", Dialect{Encoding: "latin1"}, "Z\xfc\x80,1,\n", "", `f:1, column a: byte 0x80 is no character of this encoding: "Zü"`},
-		{"not UTF-8", Dialect{}, "x,1,y\nZ\xfcrich,2,\nz,3,Z\xfc\n", "x\t1\ty\n", "f:2, column a: byte 0xfc does not belong there: not UTF-8: \"Z\"\nf:3, column b: byte 0xfc does not belong there: not UTF-8: \"Z\""},
+		{"windows-1252", Dialect{Encoding: "windows-1252"}, "\x80,1,\x93\n\x81,2,\n",
+			"€\t1\t“\n", "f:2, column a: byte 0x81 is no character of this encoding"},
+		{"latin1 has no euro", Dialect{Encoding: "latin1"}, "Z\xfc\x80,1,\n",
+			"", `f:1, column a: byte 0x80 is no character of this encoding: "Zü"`},
+		{"not UTF-8", Dialect{}, "x,1,y\nZ\xfcrich,2,\nz,3,Z\xfc\n", "x\t1\ty\n",
+			"f:2, column a: byte 0xfc does not belong there: not UTF-8: \"Z\"\n" +
+				"f:3, column b: byte 0xfc does not belong there: not UTF-8: \"Z\""},
 		{"NUL", Dialect{}, "x\x00,1,y\n", "", `f:1, column a: a NUL byte, which no text in PostgreSQL may have: "x"`},
-		{"number of fields", Dialect{}, "x,1\nx,1,y,z\n\nx,2,y\n", "x\t2\ty\n", "f:1: 2 fields, and there are 3 columns\nf:2: 4 fields, and there are 3 columns\nf:3: 1 fields, and there are 3 columns"},
+		{"number of fields", Dialect{}, "x,1\nx,1,y,z\n\nx,2,y\n", "x\t2\ty\n",
+			"f:1: 2 fields, and there are 3 columns\nf:2: 4 fields, and there are 3 columns\n" +
+				"f:3: 1 fields, and there are 3 columns"},
 		{"CR alone", Dialect{}, "x,1,y\rz,2,w\r", "", `f:1, column b: a carriage return alone, outside of quotes: "y"`},
-		{"no time", Dialect{}, "x,,y\nx,soon,y\n", "", "f:1, column t: no time\nf:2, column t: not an integer: \"soon\""},
+		{"no time", Dialect{}, "x,,y\nx,soon,y\n",
+			"", "f:1, column t: no time\nf:2, column t: not an integer: \"soon\""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, window := range []int{3, 7, 64, Window} {
@@ -137,7 +147,8 @@ func TestHeader(t *testing.T) {
 // columns of that type as well, but not with the unit.
 func TestZoneAndUnit(t *testing.T) {
 	const tz = "timestamp with time zone"
-	r := NewReader(strings.NewReader("1704067200500,2024-07-01 12:00,2024-07-01 12:00\n"), format(t, Dialect{Zone: "Europe/Berlin", Unit: "ms"}))
+	r := NewReader(strings.NewReader("1704067200500,2024-07-01 12:00,2024-07-01 12:00\n"),
+		format(t, Dialect{Zone: "Europe/Berlin", Unit: "ms"}))
 	rows, bad := read(t, r, []Column{{"t", tz}, {"u", tz}, {"v", "text"}})
 	if want := "2024-01-01 00:00:00.5+00\t2024-07-01 10:00:00+00\t2024-07-01 12:00\n"; rows != want || len(bad) > 0 {
 		t.Errorf("rows %q, want %q, %q", rows, want, bad)
@@ -146,8 +157,9 @@ func TestZoneAndUnit(t *testing.T) {
 
 func TestDialectRefused(t *testing.T) {
 	for _, d := range []Dialect{
-		{Delimiter: ";;"}, {Delimiter: "ü"}, {Delimiter: "\n"}, {Quote: ","}, {Escape: "ab"}, {Null: "a,b"}, {Null: "\""}, {Null: "\n"},
-		{Encoding: "ebcdic"}, {Zone: "Mars/Olympus"}, {Zone: "../x"}, {Zone: "Local"}, {Unit: "h"}, {Null: strings.Repeat("n", 201)},
+		{Delimiter: ";;"}, {Delimiter: "ü"}, {Delimiter: "\n"}, {Quote: ","}, {Escape: "ab"},
+		{Null: "a,b"}, {Null: "\""}, {Null: "\n"}, {Null: strings.Repeat("n", 201)},
+		{Encoding: "ebcdic"}, {Zone: "Mars/Olympus"}, {Zone: "../x"}, {Zone: "Local"}, {Unit: "h"},
 	} {
 		if f, err := d.Format(); err == nil {
 			t.Errorf("%+v: accepted as %+v", d, f)
@@ -161,7 +173,8 @@ func TestDialectRefused(t *testing.T) {
 func TestLongRecord(t *testing.T) {
 	const length = 100 << 20
 	long := func(c byte) io.Reader { return io.LimitReader(endless(c), length) }
-	src := io.MultiReader(strings.NewReader("x,1,\""), long('q'), strings.NewReader("\"\n"), long('u'), strings.NewReader(",2,\nz,3,"), long('z'), strings.NewReader("\n"))
+	src := io.MultiReader(strings.NewReader("x,1,\""), long('q'), strings.NewReader("\"\n"), long('u'),
+		strings.NewReader(",2,\nz,3,"), long('z'), strings.NewReader("\n"))
 	r := NewReader(src, format(t, Dialect{}))
 	if err := r.Columns(columns, "t"); err != nil {
 		t.Fatal(err)
@@ -206,7 +219,8 @@ func BenchmarkReader(b *testing.B) {
 		}
 		return s.Bytes()
 	}
-	cols := []Column{{"t", "timestamp with time zone"}, {"device", "integer"}, {"value", "double precision"}, {"note", "text"}}
+	cols := []Column{{"t", "timestamp with time zone"}, {"device", "integer"}, {"value", "double precision"},
+		{"note", "text"}}
 	for _, c := range []struct{ name, format string }{
 		{"unquoted", "2024-01-02 %02d:%02d:%02d.%d+00,%d,%g,status %d of the device\n"},
 		{"quoted", "\"2024-01-02 %02d:%02d:%02d.%d+00\",\"%d\",\"%g\",\"status %d of the device\"\r\n"},

@@ -15,7 +15,8 @@ const attached = "rows into a table that became the chunk"
 // attaches tells whether a table can become a chunk as good as the install's own, for a
 // superuser: then the tools must do it, else they must not.
 func attaches(in testdb.Install) bool {
-	return attachesForOwner(in) || in.Full && (strings.HasPrefix(in.Version, "2.22") || strings.HasPrefix(in.Version, "2.28"))
+	return attachesForOwner(in) ||
+		in.Full && (strings.HasPrefix(in.Version, "2.22") || strings.HasPrefix(in.Version, "2.28"))
 }
 
 // attachesForOwner tells it for a role that is none. Up to 2.29.0 the catalogs have to be mended.
@@ -186,7 +187,9 @@ func TestAttachedLikeNative(t *testing.T) {
                     values ('2024-01-01 00:00:01', 1, ''), ('2024-02-01 00:00:01', 1, '')`)
 				p.dst.Exec(t, `vacuum analyze h`)
 				compare("after later rows")
-				p.dst.Exec(t, `reindex table h; alter table h set (timescaledb.compress, timescaledb.compress_segmentby = 'dev'); select count(compress_chunk(c)) from show_chunks('h') c`)
+				p.dst.Exec(t, `reindex table h;
+                    alter table h set (timescaledb.compress, timescaledb.compress_segmentby = 'dev');
+                    select count(compress_chunk(c)) from show_chunks('h') c`)
 				compare("after compression")
 				p.dst.Exec(t, `select drop_chunks('h', timestamptz '2024-01-15')`)
 			})

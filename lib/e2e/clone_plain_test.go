@@ -193,7 +193,8 @@ func TestClonePlainBackfilled(t *testing.T) {
 			insert into "Größe".device select i, 'd' || i from generate_series(0, 6) i;
 			create table "Größe"."Mess Werte" ("Zeit" timestamptz not null, d int not null references "Größe".device,
 			v float8 check (v >= 0), id bigserial, primary key ("Zeit", d)) partition by range ("Zeit");
-			create table "Größe".p1 partition of "Größe"."Mess Werte" for values from ('2024-01-01Z') to ('2024-02-01Z');
+			create table "Größe".p1 partition of "Größe"."Mess Werte"
+			for values from ('2024-01-01Z') to ('2024-02-01Z');
 			create table "Größe".p2 partition of "Größe"."Mess Werte" default;
 			insert into "Größe"."Mess Werte" select timestamptz '2024-01-15Z' + i * interval '1 hour', i % 7, i
 			from generate_series(0, 999) i;
@@ -203,8 +204,10 @@ func TestClonePlainBackfilled(t *testing.T) {
 			create table events (at timestamp not null, words text);
 			create table events_1 (check (at < '2024-01-20')) inherits (events);
 			create table events_2 (more int, check (at >= '2024-01-20')) inherits (events);
-			insert into events_1 select timestamp '2024-01-01' + i * interval '1 hour', i from generate_series(0, 455) i;
-			insert into events_2 select timestamp '2024-01-20' + i * interval '1 hour', i from generate_series(0, 299) i;
+			insert into events_1 select timestamp '2024-01-01' + i * interval '1 hour', i
+			from generate_series(0, 455) i;
+			insert into events_2 select timestamp '2024-01-20' + i * interval '1 hour', i
+			from generate_series(0, 299) i;
 			insert into events values ('2024-01-20 00:00', 'parent');
 			create view late as select "Zeit", name from "Größe"."Mess Werte" join "Größe".device g on g.id = d`)
 		p.source = p.src.Role(t, "bf_only_select")

@@ -117,7 +117,8 @@ func TestCSVDecompressedOnce(t *testing.T) {
 					t.Fatal(r.stderr)
 				}
 				// A process is charged with what its children have read.
-				r := p.run(t, "", "bash", "-c", fmt.Sprintf(`for i in $(seq %d); do bf-chunks --target "$TARGET" --claim |
+				r := p.run(t, "", "bash", "-c", fmt.Sprintf(`for i in $(seq %d); do
+                    bf-chunks --target "$TARGET" --claim |
                     sh -c 'bf-dump -q --source "$SOURCE"; grep rchar: /proc/$$/io >&2' |
                     bf-load --target "$TARGET" & done; wait`, lanes))
 				if r.status != 0 {

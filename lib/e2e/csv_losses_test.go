@@ -151,7 +151,8 @@ func loseByEncoding(t *testing.T, p *pairOfFile) {
 	line := strings.Index(file, "\n12000,")
 	file = file[:line] + strings.Replace(file[line:], "Zürich", "Z\xfcrich", 1)
 	write(t, p.file, file)
-	if r := p.stageCSV(t, "f.csv"); r.status != 1 || !strings.Contains(r.stderr, "f.csv:12002, column note: byte 0xfc") {
+	r := p.stageCSV(t, "f.csv")
+	if r.status != 1 || !strings.Contains(r.stderr, "f.csv:12002, column note: byte 0xfc") {
 		t.Errorf("status %d\n%s", r.status, r.stderr)
 	}
 	p.holds(t, before)
@@ -175,12 +176,13 @@ func loseByCut(t *testing.T, p *pairOfFile) {
 		return fmt.Sprintf(`head -n 1 %[1]s; grep ",${BF_FROM%%%% *}T" %[1]s %[2]s`, p.file, end)
 	}
 	cut := export(`| head -n 2500; kill -PIPE $$`)
-	if r := p.run(t, "", "bf-stage", "--source", "exec:"+cut, "--target", p.target, "--into", "m", "--from", "2024-01-01",
-		"--until", "2024-01-04"); r.status != 0 {
+	if r := p.run(t, "", "bf-stage", "--source", "exec:"+cut, "--target", p.target, "--into", "m",
+		"--from", "2024-01-01", "--until", "2024-01-04"); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
 	lane := `bf-chunks --target "$TARGET" | bf-dump --source "exec:$0" | bf-load --target "$TARGET"`
-	if r := p.run(t, "", "sh", "-c", lane, cut); r.status == 0 || !strings.Contains(r.stderr, "was ended by signal 13") {
+	r := p.run(t, "", "sh", "-c", lane, cut)
+	if r.status == 0 || !strings.Contains(r.stderr, "was ended by signal 13") {
 		t.Errorf("status %d\n%s", r.status, r.stderr)
 	}
 	p.holds(t, before)

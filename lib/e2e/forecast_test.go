@@ -53,7 +53,8 @@ func TestDryRun(t *testing.T) {
 		t.Error("it wrote to the target")
 	}
 	for _, args := range [][]string{{"--sample", "1"}, {"--dry-run", "--pause-jobs", "--target", p.target}} {
-		if r := p.run(t, "", "bf-stage", append(args, "--source", p.source, "--until", "2016-01-02")...); r.status != 2 {
+		r := p.run(t, "", "bf-stage", append(args, "--source", p.source, "--until", "2016-01-02")...)
+		if r.status != 2 {
 			t.Errorf("bf-stage %q: exit status %d, %s", args, r.status, r.stderr)
 		}
 	}
@@ -164,7 +165,8 @@ func TestReport(t *testing.T) {
 	}
 	wants(`(?m)^public.metrics\n  copied: \d of 8 chunks, \d+ rows, \S+ .B\n`+
 		`  when: \S+ \S+ to \S+ \S+, at work for \d+s, \S+ .B/s\n  how: \d`,
-		`(?m)^  failed attempts: \d; of \d chunks the last one failed$`, `(?m)^rate over time\n  \S+ \S+  #* +\S+ [kM]?B/s$`,
+		`(?m)^  failed attempts: \d; of \d chunks the last one failed$`,
+		`(?m)^rate over time\n  \S+ \S+  #* +\S+ [kM]?B/s$`,
 		`(?m)^failed\n  task \d+, public.metrics _hyper_1_\d+_chunk: \S+ \S+, attempt 1: .*late`,
 		`(?m)^left to do before the switch\n  \d chunks? (?:is|are) to be copied: bf-backfill\n`+
 			`  \d chunks? (?:is|are) to be compared: bf-verify\n`)

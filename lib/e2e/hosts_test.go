@@ -72,7 +72,8 @@ func TestWatchHosts(t *testing.T) {
 		lane.target = fromHost(t, target, host)
 		end := make(chan result, 1)
 		go func() {
-			end <- lane.sh(t, `bf-chunks --target "$TARGET" --claim | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
+			end <- lane.sh(t, `bf-chunks --target "$TARGET" --claim | bf-dump --source "$SOURCE" |
+                bf-load --target "$TARGET"`)
 		}()
 		ends[host] = end
 		eventually(t, target, waiting, i+1)
@@ -153,7 +154,8 @@ func TestWatchSlices(t *testing.T) {
 		}
 	}
 	stderr, status := output(t, p.script(t, "backfill", "--until", "2024-01-03"))
-	if want := "  task 1, rows [2024-01-02 00:00:00+00, 2024-01-03 00:00:00+00)\n"; status != 1 || !strings.Contains(stderr, want) {
+	want := "  task 1, rows [2024-01-02 00:00:00+00, 2024-01-03 00:00:00+00)\n"
+	if status != 1 || !strings.Contains(stderr, want) {
 		t.Errorf("exit status %d, no %q in\n%s", status, want, stderr)
 	}
 }

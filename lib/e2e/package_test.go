@@ -64,7 +64,8 @@ func TestPackage(t *testing.T) {
 					left = append(left, l)
 				}
 			}
-			if got := strings.Join(left, "\n"); got != "bf "+rpm+" Apache-2.0\nbash" && got != "bash\nbf "+rpm+" Apache-2.0" {
+			got := strings.Join(left, "\n")
+			if got != "bf "+rpm+" Apache-2.0\nbash" && got != "bash\nbf "+rpm+" Apache-2.0" {
 				t.Errorf("it says %q", got)
 			}
 			holds(t, answer(t, "rpm", "-qlvp", path), `^(\S+) +\d+ (\S+ +\S+) .* /(\S+)$`, "zsh/site-functions")

@@ -15,7 +15,8 @@ import (
 func (p *pair) slicesAreChunks(t *testing.T) {
 	t.Helper()
 	p.ask(t, `select count(*) from __backfill.task t where t.kind = 'slice' and not exists (
-        select from _timescaledb_catalog.dimension_slice s join _timescaledb_catalog.dimension d on d.id = s.dimension_id
+        select from _timescaledb_catalog.dimension_slice s
+        join _timescaledb_catalog.dimension d on d.id = s.dimension_id
         join _timescaledb_catalog.hypertable h on h.id = d.hypertable_id
         where h.table_name = t.hypertable_name and s.range_start::text = t.dimensions->0->>'from'
           and s.range_end::text = t.dimensions->0->>'until')`, "0")
@@ -83,12 +84,14 @@ func TestPlainAttached(t *testing.T) {
 		// Most of whose bytes are beside the heap.
 		p.src.Exec(t, `create table toasted (time timestamptz not null, dev int, w text);
             alter table toasted alter w set storage external;
-            insert into toasted select timestamptz '2024-01-01' + i * interval '10 min', i % 5, repeat(md5(i::text), 300)
+            insert into toasted select timestamptz '2024-01-01' + i * interval '10 min', i % 5,
+                repeat(md5(i::text), 300)
             from generate_series(0, 719) i; analyze toasted`)
 		p.dst.Exec(t, `create table toasted (w text, time timestamptz not null, dev int, primary key (time, dev));
             select create_hypertable('toasted', 'time', chunk_time_interval => interval '1 day')`)
 		for name, staged := range byRelation(p.stage(t, "--until", "2024-02-01")) {
-			if by := map[string]string{"ranged": task.ByRange, "mapped": task.ByBlocks, "toasted": task.ByBlocks}[name]; staged[0].Scan.By != by {
+			by := map[string]string{"ranged": task.ByRange, "mapped": task.ByBlocks, "toasted": task.ByBlocks}[name]
+			if staged[0].Scan.By != by {
 				t.Errorf("%s is read by %s, want %s", name, staged[0].Scan.By, by)
 			}
 		}

@@ -19,7 +19,8 @@ func TestMovedRows(t *testing.T) {
 		byRange := map[string]bool{"detached": true, "grown": true}
 		names := []string{"updated", "late", "rewritten", "emptied", "dropped", "detached", "grown"}
 		for _, name := range names {
-			p.src.Exec(t, fmt.Sprintf(`create table %[1]s (time timestamptz not null, v int, pad text) partition by range (time);
+			p.src.Exec(t, fmt.Sprintf(`create table %[1]s (time timestamptz not null, v int, pad text)
+                    partition by range (time);
                 create table %[1]s_1 partition of %[1]s for values from (minvalue) to ('2024-01-03');
                 insert into %[1]s select '2024-01-01'::timestamptz + i * interval '1 minute', i, repeat('x', 200)
                     from generate_series(0, 2879) i`, name))
@@ -65,8 +66,8 @@ func TestMovedRows(t *testing.T) {
 		if r.status != 3 || !strings.Contains(r.stderr, "had 1440 when their blocks were mapped") {
 			t.Errorf("bf-verify with late rows: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
-		p.ask(t, "select count(*) filter (where verified is null and verify_message like 'the source has 1460 rows%'), "+
-			"count(verified) "+
+		p.ask(t, "select count(*) filter (where verified is null "+
+			"and verify_message like 'the source has 1460 rows%'), count(verified) "+
 			"from __backfill.task where hypertable_name = 'late'", "1|1")
 		for _, name := range []string{"updated", "late", "rewritten"} {
 			p.handMade(t, name, "", 2, task.ByBlocks, name+"_1")
@@ -107,7 +108,8 @@ func TestLateRows(t *testing.T) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `create table fam (time timestamptz not null, v int);
             create table fam_rows () inherits (fam); create table fam_none () inherits (fam);
-            insert into fam_rows select '2024-01-02'::timestamptz + i * interval '1 minute', i from generate_series(0, 7199) i`)
+            insert into fam_rows select '2024-01-02'::timestamptz + i * interval '1 minute', i
+                from generate_series(0, 7199) i`)
 		p.dst.Exec(t, `create table fam (time timestamptz not null, v int);
             select create_hypertable('fam', 'time', chunk_time_interval => interval '1 day')`)
 		stage := func() []*task.Task {
@@ -136,20 +138,23 @@ func TestLateRows(t *testing.T) {
 		verify(0)
 		p.src.Exec(t, `insert into fam_rows values ('2023-12-31', 1), ('2024-01-09 12:00', 2)`)
 		verify(0)
-		p.src.Exec(t, `insert into fam_rows values ('2024-01-01 05:00', 3), ('2024-01-01 06:00', 4), ('2024-01-09 11:59', 5)`)
+		p.src.Exec(t, `insert into fam_rows values ('2024-01-01 05:00', 3), ('2024-01-01 06:00', 4),
+            ('2024-01-09 11:59', 5)`)
 		verify(3, "2 rows of the source", "1 rows of the source")
 		stage()
 		p.copy(t)
 		verify(0)
 
 		p.src.Exec(t, `create table fam_late () inherits (fam); insert into fam_late values ('2024-01-03 05:00', 6)`)
-		r := p.sh(t, `bf-chunks --target "$TARGET" --done | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force`)
+		const again = `bf-chunks --target "$TARGET" --done | bf-dump --source "$SOURCE" |
+            bf-load --target "$TARGET" --force`
+		r := p.sh(t, again)
 		if r.status != 1 || strings.Contains(r.stdout, `"status":"loaded"`) ||
 			!strings.Contains(r.stderr, "public.fam_late is a partition or child of it since it was staged") {
 			t.Errorf("a new child: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 		stage()
-		if r := p.sh(t, `bf-chunks --target "$TARGET" --done | bf-dump --source "$SOURCE" | bf-load --target "$TARGET" --force`); r.status != 0 {
+		if r := p.sh(t, again); r.status != 0 {
 			t.Errorf("staged again: exit status %d\n%s%s", r.status, r.stdout, r.stderr)
 		}
 		verify(0)

@@ -181,13 +181,13 @@ func TestMapCounts(t *testing.T) {
 			p.src.Query1(t, &want, "select count(*) from m where "+within)
 			for _, b := range tk.Scan.Relations[0].Blocks {
 				var n int64
-				p.src.Query1(t, &n, fmt.Sprintf("select count(*) from m where ctid >= '(%d,0)' and ctid < '(%d,0)' and %s",
-					b.First, b.Until, within))
+				p.src.Query1(t, &n, fmt.Sprintf("select count(*) from m "+
+					"where ctid >= '(%d,0)' and ctid < '(%d,0)' and %s", b.First, b.Until, within))
 				mapped += n
 			}
 			if tk.Scan.By != task.ByBlocks || tk.Scan.Rows != want || mapped != want {
-				t.Errorf("from %s: by %s, %d rows, %d in the blocks, want %d", tk.Range.FromText, tk.Scan.By, tk.Scan.Rows,
-					mapped, want)
+				t.Errorf("from %s: by %s, %d rows, %d in the blocks, want %d",
+					tk.Range.FromText, tk.Scan.By, tk.Scan.Rows, mapped, want)
 			}
 		}
 		p.copy(t)

@@ -53,7 +53,8 @@ func TestPlainTarget(t *testing.T) {
                     from generate_series(0, 4319) i;
                 select compress_chunk(show_chunks('comp'));
                 insert into comp values ('2024-01-02 03:00', 9, -1), ('2024-01-03 23:00', 9, -7)`)
-			p.dst.Exec(t, `create materialized view hourly with (timescaledb.continuous, timescaledb.materialized_only = true) as
+			p.dst.Exec(t, `create materialized view hourly
+                with (timescaledb.continuous, timescaledb.materialized_only = true) as
                 select time_bucket('1 hour', time) as time, count(*), sum(v) from comp group by 1 with no data`)
 		}
 		p.stage(t, "--until", "2024-01-03 12:00:00+00", "--scan", "any")
@@ -69,8 +70,8 @@ func TestPlainTarget(t *testing.T) {
 		if full {
 			p.ask(t, "select count(*), count(*) filter (where dev = 9) from comp "+
 				"where time >= '2024-01-03 12:00:00+00'", "721|721")
-			p.ask(t, "select bool_and(is_compressed) from timescaledb_information.chunks where hypertable_name = 'comp' "+
-				"and range_end <= '2024-01-03'", "t")
+			p.ask(t, "select bool_and(is_compressed) from timescaledb_information.chunks "+
+				"where hypertable_name = 'comp' and range_end <= '2024-01-03'", "t")
 			p.ok(t, "", "bf-caggs", "--target", p.target)
 			diff(t, "hourly", sorted(t, p.dst,
 				"select time_bucket('1 hour', time), count(*), sum(v) from comp"+before+" group by 1"),
@@ -100,7 +101,8 @@ func TestColumnstore(t *testing.T) {
 	testdb.EachFull(t, func(t *testing.T, in testdb.Pair) {
 		p := newPlain(t, in)
 		p.src.Exec(t, `create table m (time timestamptz not null, dev int, v int);
-            insert into m select '2024-01-01'::timestamptz + i * interval '10 seconds', i % 7, i from generate_series(0, 25919) i;
+            insert into m select '2024-01-01'::timestamptz + i * interval '10 seconds', i % 7, i
+            from generate_series(0, 25919) i;
             create index on m (time); create table rows as select * from m; create index on rows (time)`)
 		for _, name := range []string{"m", "rows"} {
 			p.dst.Exec(t, "create table "+name+" (time timestamptz not null, dev int, v int);"+

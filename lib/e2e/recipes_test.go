@@ -82,10 +82,11 @@ func TestExecExamples(t *testing.T) {
 				rows = "select time, device, value, nullif(rtrim(note, chr(10)), '') as note from (" + rows + ") _"
 			}
 			var n int
-			p.dst.Query1(t, &n, "select count(*) from (select time, device, value, note from metrics intersect select * from ("+
-				rows+") _ where device < 168) _")
+			p.dst.Query1(t, &n, "select count(*) from (select time, device, value, note from metrics "+
+				"intersect select * from ("+rows+") _ where device < 168) _")
 			if n != 168 {
-				t.Errorf("%d rows; those of the target are %s", n, p.dst.Rows(t, "select * from metrics order by time limit 9"))
+				t.Errorf("%d rows; those of the target are %s", n,
+					p.dst.Rows(t, "select * from metrics order by time limit 9"))
 			}
 			p.dst.Query1(t, &n, "select count(*) from __backfill.task where verified is not null")
 			if n != 7 {

@@ -85,13 +85,15 @@ var changes = []change{
 		`hypertable public."zähler", dimension n, interval of chunks`, false, true},
 	{`select set_number_partitions('zähler', 5, 'W')`,
 		`hypertable public."zähler", dimension "W", partitions`, false, true},
-	{`alter table zähler set (timescaledb.compress, timescaledb.compress_segmentby = '', timescaledb.compress_orderby = 'n')`,
+	{`alter table zähler set (timescaledb.compress, timescaledb.compress_segmentby = '',
+        timescaledb.compress_orderby = 'n')`,
 		`hypertable public."zähler", compression`, true, true},
 	{`alter materialized view "Größe"."z Stunde" set (timescaledb.materialized_only = true)`,
 		`continuous aggregate "Größe"."z Stunde", materialized_only`, true, true},
 	{`select drop_it('"Mein Index"')`, `continuous aggregate "Größe"."z Stunde", index "Mein Index"`, true, true},
 	{`select remove_retention_policy('zähler')`, `job policy_retention of public."zähler"`, true, false},
-	{`select remove_retention_policy('"Größe"."m Tag"'); select add_retention_policy('"Größe"."m Tag"', interval '11 years')`,
+	{`select remove_retention_policy('"Größe"."m Tag"');
+        select add_retention_policy('"Größe"."m Tag"', interval '11 years')`,
 		`job policy_retention of "Größe"."m Tag", definition`, true, false},
 	{`select delete_job(job_id) from timescaledb_information.jobs where proc_name = 'Do it' and fixed_schedule`,
 		`job "Größe"."Do it" `, true, false},
@@ -224,7 +226,8 @@ func TestCloneRefusesWhatIsMissing(t *testing.T) {
 	// As if its server had an extension that the target's has not.
 	p.src.Exec(t, `insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
 		values (99999, 'bf nowhere', 10, 'public'::regnamespace, false, '1')`)
-	wantOutput(t, p.clone(t), 1, fmt.Sprintf(missing, "extensions", "bf nowhere", "install them on the target's server"))
+	wantOutput(t, p.clone(t), 1,
+		fmt.Sprintf(missing, "extensions", "bf nowhere", "install them on the target's server"))
 	p.src.Exec(t, "delete from pg_extension where oid = 99999")
 	wantOutput(t, p.clone(t), 0)
 }

@@ -130,7 +130,8 @@ $`)
 	cmd.Wait()
 	s := term.left(t)
 	for _, want := range []string{`(?m)^bf-load: target: .*violates check constraint "late".*$`,
-		`(?m)^bf-backfill: public.weather: all of it copied, 8 chunks, `, `(?m)^bf-backfill: 16 chunks copied, \S+ .B in `,
+		`(?m)^bf-backfill: public.weather: all of it copied, 8 chunks, `,
+		`(?m)^bf-backfill: 16 chunks copied, \S+ .B in `,
 		`(?m)^  task \d+, chunk _timescaledb_internal._hyper_1_4_chunk$`} {
 		if !regexp.MustCompile(want).MatchString(s) {
 			t.Errorf("%s does not match what is left:\n%s", want, s)
@@ -262,8 +263,8 @@ func TestWatchMany(t *testing.T) {
 	p := newPair(t, testdb.Pair{Source: in, Target: in})
 	p.metrics(t)
 	p.stage(t, "--until", "2016-01-02")
-	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name, dimensions,
-			filter, est_bytes, worked)
+	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+			dimensions, filter, est_bytes, worked)
 		select 'public', 'chunk_' || n, 'public', 'table_' || n % 200, '[]',
 			'{}', 1000000, case when n % 3 = 0 then tstzrange(now(), now(), '[]') end
 		from generate_series(1, 4000) n`)
@@ -276,7 +277,8 @@ func TestWatchMany(t *testing.T) {
 		t.Errorf("%d lines on a terminal of 16:\n%s", n, s)
 	}
 	p.dst.Exec(t, "update __backfill.task set failed = now(), copy_message = 'no luck' where chunk_name = 'chunk_7'")
-	term.shows(t, `(?m)^bf-chunks: failed: public.table_7 chunk_7: no luck\ncopy  \[(.*\n)+   public.table_7 .* 1 failed `)
+	term.shows(t, `(?m)^bf-chunks: failed: public.table_7 chunk_7: no luck\ncopy  \[(.*\n)+`+
+		`   public.table_7 .* 1 failed `)
 	term.master.WriteString("\x03")
 	cmd.Wait()
 	s, status := term.left(t), cmd.ProcessState.ExitCode()
@@ -296,8 +298,9 @@ func TestViewReflows(t *testing.T) {
 	p := newPair(t, testdb.Pair{Source: in, Target: in})
 	p.metrics(t)
 	p.stage(t, "--until", "2016-01-02")
-	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name, dimensions,
-			filter, est_bytes) select 'public', 'chunk_' || n, 'public', 'table_' || n, '[]', '{}', 1000000
+	p.dst.Exec(t, `insert into __backfill.task (chunk_schema, chunk_name, hypertable_schema, hypertable_name,
+			dimensions, filter, est_bytes)
+		select 'public', 'chunk_' || n, 'public', 'table_' || n, '[]', '{}', 1000000
 		from generate_series(1, 20) n`)
 	socket := filepath.Join(t.TempDir(), "tmux")
 	tmux := func(args ...string) string {

@@ -106,7 +106,8 @@ func (p *pair) window(t testing.TB, status int, args ...string) (out string, fou
 			continue
 		}
 		for _, d := range s.Differences {
-			found = append(found, fmt.Sprintf("%s %s %s: %s, %s", s.Hypertable.Name, d.Key, d.Column, d.Source, d.Target))
+			found = append(found, fmt.Sprintf("%s %s %s: %s, %s",
+				s.Hypertable.Name, d.Key, d.Column, d.Source, d.Target))
 		}
 	}
 	slices.Sort(found)

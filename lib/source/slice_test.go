@@ -18,13 +18,16 @@ func TestSelect(t *testing.T) {
 		scan task.Scan
 		want string
 	}{
-		{task.Scan{By: task.ByRange, Relations: []task.Leaf{leaf("m")}}, `select "a", "b""c" from only "s"."m" where COND`},
+		{task.Scan{By: task.ByRange, Relations: []task.Leaf{leaf("m")}},
+			`select "a", "b""c" from only "s"."m" where COND`},
 		{task.Scan{By: task.ByRange, Relations: []task.Leaf{leaf("m"), leaf(`x"; drop table y; --`)}},
 			`select "a", "b""c" from only "s"."m" where COND` +
 				` union all select "a", "b""c" from only "s"."x""; drop table y; --" where COND`},
-		{task.Scan{By: task.ByBlocks, Relations: []task.Leaf{leaf("m", task.Blocks{First: 0, Until: 3}, task.Blocks{First: 9, Until: 4294967295})}},
+		{task.Scan{By: task.ByBlocks, Relations: []task.Leaf{
+			leaf("m", task.Blocks{First: 0, Until: 3}, task.Blocks{First: 9, Until: 4294967295})}},
 			`select "a", "b""c" from only "s"."m" where ctid >= '(0,0)'::tid and ctid < '(3,0)'::tid and COND` +
-				` union all select "a", "b""c" from only "s"."m" where ctid >= '(9,0)'::tid and ctid < '(4294967295,0)'::tid and COND`},
+				` union all select "a", "b""c" from only "s"."m" where ctid >= '(9,0)'::tid ` +
+				`and ctid < '(4294967295,0)'::tid and COND`},
 	} {
 		in := &Opened{branches: branches(&c.scan, "COND")}
 		if got := in.Select([]string{"a", `b"c`}); got != c.want {

@@ -20,7 +20,8 @@ func TestGrid(t *testing.T) {
 	}{
 		{-251, at(-300, -250)}, {-250, at(-250, -170)}, {-170, at(-170, -100)}, {-100, at(-100, 0)},
 		{-1, at(-100, 0)}, {0, at(0, 40)}, {59, at(40, 60)}, {299, at(60, 300)}, {300, at(300, 400)},
-		{task.MaxBound - 1, at(9223372036854775800, task.MaxBound)}, {task.MinBound, at(task.MinBound, -9223372036854775800)},
+		{task.MaxBound - 1, at(9223372036854775800, task.MaxBound)},
+		{task.MinBound, at(task.MinBound, -9223372036854775800)},
 	} {
 		if got := g.at(c.v); got != c.want {
 			t.Errorf("at %d: %v, want %v", c.v, got, c.want)

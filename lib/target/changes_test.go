@@ -24,11 +24,13 @@ func TestLaneSeesChanges(t *testing.T) {
 		perChunk := len(s.dst.Rows(t, "select from pg_attribute "+
 			"where attrelid = to_regclass('_timescaledb_catalog.compression_settings') and attname = 'relid'")) > 0
 		if perChunk { // one chunk has another segment and order than the others
-			s.src.Exec(t, `alter table m set (timescaledb.compress_segmentby = 'dev, t', timescaledb.compress_orderby = 'ts');
+			s.src.Exec(t, `alter table m set (timescaledb.compress_segmentby = 'dev, t',
+                    timescaledb.compress_orderby = 'ts');
                 select compress_chunk(c) from show_chunks('m', newer_than => '2024-01-24'::timestamptz) c;`+enable)
 		}
 		s.src.Exec(t, strings.Replace(compress, "c)", "c, true)", 1))
-		s.dst.Exec(t, enable+"create table device (dev int primary key); insert into device select generate_series(0, 3)")
+		s.dst.Exec(t, enable+"create table device (dev int primary key); "+
+			"insert into device select generate_series(0, 3)")
 		s.stage(t, stage.Options{Until: "2025-01-01", Choice: tsdb.Choice{Filter: `\.m$`}})
 		referring := false
 		changes := map[int]func(){
@@ -42,7 +44,8 @@ func TestLaneSeesChanges(t *testing.T) {
 			4: func() { // some versions refuse it
 				s.dst.Exec(t, `do $$ begin alter table m add foreign key (dev) references device;
                     exception when feature_not_supported then null; end $$`)
-				referring = len(s.dst.Rows(t, "select from pg_constraint where conrelid = 'm'::regclass and contype = 'f'")) > 0
+				referring = len(s.dst.Rows(t, "select from pg_constraint "+
+					"where conrelid = 'm'::regclass and contype = 'f'")) > 0
 			},
 		}
 		n := 0
@@ -61,7 +64,8 @@ func TestLaneSeesChanges(t *testing.T) {
 				want = ""
 			}
 			switch {
-			case want == "" && errs[i] != nil, want != "" && (errs[i] == nil || !strings.Contains(errs[i].Error(), want)):
+			case want == "" && errs[i] != nil,
+				want != "" && (errs[i] == nil || !strings.Contains(errs[i].Error(), want)):
 				t.Errorf("task %d: %v, want %q", i+1, errs[i], want)
 			case want == "" && rs[i].Status != task.Loaded:
 				t.Errorf("task %d: %s", i+1, rs[i].Status)

@@ -51,7 +51,8 @@ func TestCompressedConstraints(t *testing.T) {
 				}
 				s := both(t, p)
 				s.exec(t, table+c.both)
-				if _, err := s.dst.Conn(t).Exec(context.Background(), c.target+enable); pg.Code(err) == pg.NotSupported {
+				_, err := s.dst.Conn(t).Exec(context.Background(), c.target+enable)
+				if pg.Code(err) == pg.NotSupported {
 					t.Skipf("not here: %v", err)
 				} else if err != nil {
 					t.Fatal(err)

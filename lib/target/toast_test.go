@@ -33,7 +33,8 @@ func TestToast(t *testing.T) {
 		}
 		var chunks [2][]string // in whatever order
 		for i, db := range []*testdb.DB{s.src, s.dst} {
-			for _, c := range db.Rows(t, `select a.attrelid::regclass from pg_attribute a join pg_class c on c.oid = attrelid
+			for _, c := range db.Rows(t, `select a.attrelid::regclass
+				from pg_attribute a join pg_class c on c.oid = attrelid
 				where attname = '_ts_meta_count' and relkind = 'r' and not starts_with(relname, '_compressed')`) {
 				columns := db.Rows(t, `select attname, attstorage from pg_attribute
 					where attrelid = '`+c[0]+`'::regclass and attnum > 0 order by attname`)

@@ -328,8 +328,8 @@ func TestFoldedRecord(t *testing.T) {
 			}
 		}
 		var rows, other int
-		if err := db.QueryRow(t.Context(), fmt.Sprintf("select count(*), count(*) filter (where %s <> %s) from public.folded",
-			hash(exprs, record), hash(exprs, foldedRecord))).Scan(&rows, &other); err != nil {
+		if err := db.QueryRow(t.Context(), fmt.Sprintf("select count(*), count(*) filter (where %s <> %s) "+
+			"from public.folded", hash(exprs, record), hash(exprs, foldedRecord))).Scan(&rows, &other); err != nil {
 			t.Fatal(err)
 		}
 		if rows == 0 || other > 0 {

@@ -85,7 +85,8 @@ copy  [#################.......................]  43%  35/80 MB
  > public.metrics _hyper_1_2_chunk         10 MB  2s  from the target
  > waiting for a chunk                                  from 10.1.2.3`},
 		{"slices of a plain table", State{Phase: Copy, Each: []*queue.Counts{counts("logs", 8, 3, 0, 0)},
-			Workers: []*queue.Worker{of("2024-01-01 00:00:00+00", "2024-01-02 00:00:00+00", loads("logs", 1, 5_000_000)),
+			Workers: []*queue.Worker{
+				of("2024-01-01 00:00:00+00", "2024-01-02 00:00:00+00", loads("logs", 1, 5_000_000)),
 				of("2024-01-02 00:00:00+00", "2024-01-02 18:30:00+00", loads("logs", 2, 0)),
 				of("-100", "100", loads("logs", 3, 0))}}, 80, 24, `
 copy  [#################.......................]  43%  35/80 MB

@@ -11,8 +11,8 @@ import (
 // so that the names and what failed are still to be read.
 func TestTable(t *testing.T) {
 	progress := func(name string, done, failed int64) *queue.Progress {
-		return &queue.Progress{Hypertable: task.Name{Schema: "public", Name: name}, Total: 30, Done: done, Pending: 30 - done,
-			Failed: failed, Bytes: 3e9, BytesDone: done * 1e8, Rate: 5e6, Left: 100}
+		return &queue.Progress{Hypertable: task.Name{Schema: "public", Name: name}, Total: 30, Done: done,
+			Pending: 30 - done, Failed: failed, Bytes: 3e9, BytesDone: done * 1e8, Rate: 5e6, Left: 100}
 	}
 	all := progress("", 42, 2)
 	all.Total, all.Pending, all.Bytes = 60, 18, 6e9
