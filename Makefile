@@ -23,7 +23,8 @@ GOBUILD  = go build -trimpath -ldflags '-s -w -X bf/lib/cli.version=$(VERSION) -
 TOOLS    = backfill
 SHELLS   = $(filter-out %.1,$(wildcard scripts/*)) .ci/run
 # Version of a package: it begins with a digit and has no hyphen.
-PACKAGED := $(shell case "$(VERSION)" in (v[0-9]*) echo "$(VERSION:v%=%)" ;; (*) echo "0~git.$(VERSION)" ;; esac | tr - .)
+PACKAGED := $(shell case "$(VERSION)" in (v[0-9]*) echo "$(VERSION:v%=%)" ;; \
+             (*) echo "0~git.$(VERSION)" ;; esac | tr - .)
 # The manual: a page stands beside what it describes.
 MAN      = $(wildcard cmd/*/*.1 scripts/*.1 lib/*/*.5 cmd/*.7)
 
@@ -60,7 +61,8 @@ short:
 race: export CGO_ENABLED = 1
 race: export GORACE = atexit_sleep_ms=0
 race:
-	go test -count=1 -p 2 -timeout 40m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify ./lib/cli ./lib/jobs
+	go test -count=1 -p 2 -timeout 40m -short -race ./lib/task ./lib/pg ./lib/tsdb ./lib/queue ./lib/verify \
+	  ./lib/cli ./lib/jobs
 	go test -count=1 -timeout 40m -short -race -run 'TestPipelines|TestVerify$$|TestAttachRace' ./lib/e2e
 
 demo: build

@@ -10,4 +10,5 @@ select * from (
     order by {order} offset 0) t
 where pg_try_advisory_lock({lock}, priority::int)
 limit greatest(({held} < 2)::int, least({most}::bigint, -{held}
-    + (select count(*) from (select from __backfill.task where {pending} and {from} order by {order} limit 256) few) / 16))
+    + (select count(*)
+       from (select from __backfill.task where {pending} and {from} order by {order} limit 256) few) / 16))

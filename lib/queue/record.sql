@@ -5,7 +5,8 @@
 -- it is with the same range if the plan is of what differs ($1).
 -- A chunk that was merged or split since, or whose hypertable or dimension was
 -- renamed, is planned anew; of its old range stays what is inside the new extent.
--- Slices likewise, and those of files if they are others; the plan knows best where their rows are, even if they are copied.
+-- Slices likewise, and those of files if they are others; the plan knows best where their
+-- rows are, even if they are copied.
 with known as (
     select t.priority as number, t.filter as old, s.*,
            -- what was staged beside it is no change of a task
@@ -24,7 +25,8 @@ with known as (
     from __backfill.task t
     join pg_temp.staged s on s.key = t.key
 ), union_of as (
-    select k.*, $1::boolean or k.changed or k.new_from < k.old_from or k.new_until > k.old_until or k.other_files as anew,
+    select k.*,
+           $1::boolean or k.changed or k.new_from < k.old_from or k.new_until > k.old_until or k.other_files as anew,
            k.filter || jsonb_strip_nulls(jsonb_build_object(
                'from',       case when k.lower then k.old_from::text end,
                'from_text',  case when k.lower

@@ -17,7 +17,8 @@ select jsonb_strip_nulls(jsonb_build_object(
                join pg_class ic on ic.oid = i.indexrelid
                where i.indrelid = m.oid and starts_with(ic.relname, m.relname || '_')
                  and pg_get_indexdef(i.indexrelid)
-                     = format('CREATE INDEX %I ON %I.%I USING btree (%I DESC)', ic.relname, mn.nspname, m.relname, dim.column_name)), false),
+                     = format('CREATE INDEX %I ON %I.%I USING btree (%I DESC)',
+                              ic.relname, mn.nspname, m.relname, dim.column_name)), false),
            'indexes', (
                select jsonb_agg(jsonb_build_object(
                           'name', case when not starts_with(ic.relname, m.relname || '_') then ic.relname end,

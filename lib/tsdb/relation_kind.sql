@@ -6,7 +6,8 @@ select (select md5(string_agg(concat_ws(',', quote_ident(a.attname), a.atttypid,
                                         coalesce(a.attstattarget, -1), a.attcollation), ';' order by a.attnum))
         from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
        format('%I.%I', n.nspname, c.relname),
-       array(select attname::text from pg_attribute where attrelid = $2 and atthasmissing and not attisdropped order by 1)
+       array(select attname::text from pg_attribute
+             where attrelid = $2 and atthasmissing and not attisdropped order by 1)
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.oid = $1

@@ -36,7 +36,8 @@ create index on "Größe"."m Tag" ("Gerät", "Tag" desc);
 do $$begin
   execute (select 'drop index ' || indexrelid::regclass
            from pg_index join timescaledb_information.continuous_aggregates
-                on indrelid = format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass
+                on indrelid = format('%I.%I', materialization_hypertable_schema,
+                                     materialization_hypertable_name)::regclass
            where view_name = 'Zonen' and indnkeyatts = 1);
 end$$;
 select set_chunk_time_interval(format('%I.%I', materialization_hypertable_schema,
