@@ -118,7 +118,8 @@ var interruptions = []interruption{
 	{"two ^C, scripts/backfill", backfillScript, 2, ctrlCTwice(300 * time.Millisecond), false, false, "130"},
 	{"TERM for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGTERM, 0), true, false, "130"},
 	{"HUP for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGHUP, 0), true, false, "130"},
-	{"HUPs for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGHUP, 400*time.Millisecond), true, false, "130"},
+	{"HUPs for scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGHUP, 400*time.Millisecond),
+		true, false, "130"},
 	{"kill -9 scripts/backfill", backfillScript, 2, signalsScript(syscall.SIGKILL, 0), true, true, "137"},
 	{"closed terminal, scripts/backfill", backfillScript, 2, nil, true, true, ""},
 }
