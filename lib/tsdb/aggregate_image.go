@@ -176,10 +176,9 @@ func (a *Aggregate) Sum(ctx context.Context, db *DB, s Span) (BucketImage, error
 	for _, c := range a.Copied() {
 		names = append(names, c.Name)
 	}
-	err = db.QueryRow(ctx, fmt.Sprintf(`select count(*),
-            coalesce(sum(hashtextextended(r::text collate "C", 0)), 0)::text
-        from (select %s from %s where %s) r`, pg.Idents(names), pg.Ident(a.Name.Schema, a.Name.Name), cond)).
-		Scan(&b.Rows, &b.Hash)
+	err = Total(ctx, db, `count(*), coalesce(sum(hashtextextended(r::text collate "C", 0)), 0)::text`,
+		fmt.Sprintf("(select %s from %s where %s) r", pg.Idents(names), pg.Ident(a.Name.Schema, a.Name.Name), cond),
+		&b.Rows, &b.Hash)
 	return b, db.Wrap(err, "buckets of %s", a.Label())
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"bf/lib/pg"
 	"bf/lib/task"
+	"bf/lib/tsdb"
 )
 
 // Summary is what one side holds of a task. It is a record (one JSON object per
@@ -98,7 +99,7 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 	out := newSummary(StateChunk)
 	out.Note, out.Columns = s.note, slices.Clone(cols)
 	var b strings.Builder
-	b.WriteString("select count(*)")
+	b.WriteString("count(*)")
 	dest := []any{&out.Rows}
 	if w.hash {
 		b.WriteString(", " + s.sumOf(s.hashedRow(cols)))
@@ -116,13 +117,12 @@ func (s *side) query(ctx context.Context, cols []Column, w want, sums bool) (*Su
 			dest = append(dest, &values[i])
 		}
 	}
-	b.WriteString("\nfrom " + s.rows)
 	if w.values { // see summarize
 		if _, err := s.db.Exec(ctx, "savepoint summary"); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.db.QueryRow(ctx, b.String()).Scan(dest...); err != nil {
+	if err := tsdb.Total(ctx, s.db, b.String(), s.rows, dest...); err != nil {
 		return nil, err
 	}
 	for i, v := range values {
