@@ -38,7 +38,8 @@ func TestTotal(t *testing.T) {
 		if err != nil || len(all) != 1 {
 			t.Fatal(all, err)
 		}
-		if b, err := all[0].Sum(t.Context(), db, Span{From: 20, Until: 1980}); err != nil || b.Rows != 0 || b.Hash != "0" {
+		b, err := all[0].Sum(t.Context(), db, Span{From: 20, Until: 1980})
+		if err != nil || b.Rows != 0 || b.Hash != "0" {
 			t.Errorf("of the aggregate: %+v, %v", b, err)
 		}
 	})
