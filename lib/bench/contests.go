@@ -345,12 +345,12 @@ func (h hypertables) values() *contest {
 func (h hypertables) manyChunks() *contest {
 	return &contest{name: planning, variants: []*variant{
 		{name: "bf-stage of one chunk", prepare: h.unstaged, run: func(m *meter) error {
-			return m.pipe("", h.planner("^public.wide$"))
+			return m.pipe("", h.planner("wide"))
 		}},
 		{name: fmt.Sprintf("bf-stage of %d chunks", h.chunks), prepare: h.unstaged, run: func(m *meter) error {
-			return m.pipe("", h.planner("^public.many$"))
+			return m.pipe("", h.planner("many"))
 		}},
-		{name: "staged again", run: func(m *meter) error { return m.pipe("", h.planner("^public.many$")) }},
+		{name: "staged again", run: func(m *meter) error { return m.pipe("", h.planner("many")) }},
 		{name: "list", run: func(m *meter) error {
 			return m.pipe("", []string{"bf-chunks", "--target", h.dst.uri}, []string{"wc", "-l"})
 		}},

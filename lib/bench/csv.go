@@ -2,13 +2,10 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 )
@@ -23,9 +20,7 @@ const (
 const (
 	csvTable = `(time timestamptz not null, device_id int not null, value float8, note text) ` +
 		`with (autovacuum_enabled = off)`
-	csvDays    = 4
-	csvWorkers = 2
-	csvBatch   = 5000 // the default of timescaledb-parallel-copy
+	csvDays = 4
 	// csvLanes fills the table from the source in $0, whose files are the arguments.
 	csvLanes = `bf-stage -q --source "$0" --target "$TARGET" --into readings --from 2024-01-01 --until 2024-01-05 "$@" \
             >/dev/null || exit
@@ -82,83 +77,18 @@ func (f csvSources) empty() error {
 		table("readings", csvTable, twoIndexes) + "; checkpoint")
 }
 
-// byLines is what copies the file without bf, in batches of lines, each a COPY into the hypertable:
-// the tool itself where BENCH_PARALLEL_COPY names it.
-func (f csvSources) byLines() *variant {
-	v := &variant{peer: true, prepare: f.empty}
-	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
-		v.name = fmt.Sprintf("timescaledb-parallel-copy, %d workers", csvWorkers)
-		v.run = func(m *meter) error {
-			return m.pipe("", []string{tool, "--connection", f.dst.uri, "--schema", "public", "--table", "readings",
-				"--file", filepath.Join(f.dir, "all.csv"), "--skip-header", "--batch-size", fmt.Sprint(csvBatch),
-				"--workers", fmt.Sprint(csvWorkers)})
-		}
-		return v
-	}
-	v.name = fmt.Sprintf("%d psql workers, as timescaledb-parallel-copy copies", csvWorkers)
-	v.run = f.workers
-	return v
-}
-
-// workers feeds psql with batches. Their CPU time is the clients', ours is not counted.
-func (f csvSources) workers(m *meter) error {
-	file, err := os.Open(filepath.Join(f.dir, "all.csv"))
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	batches, ended := make(chan []byte), make(chan error, csvWorkers)
-	var psql []*exec.Cmd
-	var messages bytes.Buffer
-	for range csvWorkers {
-		cmd := exec.Command("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", f.dst.uri)
-		cmd.Env, cmd.Stderr = m.env, &lockedBuffer{b: &messages}
-		in, err := cmd.StdinPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			return err
-		}
-		psql = append(psql, cmd)
-		go func() {
-			var err error
-			for batch := range batches {
-				_, e := fmt.Fprintf(in, "copy readings from stdin (format csv);\n%s\\.\n", batch)
-				err = cmp.Or(err, e)
-			}
-			ended <- cmp.Or(err, in.Close())
-		}()
-	}
-	lines := bufio.NewReaderSize(file, 1<<20)
-	_, err = lines.ReadSlice('\n') // the header
-	for err == nil {
-		var batch []byte
-		for n := 0; n < csvBatch && err == nil; n++ {
-			var line []byte
-			line, err = lines.ReadSlice('\n')
-			batch = append(batch, line...)
-		}
-		batches <- batch
-	}
-	close(batches)
-	for _, cmd := range psql {
-		e := <-ended
-		if w := cmd.Wait(); w != nil || e != nil {
-			err = fmt.Errorf("psql: %w, %w\n%s", w, e, messages.Bytes())
-		}
-		m.client += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return err
+// copied is the variant that copies the file without bf.
+func (f csvSources) copied() *variant {
+	name, run := f.byLines("readings", func() []string {
+		return []string{"tail", "-n", "+2", filepath.Join(f.dir, "all.csv")} // without the header
+	})
+	return &variant{peer: true, name: name, prepare: f.empty, run: run}
 }
 
 // fromCSV fills the hypertable by bf.
 func (f csvSources) fromCSV(source func() []string) func(m *meter) error {
 	return func(m *meter) error {
-		return m.pipe("", append([]string{"sh", "-c", fmt.Sprintf(csvLanes, csvWorkers)}, source()...))
+		return m.pipe("", append([]string{"sh", "-c", fmt.Sprintf(csvLanes, lineWorkers)}, source()...))
 	}
 }
 
@@ -166,8 +96,8 @@ func (f csvSources) csvFiles() *contest {
 	source := func() []string { return []string{"csv:" + f.dir, "all.csv"} }
 	attach := false
 	return &contest{name: csvFile, variants: []*variant{
-		f.byLines(),
-		{name: fmt.Sprintf("bf, csv:, %d lanes", csvWorkers), prepare: f.empty, run: func(m *meter) (err error) {
+		f.copied(),
+		{name: fmt.Sprintf("bf, csv:, %d lanes", lineWorkers), prepare: f.empty, run: func(m *meter) (err error) {
 			err = f.fromCSV(source)(m)
 			attach = f.attached()
 			return err
@@ -186,8 +116,8 @@ func (f csvSources) csvFiles() *contest {
 func (f csvSources) csvCommands() *contest {
 	attach := false
 	return &contest{name: csvCommand, variants: []*variant{
-		f.byLines(),
-		{name: fmt.Sprintf("bf, exec:, %d lanes", csvWorkers), prepare: f.empty, run: func(m *meter) (err error) {
+		f.copied(),
+		{name: fmt.Sprintf("bf, exec:, %d lanes", lineWorkers), prepare: f.empty, run: func(m *meter) (err error) {
 			err = f.fromCSV(func() []string { return []string{`exec:cat "` + f.dir + `/${BF_FROM%% *}.csv"`} })(m)
 			attach = f.attached()
 			return err

@@ -1,24 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
-	"sync"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // The contests of tables that are no hypertables on the source.
 const (
-	plain   = "a plain table, 3 slices"
-	unread  = "a plain table without an index, 20 slices"
-	recipes = 5000 // rows of a batch
-	workers = 2    // of the manual's recipe
+	plain  = "a plain table, 3 slices"
+	unread = "a plain table without an index, 20 slices"
 
 	plainTable = `(time timestamptz not null, device_id int not null, a float8, b float8, c float8)`
 	// In the order of time, but for a minute, as rows arrive.
@@ -62,7 +52,10 @@ func (p plainTables) staged(name string) func() error {
 // by bf.
 func (p plainTables) plainSource() *contest {
 	const name = "plain_indexed"
-	recipe, run := p.recipe(name)
+	tool, run := p.byLines(name, func() []string {
+		return []string{"psql", "-Xqd", p.src.uri, "-c", `\copy (select * from ` + name + `) to stdout (format csv)`}
+	})
+	recipe := `\copy csv | ` + tool // of TimescaleDB's manual
 	return &contest{name: plain, variants: []*variant{
 		{peer: true, name: recipe, prepare: p.emptied(name), run: run},
 		{peer: true, name: "psql | psql, binary, through the hypertable", prepare: p.emptied(name),
@@ -84,98 +77,17 @@ func (p plainTables) plainSource() *contest {
 	}}
 }
 
-// recipe is what TimescaleDB's manual has users run: \copy to CSV into
-// timescaledb-parallel-copy, or, where BENCH_PARALLEL_COPY names none, into as many
-// connections that run the same COPY statements.
-func (p plainTables) recipe(name string) (string, func(m *meter) error) {
-	csv := []string{"psql", "-Xqd", p.src.uri, "-c", `\copy (select * from ` + name + `) to stdout (format csv)`}
-	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
-		return `\copy csv | timescaledb-parallel-copy`, func(m *meter) error {
-			return m.pipe("", csv, []string{tool, "--connection", p.dst.uri, "--table", name,
-				"--workers", strconv.Itoa(workers), "--batch-size", strconv.Itoa(recipes)})
-		}
-	}
-	return fmt.Sprintf(`\copy csv | %d connections, COPY csv of %d rows each`, workers, recipes),
-		func(m *meter) error {
-			r, w, err := os.Pipe()
-			if err != nil {
-				return err
-			}
-			done := make(chan error, 1)
-			go func() { done <- p.batches(r, name); r.Close() }()
-			err = m.pipeTo(w, csv)
-			w.Close()
-			if e := <-done; err == nil {
-				err = e
-			}
-			return err
-		}
-}
-
-// batches copies lines of CSV into a table, some at a time over several connections.
-func (p plainTables) batches(in io.Reader, name string) error {
-	work, failed := make(chan []byte, workers), make(chan error, workers)
-	var all sync.WaitGroup
-	for range workers {
-		all.Go(func() {
-			err := p.worker(work, name)
-			for range work { // the reader must not wait for nobody
-			}
-			failed <- err
-		})
-	}
-	lines := bufio.NewReaderSize(in, 1<<20)
-	var batch bytes.Buffer
-	rows := 0
-	for {
-		line, err := lines.ReadSlice('\n')
-		batch.Write(line)
-		if rows++; rows == recipes || err != nil {
-			work <- bytes.Clone(batch.Bytes())
-			batch.Reset()
-			rows = 0
-		}
-		if err != nil {
-			break
-		}
-	}
-	close(work)
-	all.Wait()
-	for range workers {
-		if err := <-failed; err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p plainTables) worker(work <-chan []byte, name string) error {
-	ctx := context.Background()
-	conn, err := pgx.Connect(ctx, p.dst.uri)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	for batch := range work {
-		_, err := conn.PgConn().CopyFrom(ctx, bytes.NewReader(batch), "copy "+name+" from stdin (format csv)")
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // withoutAnyIndex maps a table that no index orders, and reads it by tasks.
 func (p plainTables) withoutAnyIndex() *contest {
 	const name = "plain_heap"
-	plan := []string{"bf-stage", "--quiet", "--source", p.src.uri, "--target", p.dst.uri, "--until", "2100-01-01",
-		"--filter", `^public\.` + name + "$"}
 	return &contest{name: unread, variants: []*variant{
 		{peer: true, name: "psql, copy of the table, binary", run: func(m *meter) error {
 			return m.pipe("", []string{"psql", "-Xqd", p.src.uri, "-o", "/dev/null", "-c",
 				"copy " + name + " to stdout (format binary)"})
 		}},
-		{name: "bf-stage", prepare: p.emptied(name), run: func(m *meter) error { return m.pipe("", plan) }},
+		{name: "bf-stage", prepare: p.emptied(name), run: func(m *meter) error {
+			return m.pipe("", p.planner(name))
+		}},
 		{name: "bf-dump of all tasks", prepare: p.staged(name), run: func(m *meter) error {
 			before, err := p.blocksRead(name)
 			if err == nil {

@@ -170,8 +170,8 @@ func (s *scale) plan() error {
 		what     string
 		commands [][]string
 	}{
-		{"bf-stage", [][]string{s.planner("^public.scale$"), {"wc", "-l"}}},
-		{"bf-stage again", [][]string{s.planner("^public.scale$"), {"wc", "-l"}}},
+		{"bf-stage", [][]string{s.planner("scale"), {"wc", "-l"}}},
+		{"bf-stage again", [][]string{s.planner("scale"), {"wc", "-l"}}},
 		{"bf-chunks", [][]string{{"bf-chunks", "--target", s.dst.uri}, {"wc", "-l"}}},
 		{"bf-chunks --summary", [][]string{{"bf-chunks", "--target", s.dst.uri, "--summary"}, {"wc", "-l"}}},
 	} {

@@ -32,17 +32,18 @@ func (s *sides) remake(name, columns, indexes, more string) error {
 }
 
 func (s *sides) stage(name string) error {
-	out, err := output("bf-stage", "--quiet", "--source", s.src.uri, "--target", s.dst.uri, "--until", "2100-01-01",
-		"--filter", `^public\.`+name+"$")
-	s.records[name] = out
+	plan := s.planner(name)
+	cmd := exec.Command(plan[0], plan[1:]...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	s.records[name] = string(out)
 	return err
 }
 
-func output(name string, args ...string) (string, error) {
-	cmd := exec.Command(name, args...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	return string(out), err
+// planner is the command that stages a table.
+func (s *sides) planner(name string) []string {
+	return []string{"bf-stage", "--quiet", "--source", s.src.uri, "--target", s.dst.uri, "--until", "2100-01-01",
+		"--filter", `^public\.` + name + "$"}
 }
 
 func (s *sides) dump() []string { return []string{"bf-dump", "--quiet", "--source", s.src.uri} }
@@ -103,15 +104,7 @@ func (s *sides) prepare(name, columns, indexes, more string) func() error {
 }
 
 // verify compares both sides, one chunk at a time.
-func (s *sides) verify(m *meter) error {
-	return m.pipe("", []string{"bf-verify", "--quiet", "--source", s.src.uri, "--target", s.dst.uri,
-		"--parallelism", "1"})
-}
-
-func (s *sides) planner(filter string) []string {
-	return []string{"bf-stage", "--quiet", "--source", s.src.uri, "--target", s.dst.uri, "--until", "2100-01-01",
-		"--filter", filter}
-}
+func (s *sides) verify(m *meter) error { return s.verifies(1)(m) }
 
 // peers is a command of the peer's. It reports to nobody that it was run.
 func (s *sides) peers(command string, args ...string) []string {
