@@ -33,7 +33,7 @@ type Column struct {
 	NotNull   bool
 	Generated bool // computed by the server, never copied
 	Default   bool // has a default
-	Identity  bool // numbered by the server; unlike a default, no chunk has it of its hypertable
+	Identity  bool // numbered by the server; chunks do not inherit it, as they do a default
 	Collation string
 	Binary    bool   // the type can travel in binary COPY
 	Hash      string // what of it to hash, one of the constants Hash…
@@ -103,8 +103,8 @@ func (c *Conn) Columns(ctx context.Context, oids ...uint32) (map[uint32][]Column
 	return m, c.Wrap(err, "list columns")
 }
 
-// Missing returns the columns of a relation that were added with a default
-// after it was made: for them a value that is not there means the default.
+// Missing returns the columns that were added to a relation with a default: rows that
+// were there before do not hold the value, and mean the default.
 func (c *Conn) Missing(ctx context.Context, relation uint32) (names []string, err error) {
 	err = c.QueryRow(ctx, `select array(select attname::text from pg_attribute
         where attrelid = $1 and atthasmissing and not attisdropped order by 1)`, relation).Scan(&names)

@@ -73,8 +73,8 @@ func Connect(ctx context.Context, side Side, connString string, o Options) (*Con
 	if err != nil {
 		return nil, &Error{Side: side, Object: "connection string", Err: parseError(err)}
 	}
-	// libpq takes what follows the first @ of a URI for the host. Here it is the
-	// end of a password, which no message may show.
+	// Of a URI, the host is what follows the first @, here the end of a password that
+	// has an @ itself. No message may show it.
 	if strings.Contains(cfg.Host, "@") {
 		return nil, &Error{Side: side, Object: "connection string", Err: errors.New("there is an @ in the host"),
 			Hint: "write %40 for an @ in a user name or password"}
@@ -128,7 +128,7 @@ func (c *Conn) dial(ctx context.Context, cfg *pgx.ConnConfig, o Options) (err er
 		if o.Log != nil {
 			hint := ""
 			if h := connectHint(err); h != "" && wait == firstWait {
-				hint = " (" + h + ")" // in the first second: it may be a matter of the address
+				hint = " (" + h + ")" // at once: what helps may not be waiting
 			}
 			o.Log("%s: connect to %s: %v%s; trying again in %v", c.Side, c.addr, connectError(err), hint, wait)
 		}
@@ -139,10 +139,10 @@ func (c *Conn) dial(ctx context.Context, cfg *pgx.ConnConfig, o Options) (err er
 	}
 }
 
-// Close ends the connection, with a message to the server if that still answers. One
-// that was given up in the middle of a statement is being closed already: then what is
-// waited for is that the server is asked to cancel the statement. Else it would work on,
-// or wait for a lock with all those that it has, until it looks for its client.
+// Close ends the connection, with a message to the server if that still answers. Where it
+// was given up in the middle of a statement, pgx is closing it and asks the server to
+// cancel the statement: Close waits for that. Else the server would go on, or wait for a
+// lock and hold others, until it looks whether its client is there.
 func (c *Conn) Close() {
 	if c == nil || c.Conn == nil {
 		return

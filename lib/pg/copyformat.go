@@ -70,13 +70,12 @@ func (p *CopyReader) FirstRow(format string) ([]byte, error) {
 		}
 		return nil, nil
 	}
-	// Binary: signature (11 bytes), flags, length of the extension, then the
-	// tuples: a count of fields, each with its length (-1 for null).
-	at := 11 + 4
-	if len(b) < at+4 {
+	// Binary: the head and its extension, then the tuples: a count of fields, each with
+	// its length (-1 for null).
+	if len(b) < binaryHead {
 		return nil, nil
 	}
-	at += 4 + int(binary.BigEndian.Uint32(b[at:]))
+	at := binaryHead + int(binary.BigEndian.Uint32(b[binaryHead-4:]))
 	if at < 0 || len(b) < at+2 {
 		return nil, nil
 	}
@@ -107,8 +106,8 @@ func DropFields(r io.Reader, drop []bool) io.Reader {
 	return &fieldFilter{r: bufio.NewReaderSize(r, peekRow), drop: drop}
 }
 
-// fieldFilter does that. Tabs and line ends
-// inside of values travel escaped: the bytes themselves only separate.
+// fieldFilter does that. Tabs and line ends inside of values travel escaped: as bytes they
+// only separate.
 type fieldFilter struct {
 	r     *bufio.Reader
 	drop  []bool

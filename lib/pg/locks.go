@@ -9,16 +9,16 @@ type LockClass int32
 const (
 	// LockTask: a lane has handed a task out. The task's number.
 	LockTask LockClass = 0x6266 + iota // "bf"
-	// LockPassed: a bf-load has passed a task over (shared). The task's number.
+	// LockPassed: a bf-load has skipped a task (shared). The task's number.
 	LockPassed
-	// LockTurn: the turn to queue for a lock that the application wants, too. 0.
+	// LockTurn: the turn to wait for a lock that the application wants, too. 0.
 	LockTurn
 	// LockClear: rows are deleted from a compressed chunk. The chunk's number.
 	LockClear
 	// LockSweep: a statement locks every chunk of a hypertable. The hypertable's
 	// number.
 	LockSweep
-	// LockAggregate: a bf-caggs is at an aggregate. The number of its
+	// LockAggregate: a bf-caggs refreshes an aggregate. The number of its
 	// materialization hypertable.
 	LockAggregate
 	// LockQuiet: the server compresses a chunk, and is canceled as soon as anybody

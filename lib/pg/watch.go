@@ -13,7 +13,7 @@ import (
 // ErrAwaited is returned by Unattended when it gave up.
 var ErrAwaited = errors.New("another session waited for it")
 
-// Unattended runs f, statements of this session that keep others out for long, and
+// Unattended runs f, statements of this session that hold strong locks for long, and
 // cancels them as soon as another session waits for this one, or when that cannot be
 // watched. Run it in a savepoint: the cancellation aborts the transaction.
 func (c *Conn) Unattended(ctx context.Context, f func() error) error {
