@@ -22,8 +22,8 @@ type flags struct {
 }
 
 func (*flags) Description() string {
-	return "Resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill from the target " +
-		"when the backfill is done and verified."
+	return "Ends a backfill: resumes the jobs that bf-stage --pause-jobs has paused, and drops schema __backfill " +
+		"from the target. Refuses while tasks are pending."
 }
 
 func main() { cli.Main("bf-clean", &flags{}, clean) }

@@ -25,7 +25,7 @@ func (*flags) Description() string {
 	return "Makes an empty target like the source: types, functions, tables, keys, indexes, privileges, and in the " +
 		"target's language hypertables, compression, continuous aggregates and jobs, all jobs paused.\n" +
 		"Plain tables come with their rows as of now. What cannot be created is named before anything is made; " +
-		"all is made in one transaction."
+		"all is made in one transaction, if its locks fit into the target's lock table."
 }
 
 func (*flags) Epilogue() string {

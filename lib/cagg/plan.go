@@ -51,13 +51,8 @@ func Planless(ctx context.Context, db *tsdb.DB, all []*tsdb.Hypertable, marks ma
 	for _, h := range all {
 		r.byID[h.ID] = h
 	}
-	// A refresh also deletes buckets in compressed chunks: lift the limit on the
-	// rows that a DELETE may decompress.
-	if _, err := db.Exec(ctx, "select set_config(name, '0', false) from pg_settings "+
-		"where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'"); err != nil {
-		return nil, db.Wrap(err, "session settings")
-	}
-	return r, nil
+	// A refresh deletes buckets in compressed chunks as well. It cannot run in a transaction.
+	return r, db.UnlimitDecompression(ctx, true)
 }
 
 // Pending counts the pending tasks of the aggregate and of what it depends on.
@@ -325,7 +320,7 @@ func (r *Refresher) cut(ctx context.Context, s *facts, spans []span) ([]Window, 
 	return ws, nil
 }
 
-// cutAt returns where a window that begins at from ends.
+// cutAt returns where a window ends that begins at from.
 func (s *facts) cutAt(ctx context.Context, from, until int64) (int64, error) {
 	if until-from <= s.step() {
 		return until, nil
@@ -338,8 +333,9 @@ func (s *facts) cutAt(ctx context.Context, from, until int64) (int64, error) {
 }
 
 // keep cuts spans into windows that keep their rows. Where there are no rows,
-// there is no window. ≤ 2.22: invalidations are logged as if buckets had no
-// origin or offset, so the bucket before a shifted one is kept as well.
+// there is no window.
+// ≤ 2.22: invalidations are logged as if buckets had no origin or offset, so the bucket
+// before a shifted one is kept as well.
 func (r *Refresher) keep(ctx context.Context, s *facts, spans []span) ([]Window, error) {
 	var ws []Window
 	for _, todo := range spans {

@@ -8,9 +8,10 @@
 //
 //   - When a backfill is staged, Prime refreshes the range that is still empty.
 //     This computes and deletes nothing, but removes the range from the log.
-//   - The copy of raw rows logs its own range again. That does no harm, except to
-//     buckets that have lost some of their raw rows. Plan finds those, and other
-//     logged buckets without raw rows; Refresh copies their rows to a table,
+//   - The copy of raw rows logs its own range again, and bf-load takes that back where it
+//     may and the buckets are equal (target/unlog.go). What stays logged does no harm,
+//     except to buckets that have lost some of their raw rows. Plan finds those, and
+//     other logged buckets without raw rows; Refresh copies their rows to a table,
 //     refreshes, and restores them.
 package cagg
 
@@ -31,7 +32,7 @@ type Planned struct {
 	View      task.Name
 	Watermark int64  // of the source
 	Until     *int64 // its buckets before this are copied; nil for none
-	Staged    bool   // its chunks are: prime it
+	Staged    bool   // its chunks are to be copied: prime it
 }
 
 // Prime prepares continuous aggregates of the target for copied buckets, parents
@@ -172,10 +173,9 @@ func emptyUntil(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate, raw *tsdb.H
 	return b[0], nil
 }
 
-// beginning returns where priming begins: at the lowest value, but for a bigint
-// half way to it. ≤ 2.14: a refresh from the lowest bigint leaves a few values in
-// the log, and a later refresh of everything fails on them ("timestamp out of
-// range").
+// beginning returns where priming begins: at the lowest value; of a bigint half way to it.
+// ≤ 2.14: a refresh from the lowest bigint leaves a few values in the log, and a later
+// refresh of everything fails on them ("timestamp out of range").
 func beginning(ctx context.Context, db *tsdb.DB, a *tsdb.Aggregate) (int64, error) {
 	if a.Lowest() != math.MinInt64 {
 		return task.MinBound, nil

@@ -47,7 +47,7 @@ func (r *Refresher) Refresh(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	if !w.Keep {
 		return r.refresh(ctx, a, w.Span)
 	}
-	where, err := a.Hypertable.Condition(r.db, w.Span)
+	where, err := a.Hypertable.Condition(w.Span)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (r *Refresher) putBack(ctx context.Context, a *tsdb.Aggregate, w Window) er
 	if err := r.refresh(ctx, a, w.Span); err != nil {
 		return err
 	}
-	where, err := a.Hypertable.Condition(r.db, w.Span)
+	where, err := a.Hypertable.Condition(w.Span)
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (r *Refresher) hideAbove(ctx context.Context, a *tsdb.Aggregate, until int6
 	if _, some, err := tsdb.First(ctx, r.db, a.Hypertable, until, task.MaxBound); err != nil || !some {
 		return err
 	}
-	where, err := a.Hypertable.Condition(r.db, span{From: until, Until: task.MaxBound})
+	where, err := a.Hypertable.Condition(span{From: until, Until: task.MaxBound})
 	if err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func columns(a *tsdb.Aggregate) string {
 // Mark is where the watermark of an aggregate stands after its refresh.
 type Mark struct {
 	Source, Target int64
-	Moved          bool   // by an UPDATE: there were no raw rows to refresh
+	Moved          bool   // by bf itself, in the catalog: there were no raw rows to refresh
 	Hidden         *int64 // the first bucket that exists and that a real-time view does not show
 }
 

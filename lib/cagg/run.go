@@ -328,7 +328,7 @@ func (t *runner) finish(ctx context.Context, a *tsdb.Aggregate) error {
 	switch {
 	case m.Moved:
 		t.windows++
-		t.Log.Info("%s: watermark set to the source's, %s: nothing is left to refresh that would do it", a.Label(),
+		t.Log.Info("%s: watermark set to the source's, %s: no refresh is left that would move it", a.Label(),
 			texts[m.Source])
 	case m.Hidden != nil:
 		t.Log.Warn("%s: the real-time view does not show the buckets from %s on: there are no raw rows whose refresh "+

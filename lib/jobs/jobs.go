@@ -59,8 +59,8 @@ func schedule(ctx context.Context, db *tsdb.DB, tx pgx.Tx, id int32, scheduled b
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(ctx, "select "+alter+" from _timescaledb_config.bgw_job j where j.id = $1::int", id, scheduled)
-	if pg.Code(err) == pg.NotSupported { // 2.21 and 2.22
+	_, err = tx.Exec(ctx, "select "+alter+" from "+tsdb.JobsTable(db)+" j where j.id = $1::int", id, scheduled)
+	if pg.Code(err) == pg.NotSupported { // 2.21, 2.22: see tsdb.PausesNested
 		return &pg.Error{Side: db.Side, Err: err,
 			Hint: "this version of TimescaleDB cannot pause or resume the refresh policy of " +
 				"a continuous aggregate on top of another one: " +

@@ -23,10 +23,9 @@ type programs struct {
 	major int
 }
 
-// findPrograms looks for pg_dump on PATH and where packages put it. It has to be
-// as new as the source; best is one as new as the target, which knows all that
-// the target understands; a newer one comes last. The target's major, or the
-// newest below it, makes a dump that is right on both sides.
+// findPrograms looks for pg_dump on PATH and where packages put it. It must not be older
+// than the source. The target's version is best, then the newest below it: what those
+// write the target understands. Newer ones come last.
 func findPrograms(source, target int) (best programs, err error) {
 	dirs := filepath.SplitList(os.Getenv("PATH"))
 	for _, pattern := range []string{"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin",
@@ -70,7 +69,7 @@ func (p programs) command(ctx context.Context, name, connString string, args ...
 		args = append(args, "--dbname="+dsn)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(p.dir, name), args...)
-	// Interrupted, it has its server give up what it waits for.
+	// On SIGINT it cancels its statement on the server, too.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = append(os.Environ(), "PGAPPNAME="+Name,
@@ -94,7 +93,7 @@ func stream(cmd *exec.Cmd, f func(io.Reader) error) error {
 		return fmt.Errorf("%s: %w", filepath.Base(cmd.Path), err)
 	}
 	ferr := f(out)
-	cut := errors.Is(ferr, io.ErrUnexpectedEOF) // then what the program says explains it
+	cut := errors.Is(ferr, io.ErrUnexpectedEOF) // the program's own message says why
 	if ferr != nil && !cut {
 		out.Close()
 		cmd.Process.Signal(os.Interrupt)
@@ -204,8 +203,8 @@ func discard(r io.Reader) error {
 	return err
 }
 
-// dumpArgs are what a dump leaves out: TimescaleDB's own schemas, which other
-// relations of its there are, and the state of a backfill.
+// dumpArgs are what a dump leaves out: TimescaleDB's own schemas, its relations in other
+// schemas, and the state of a backfill.
 func (c *clone) dumpArgs(exclude string) []string {
 	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill",
 		"--exclude-schema=_timescaledb_*", "--snapshot=" + c.snapshot}

@@ -64,10 +64,9 @@ type trait struct{ value, help string }
 
 // things are all of a schema: by thing and part, "" for the thing itself.
 type things struct {
-	traits map[thing]map[string]trait
-	of     map[thing]string // the relation that a thing is a part of
-	// relations are those that there are.
-	relations map[string]bool
+	traits    map[thing]map[string]trait
+	of        map[thing]string // the relation that a thing is a part of
+	relations map[string]bool  // all there are
 }
 
 func newThings() *things {
@@ -86,7 +85,7 @@ type mirror struct {
 	*pg.Conn
 	db        *tsdb.DB // the same; nil without TimescaleDB
 	internals []uint32 // chunks
-	catalogs  plan
+	catalogs  catalogs
 	things    *things
 	major     int
 }
@@ -145,9 +144,7 @@ func Compare(ctx context.Context, source, target string, o pg.Options) (*Compari
 	c.Differences, c.Objects = differences(src, dst), len(src.things.traits)
 	more, err := counters(ctx, src, dst)
 	c.Differences = append(c.Differences, more...)
-	if err == nil {
-		c.Resume, err = toBeResumed(ctx, d, src, dst)
-	}
+	c.Resume = toBeResumed(d, src, dst)
 	return c, err
 }
 
@@ -162,31 +159,15 @@ func reflect(ctx context.Context, conn *pg.Conn) (m *mirror, err error) {
 		m.db, err = nil, nil
 	}
 	if err == nil && m.db != nil {
-		err = m.readCatalogs(ctx)
+		m.catalogs, err = readCatalogs(ctx, m.db)
+	}
+	for _, i := range m.catalogs.internals {
+		m.internals = append(m.internals, i.OID)
 	}
 	if err == nil {
 		err = m.readObjects(ctx)
 	}
 	return m, err
-}
-
-func (m *mirror) readCatalogs(ctx context.Context) error {
-	p := &m.catalogs
-	ds, err := tsdb.Definitions(ctx, m.db)
-	if err != nil {
-		return err
-	}
-	if p.aggregates, p.hypertables, err = tsdb.AggregateDefinitions(ctx, m.db, ds); err != nil {
-		return err
-	}
-	if p.jobs, err = tsdb.JobDefinitions(ctx, m.db); err != nil {
-		return err
-	}
-	internals, err := tsdb.Internals(ctx, m.db)
-	for _, i := range internals {
-		m.internals = append(m.internals, i.OID)
-	}
-	return err
 }
 
 func (m *mirror) readObjects(ctx context.Context) error {
@@ -248,7 +229,7 @@ func (m *mirror) plainAs(dst *mirror) {
 			delete(m.things.traits, t)
 		}
 	}
-	dst.catalogs = plan{} // nothing to compare them with
+	dst.catalogs = catalogs{} // nothing to compare them with
 }
 
 // differences lists what the two sides differ in.
@@ -291,8 +272,8 @@ func differences(src, dst *mirror) (all []*Difference) {
 	return all
 }
 
-// partOf reports whether a thing is part of one that the other side lacks, which
-// says enough.
+// partOf reports whether a thing is part of one that the other side lacks: that is
+// reported, and no part of it.
 func (m *mirror) partOf(t thing, other *mirror) bool {
 	of := m.things.of[t]
 	return of != "" && !other.things.relations[of]
@@ -300,8 +281,8 @@ func (m *mirror) partOf(t thing, other *mirror) bool {
 
 var qualifier = regexp.MustCompile(`("(?:[^"]|"")+"|[\pL_][\pL\pN_$]*)\.(["\pL_])`)
 
-// unqualified is SQL without the qualifiers of names: PostgreSQL 16 and newer leave
-// out those of columns that no query needs.
+// unqualified is SQL without the qualifiers of names. PostgreSQL ≥ 16 leaves out those
+// of columns where they are not needed.
 func unqualified(sql string) string {
 	for {
 		s := qualifier.ReplaceAllString(sql, "$2")

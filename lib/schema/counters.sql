@@ -1,5 +1,5 @@
--- The sequences that give columns their values, and those columns; not of chunks
--- ($1), whose hypertables say it. Of one that goes round, nothing can be said.
+-- The sequences that give columns their values, and those columns, not those of chunks
+-- ($1): their hypertables have the same. A sequence that cycles may repeat values.
 select format('%I.%I', sn.nspname, sc.relname), s.seqincrement,
        array_agg(format('%I.%I', n.nspname, c.relname) order by u.tab, u.col),
        array_agg(quote_ident(a.attname) order by u.tab, u.col)

@@ -1,6 +1,6 @@
--- What depends on the objects ($1 their catalogs, $2 their OIDs), by whatever way,
--- themselves included. A rule stands for its view, a default and a check for
--- their table or domain.
+-- What depends on the objects ($1 their catalogs, $2 their OIDs), directly or through
+-- others, themselves included, and its description; '' where that of another one says it.
+-- A rule stands for its view, a default and a check for their table or domain.
 with recursive dependent(classid, objid) as (
     select * from unnest($1::oid[], $2::oid[])
   union

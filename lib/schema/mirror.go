@@ -149,7 +149,7 @@ func jobSQL(l dialect, j *tsdb.JobDefinition) string {
 }
 
 // toBeResumed is the statement for the jobs that are paused on the target only.
-func toBeResumed(ctx context.Context, l dialect, src, dst *mirror) (string, error) {
+func toBeResumed(l dialect, src, dst *mirror) string {
 	scheduled := map[string]bool{}
 	for _, j := range src.catalogs.jobs {
 		if j.Scheduled {
@@ -163,11 +163,10 @@ func toBeResumed(ctx context.Context, l dialect, src, dst *mirror) (string, erro
 		}
 	}
 	if len(ids) == 0 {
-		return "", nil
+		return ""
 	}
-	table, err := tsdb.JobsTable(ctx, dst.db)
 	slices.Sort(ids)
-	return l.resume(dst.catalogs.jobs, table, list(ids)), err
+	return l.resume(dst.catalogs.jobs, tsdb.JobsTable(dst.db), list(ids))
 }
 
 // counter is a sequence that gives columns their values.
@@ -206,8 +205,8 @@ func (c *counter) end() string {
 	return fmt.Sprintf("select %s(v) from (%s) x", fn, strings.Join(each, " union all "))
 }
 
-// counters lists the sequences of the target that would give a column a value
-// which it has, or has passed.
+// counters lists the sequences of the target whose next value is one that a column has
+// already, or has passed.
 func counters(ctx context.Context, src, dst *mirror) (diffs []*Difference, err error) {
 	cs, err := dst.counters(ctx)
 	if err != nil {

@@ -38,7 +38,7 @@ type maker struct {
 func (m *maker) write(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
 		m.head,
-		// Tables, with their columns only, and all that is in no need of keys.
+		// Tables with their columns, and all else that no key has to be there for.
 		m.phase(func(e *entry) bool { return !e.post && !m.late[e] && !last(e) }),
 		m.hypertables,
 		m.data,
@@ -51,7 +51,7 @@ func (m *maker) write(ctx context.Context) error {
 		// enabled. What is made from then on must not get default privileges.
 		m.phase(func(e *entry) bool { return e.kind == "ACL" }),
 		m.tuning,
-		m.phase(func(e *entry) bool { return e.kind != "EVENT TRIGGER" && !m.ofEventTrigger(e) }),
+		m.phase(func(e *entry) bool { return !eventTrigger(e) }),
 		m.jobs,
 		m.materialize,
 		m.phase(func(*entry) bool { return true }),
@@ -66,12 +66,12 @@ func (m *maker) write(ctx context.Context) error {
 // last reports whether an entry comes when all objects are there: privileges,
 // default ones above all, and event triggers.
 func last(e *entry) bool {
-	return slices.Contains([]string{"ACL", "DEFAULT ACL", "EVENT TRIGGER"}, e.kind) ||
-		e.kind == "COMMENT" && strings.HasPrefix(e.name, "EVENT TRIGGER ")
+	return e.kind == "ACL" || e.kind == "DEFAULT ACL" || eventTrigger(e)
 }
 
-func (m *maker) ofEventTrigger(e *entry) bool {
-	return e.kind == "COMMENT" && strings.HasPrefix(e.name, "EVENT TRIGGER ")
+// eventTrigger reports whether an entry is an event trigger, or the comment on one.
+func eventTrigger(e *entry) bool {
+	return e.kind == "EVENT TRIGGER" || e.kind == "COMMENT" && strings.HasPrefix(e.name, "EVENT TRIGGER ")
 }
 
 func isKey(e *entry) bool {
@@ -88,7 +88,7 @@ func (m *maker) order(ctx context.Context, all []*entry) error {
 	}
 	gone := map[int]bool{}
 	for _, e := range all {
-		// What has no number of its own, a comment say, goes with its object.
+		// What has no OID of its own, a comment for example, goes with its object.
 		with := func(is func(int) bool) bool { return e.object.class == 0 && slices.ContainsFunc(e.needs, is) }
 		if m.plan.own[e.object] || m.plan.left[e.object] || e.object.class == pgExtension && e.name == "timescaledb" ||
 			with(func(id int) bool { return gone[id] }) || m.foreign(e) {
@@ -114,8 +114,8 @@ func (m *maker) order(ctx context.Context, all []*entry) error {
 	return m.lookUpPopulated(ctx)
 }
 
-// foreign reports whether an entry is about an object that belongs to
-// TimescaleDB: what its version on the target grants is not ours to say.
+// foreign reports whether an entry grants privileges on an object of TimescaleDB's: those
+// are the extension's own matter on the target.
 func (m *maker) foreign(e *entry) bool {
 	if e.kind != "ACL" {
 		return false
@@ -244,9 +244,9 @@ func (m *maker) all(ctx context.Context, statements []string) error {
 	return nil
 }
 
-// adapt changes what pg_dump writes where it would not do on the target: a
-// hypertable takes no ALTER TABLE ONLY, and was perhaps partitioned; a schema
-// may be there.
+// adapt changes what pg_dump writes where the target would refuse it: a hypertable takes
+// no ALTER TABLE ONLY, and no PARTITION BY that the source's table has; a schema may be
+// there already.
 func (m *maker) adapt(e *entry, sql string) string {
 	const only = "ALTER TABLE ONLY "
 	if s, ok := strings.CutPrefix(sql, only); ok {
@@ -331,7 +331,8 @@ func (m *maker) data(ctx context.Context) error {
 	})
 }
 
-// tuning sets what a hypertable gets when it is complete.
+// tuning makes the settings of hypertables and aggregates, which have to be complete for
+// that.
 func (m *maker) tuning(ctx context.Context) error {
 	for _, d := range m.plan.hypertables {
 		if sql := m.dialect.settings(d); len(sql) > 0 {

@@ -24,7 +24,7 @@ var tableSQL string
 type plain struct {
 	oid        uint32
 	name       task.Name
-	quoted     string // as the source's server does
+	quoted     string // its name, by the source's server
 	column     string
 	typ        string // of the column
 	interval   int64  // in TimescaleDB's units
@@ -85,7 +85,8 @@ func (c *clone) lookUpTable(ctx context.Context, table, column string) (*plain, 
 	case !kind:
 		return refuse("name a table", "%s is no table", t.name)
 	case !permanent:
-		return refuse("alter table ... set logged", "table %s is unlogged or temporary: no hypertable can be", t.name)
+		return refuse("alter table ... set logged", "table %s is unlogged or temporary, a hypertable is neither",
+			t.name)
 	case child:
 		return refuse("name the table that it is a partition or a child of",
 			"table %s is a partition or a child of another table", t.name)

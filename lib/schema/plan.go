@@ -28,15 +28,35 @@ var (
 	referringSQL string
 )
 
-// plan is what is to be made.
-type plan struct {
-	hypertables []*tsdb.Definition
+// catalogs are what TimescaleDB's catalogs of a side say.
+type catalogs struct {
+	hypertables []*tsdb.Definition // without those behind aggregates
 	aggregates  []*tsdb.AggregateDefinition
 	jobs        []*tsdb.JobDefinition
-	lacking     []use
-	own         map[object]bool // what the server makes by itself
-	left        map[object]bool // what is left out
-	late        map[object]bool // what depends on a continuous aggregate
+	internals   []tsdb.Internal
+}
+
+func readCatalogs(ctx context.Context, db *tsdb.DB) (c catalogs, err error) {
+	ds, err := tsdb.Definitions(ctx, db)
+	if err == nil {
+		c.aggregates, c.hypertables, err = tsdb.AggregateDefinitions(ctx, db, ds)
+	}
+	if err == nil {
+		c.jobs, err = tsdb.JobDefinitions(ctx, db)
+	}
+	if err == nil {
+		c.internals, err = tsdb.Internals(ctx, db)
+	}
+	return c, err
+}
+
+// plan is what is to be made.
+type plan struct {
+	catalogs
+	lacking []use
+	own     map[object]bool // what the server makes by itself
+	left    map[object]bool // what is left out
+	late    map[object]bool // what depends on a continuous aggregate
 }
 
 // use is an object of a user's that needs one of TimescaleDB's.
@@ -162,35 +182,24 @@ func (c *clone) lookUpHypertables(ctx context.Context) (err error) {
 }
 
 func (c *clone) readCatalogs(ctx context.Context) error {
-	p := &c.plan
-	ds, err := tsdb.Definitions(ctx, c.src)
-	if err != nil {
-		return err
-	}
-	as, ds, err := tsdb.AggregateDefinitions(ctx, c.src, ds)
-	if err != nil {
+	p, tables := &c.plan, c.plan.hypertables
+	var err error
+	if p.catalogs, err = readCatalogs(ctx, c.src); err != nil {
 		return err
 	}
 	for _, t := range c.tables {
-		if slices.ContainsFunc(ds, func(d *tsdb.Definition) bool { return d.OID == t.oid }) {
+		if slices.ContainsFunc(p.hypertables, func(d *tsdb.Definition) bool { return d.OID == t.oid }) {
 			return &Error{fmt.Sprintf("source: table %s is a hypertable already", t.name),
 				"leave out --hypertable for it"}
 		}
 	}
-	p.hypertables, p.aggregates = append(ds, p.hypertables...), as
-	if p.jobs, err = tsdb.JobDefinitions(ctx, c.src); err != nil {
-		return err
-	}
-	internals, err := tsdb.Internals(ctx, c.src)
-	if err != nil {
-		return err
-	}
-	for _, i := range internals {
+	p.hypertables = append(p.hypertables, tables...)
+	for _, i := range p.internals {
 		p.own[object{pgClass, i.OID}] = true
 		c.internals = append(c.internals, i.Name)
 	}
 	var views []uint32
-	for _, a := range as {
+	for _, a := range p.aggregates {
 		views = append(views, a.OID)
 	}
 	rows, err := c.conn.Query(ctx, ownTriggersSQL, views)
@@ -248,7 +257,7 @@ func (c *clone) obstacles() (all []obstacle) {
 	return all
 }
 
-// describe is how messages name a job of the source.
+// describe names a job of the source in messages.
 func describe(j *tsdb.JobDefinition) string {
 	s := fmt.Sprintf("job %d (%s", j.ID, j.Proc.Name)
 	if !j.Policy() {
@@ -273,7 +282,8 @@ func (c *clone) leaveOut(ctx context.Context, obstacles []obstacle) error {
 	}
 	dependents, err := c.dependents(ctx, roots)
 	for err == nil {
-		// Only its query knows that an aggregate depends on another.
+		// What an aggregate is computed from, its query (direct view) depends on, and its
+		// user view does not.
 		n := len(roots)
 		for _, a := range c.plan.aggregates {
 			_, query := dependents[object{pgClass, a.Direct}]
@@ -366,7 +376,7 @@ func (c *sides) dependents(ctx context.Context, of []object) (map[object]string,
 	return all, c.conn.Wrap(err, "look up what depends on what")
 }
 
-// lookUpReferring lists the tables whose rows have to wait for a backfill.
+// lookUpReferring lists the tables whose rows cannot be copied before the backfill.
 func (c *clone) lookUpReferring(ctx context.Context) (err error) {
 	hypertables, children := []uint32{}, []uint32{}
 	for _, d := range c.plan.hypertables {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"bf/lib/pg"
-	"bf/lib/tsdb"
 )
 
 // runner opens the session that makes the target.
@@ -24,24 +23,17 @@ func (c *sides) runner(ctx context.Context) (*runner, error) {
 // without the data of chunks, restored between timescaledb_pre_restore() and
 // timescaledb_post_restore(). Chunks come with their names and numbers, empty.
 func (c *clone) copyCatalogs(ctx context.Context) error {
-	internals, err := tsdb.Internals(ctx, c.src)
-	if err != nil {
+	if err := c.lookUpHypertables(ctx); err != nil {
 		return err
 	}
 	args := []string{"--no-subscriptions", "--no-publications", "--exclude-schema=__backfill",
 		"--snapshot=" + c.snapshot,
 		"--exclude-table-data=_timescaledb_internal._hyper_*",
 		"--exclude-table-data=_timescaledb_internal.compress_hyper_*"}
-	for _, i := range internals {
-		args = append(args, "--exclude-table-data="+pg.Ident(i.Name.Schema, i.Name.Name))
-	}
-	if err := c.lookUpHypertables(ctx); err != nil {
-		return err
-	}
 	if err := c.lookUpReferring(ctx); err != nil {
 		return err
 	}
-	for _, n := range c.referring {
+	for _, n := range slices.Concat(c.internals, c.referring) {
 		args = append(args, "--exclude-table-data="+pg.Ident(n.Schema, n.Name))
 	}
 	whole, err := c.fitsLocks(ctx)
@@ -75,9 +67,8 @@ func (c *sides) fitsLocks(ctx context.Context) (bool, error) {
 	return relations < c.target.locks, c.conn.Wrap(err, "count relations")
 }
 
-// restore runs the dump. Jobs would start as soon as restoring is over: they are
-// paused before, in the catalog, as some versions cannot pause all of them
-// otherwise.
+// restore runs the dump. Jobs would start as soon as restoring is over, so they are paused
+// before that, in the catalog: in 2.21 and 2.22 alter_job refuses some.
 func (c *clone) restore(ctx context.Context, r *runner, whole bool, args []string) error {
 	var before []string
 	for _, s := range sessionSettings {
@@ -118,7 +109,7 @@ func (c *clone) restore(ctx context.Context, r *runner, whole bool, args []strin
 	return run("after the restore", after)
 }
 
-// existing takes a schema as it is where it is there.
+// existing runs statements on a database that may have some of the schemas already.
 type existing struct {
 	*runner
 	schemas []string
@@ -128,8 +119,7 @@ func (e existing) do(ctx context.Context, sql string) error {
 	return e.runner.do(ctx, existingSchema(sql, e.schemas))
 }
 
-// existingSchema has a statement that creates one of these schemas take it as it
-// is.
+// existingSchema adds IF NOT EXISTS to a statement that creates one of these schemas.
 func existingSchema(sql string, schemas []string) string {
 	if s, ok := strings.CutPrefix(sql, "CREATE SCHEMA "); ok {
 		if name, _, ok := identifier(s); ok && slices.Contains(schemas, name) {
@@ -191,8 +181,8 @@ func list(ids []int32) string {
 	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ids)), ", "), "[]")
 }
 
-// scheduled are the jobs whose numbers are the source's and that alter_job
-// resumes; it says how to resume the others.
+// scheduled are the jobs that the source has scheduled and that alter_job resumes, by
+// their numbers, which are the source's. It says how to resume the others.
 func (c *clone) scheduled() (resume []int32) {
 	var others []int32
 	for _, j := range c.plan.jobs {

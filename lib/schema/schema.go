@@ -70,7 +70,7 @@ type sides struct {
 	source       source
 	target       target
 	dialect      dialect
-	full         bool   // edition of the target
+	full         bool   // the target is of the full edition
 	pausesNested bool   // see tsdb.PausesNested
 	referable    bool   // the target has foreign keys to hypertables
 	jobsTable    string // the target's catalog of jobs
@@ -83,7 +83,7 @@ type clone struct {
 	internals  []task.Name
 	plan       plan
 	referring  []task.Name // tables whose rows reference a hypertable's
-	leftTables []task.Name // and sequences, that are left out
+	leftTables []task.Name // tables and sequences that are left out
 	hypertable map[task.Name]bool
 }
 
@@ -96,13 +96,12 @@ type source struct {
 
 // target is what is known of the target before anything is made.
 type target struct {
-	major    int
-	identity string
-	user     string
-	there    bool // the extension is
-	// of it, or that it will have; "" where the server has none
-	version                                           string
-	extension                                         string // schema of it
+	major                                             int
+	identity                                          string
+	user                                              string
+	there                                             bool   // the extension is
+	version                                           string // of it, or of what will be created; "" for none
+	extension                                         string // its schema
 	catalogs                                          bool   // the role may write TimescaleDB's catalogs
 	locks                                             int
 	roles, tablespaces, extensions, amethods, schemas []string
@@ -275,10 +274,8 @@ func (c *clone) probe(ctx context.Context, dst *pg.Conn) error {
 			return err
 		}
 	}
-	if c.jobsTable, err = tsdb.JobsTable(ctx, db); err != nil {
-		return err
-	}
-	// What the source's objects use of TimescaleDB is looked for while the
+	c.jobsTable = tsdb.JobsTable(db)
+	// What the source's objects use of TimescaleDB has to be looked for while the
 	// extension is there.
 	if c.src != nil && !c.same() {
 		if c.plan.lacking, err = c.lacking(ctx, db); err != nil {

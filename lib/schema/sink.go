@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// sink is where the script goes: to a file that people read, or to the target.
+// sink takes the statements: a file for people, or the target.
 type sink interface {
 	// about says what the next statements make: for people, and for errors.
 	about(label, comment string) error
@@ -140,8 +140,7 @@ func pipe(ctx context.Context, r io.Reader, s sink, inTx bool) error {
 			}
 			continue
 		}
-		// What is wrong with the script explains better than the server why the
-		// COPY has failed.
+		// An error of the script explains better than the server's why the COPY failed.
 		rows := &noted{r: script.Rows()}
 		err = s.rows(ctx, st.SQL, rows)
 		switch {

@@ -1,6 +1,6 @@
--- A plain table that is to become a hypertable ($1 as the user spelled it): what
--- it is, its partitions or children, the column ($2, as it stands or as an
--- identifier), what a hypertable cannot have.
+-- A plain table that is to become a hypertable ($1 as the user spelled it): what it is,
+-- the column ($2, a name as it stands, else an identifier of SQL), its partitions or
+-- children, and what it has that a hypertable cannot have.
 with t as (
     select c.*, n.nspname, format('%I.%I', n.nspname, c.relname) as quoted
     from pg_class c

@@ -1,6 +1,6 @@
--- What the target is: the extension as it is there, else the version that it
--- would have ($1 is the source's, where the server has it). "has" counts what is
--- in a database that is not empty; what belongs to an extension is not counted.
+-- What the target is: the extension as it is there, else the version that would be
+-- created: the source's ($1) where the server has it, else the default. The last column
+-- counts the relations of users: those of extensions do not count.
 select current_setting('server_version_num')::int / 10000,
        (select oid from pg_database where datname = current_database()) || '@'
            || extract(epoch from pg_postmaster_start_time()),

@@ -178,9 +178,8 @@ func orderBy(s *tsdb.Settings) string {
 	return strings.Join(order, ", ")
 }
 
-// aggregate makes a continuous aggregate, without rows. Its group indexes are
-// made one by one, as they are on the source, under the names that the server
-// would have given them.
+// aggregate makes a continuous aggregate, without rows. Its indexes are made one by one as
+// they are on the source; those that the server named there it names here.
 func (l dialect) aggregate(a *tsdb.AggregateDefinition, owner bool) []string {
 	view := quote(a.View)
 	options := fmt.Sprintf("timescaledb.continuous, timescaledb.materialized_only = %t, "+
@@ -190,7 +189,7 @@ func (l dialect) aggregate(a *tsdb.AggregateDefinition, owner bool) []string {
 	}
 	query := strings.TrimSuffix(strings.TrimRight(a.Query, " \n"), ";")
 	sql := []string{"create materialized view " + view + " with (" + options + ") as\n" + query + "\nwith no data;"}
-	// Some versions (2.11 does) want the hypertable behind the view.
+	// 2.11 at least takes the hypertable behind the view and not the view.
 	behind := "format('%I.%I', materialization_hypertable_schema, materialization_hypertable_name)::regclass"
 	width := chunkInterval(a.Hypertable.Dimensions[0])
 	sql = append(sql, "select "+l.call("set_chunk_time_interval", "", behind, "", width)+
@@ -231,7 +230,7 @@ func (l dialect) aggregateSettings(a *tsdb.AggregateDefinition) []string {
 // the job is scheduled on the source.
 const toResume = "job_to_resume"
 
-// job adds a job, paused. "" for one that cannot be added, see unknownJob.
+// job adds a job, paused; nil for one that TimescaleDB has no function to add.
 func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 	add, known := l.add(j)
 	if add == "" {
@@ -248,7 +247,7 @@ func (l dialect) job(j *tsdb.JobDefinition, owner bool) []string {
 		pairs = append(pairs, "fixed_schedule", "false")
 	}
 	if j.Timezone != "" && l.Takes("alter_job", "timezone") {
-		pairs = append(pairs, "timezone", literal(j.Timezone)) // 2.22 forgets it otherwise
+		pairs = append(pairs, "timezone", literal(j.Timezone)) // else it is set to null
 	}
 	if c := rest(j.Config, known); c != "" && j.Policy() {
 		// Settings of the policy that its function has no argument for.
@@ -275,8 +274,8 @@ func (l dialect) unpaused(j *tsdb.JobDefinition) string {
 	return "select " + add + ";"
 }
 
-// ids are what a policy's configuration says by numbers that are others
-// elsewhere.
+// ids are the keys of a policy's configuration whose values are numbers of hypertables:
+// the target has others.
 var ids = []string{"hypertable_id", "mat_hypertable_id"}
 
 // rest is what of a configuration is not said by the arguments of the policy's
@@ -384,8 +383,8 @@ func (l dialect) ago(of task.Name, raw json.RawMessage) string {
 	}
 }
 
-// resume is the statement that resumes jobs, of which table is the catalog. alter_job
-// forgets the time zone of a job that it is not told.
+// resume is the statement that resumes jobs, of which table is the catalog. alter_job sets
+// a time zone to null that it is not given.
 func (l dialect) resume(jobs []*tsdb.JobDefinition, table, ids string) string {
 	zoned := slices.ContainsFunc(jobs, func(j *tsdb.JobDefinition) bool { return j.Timezone != "" })
 	if zoned && l.Takes("alter_job", "timezone") {

@@ -1,7 +1,7 @@
--- The objects of TimescaleDB's that users' objects need, and which those are:
--- a target of another version may lack some. Of a continuous aggregate only its
--- query counts, the view above it is the server's; so are chunks and triggers
--- of the server's own.
+-- The objects of TimescaleDB's that users' objects need, and which those are: a target of
+-- another version may lack some. Of continuous aggregates the direct views ($1) count and
+-- the user views ($2) do not, as the server makes them; nor do chunks and TimescaleDB's
+-- own triggers.
 select i.type, i.identity, d.classid, d.objid
 from pg_extension e
 join pg_depend m on m.refclassid = 'pg_extension'::regclass and m.refobjid = e.oid and m.deptype = 'e'

@@ -141,7 +141,7 @@ func (k chunkMaker) routeRow(ctx context.Context, want []task.Slice) (no obstacl
 	moved := make([]string, len(k.part.Columns))
 	for i, c := range k.part.Columns {
 		if moved[i] = pg.Ident(c.Name); c.Name == want[0].Column {
-			at, err := tsdb.Beginning(k.DB, k.ht, want[0])
+			at, err := tsdb.Beginning(k.ht, want[0])
 			if err != nil {
 				return no, err
 			}

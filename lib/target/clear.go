@@ -27,7 +27,7 @@ func (w *rowsInto) clear(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := w.UnlimitDecompression(ctx); err != nil {
+		if err := w.UnlimitDecompression(ctx, false); err != nil {
 			return err
 		}
 		return w.clearChunks(ctx, cond)

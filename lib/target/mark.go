@@ -145,7 +145,7 @@ func (k marker) decompressBoundary(ctx context.Context) error {
 		return nil
 	}
 	for _, end := range []string{k.task.Range.From, k.task.Range.Until} {
-		at, err := tsdb.Beginning(k.DB, k.ht, task.Slice{Column: k.task.Range.Column, From: end})
+		at, err := tsdb.Beginning(k.ht, task.Slice{Column: k.task.Range.Column, From: end})
 		if err != nil {
 			return err
 		}

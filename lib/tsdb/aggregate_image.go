@@ -168,7 +168,7 @@ func (a *Aggregate) Image(ctx context.Context, db *DB, s Span) (AggregateImage, 
 // the version of the server.
 func (a *Aggregate) Sum(ctx context.Context, db *DB, s Span) (BucketImage, error) {
 	b := BucketImage{From: s.From, Until: s.Until}
-	cond, err := a.Condition(db, s)
+	cond, err := a.Condition(s)
 	if err != nil {
 		return b, err
 	}

@@ -237,11 +237,12 @@ func (a *Aggregate) Invalid(ctx context.Context, db *DB) ([]Span, error) {
 	return a.invalid(ctx, db, a.Raw)
 }
 
-// Handed lists what of that is handed down to the aggregate: all that a refresh
-// which runs at the moment may be at is among it.
+// Handed lists what of that is in the aggregate's own log already. What a refresh that is
+// running computes is among it.
 func (a *Aggregate) Handed(ctx context.Context, db *DB) ([]Span, error) { return a.invalid(ctx, db, 0) }
 
-// invalid includes what is logged for a hypertable and not handed down yet.
+// invalid includes what is logged for a hypertable and not moved to the aggregate's own
+// log yet.
 func (a *Aggregate) invalid(ctx context.Context, db *DB, raw int32) ([]Span, error) {
 	ranges := ""
 	if db.columns["continuous_aggs_materialization_ranges.materialization_id"] {
@@ -328,7 +329,7 @@ func (h *Hypertable) Filled(ctx context.Context, db *DB) ([]Span, error) {
 }
 
 // Condition is the SQL condition for the hypertable's rows in the span.
-func (h *Hypertable) Condition(db *DB, s Span) (string, error) {
+func (h *Hypertable) Condition(s Span) (string, error) {
 	c, err := between(&h.Dimensions[0], task.FormatBound(s.From), task.FormatBound(s.Until))
 	if c == "" {
 		c = "true"

@@ -72,7 +72,8 @@ func tryAttach(ctx context.Context, db *DB, schema string) (bool, error) {
 }
 
 // likeNative reports whether the chunk that was attached to a scratch hypertable is like
-// one of the server's own, for a superuser after what it inherits is marked so.
+// one of the server's own; for a superuser, whether it is after its columns and checks
+// were marked as inherited.
 func likeNative(ctx context.Context, db *DB, scratch string) (yes bool, err error) {
 	ask := func() error { return db.QueryRow(ctx, attachableIsSQL, scratch).Scan(&yes) }
 	if err = ask(); err != nil || yes || !db.Superuser {
@@ -189,8 +190,8 @@ func (b *Blueprint) Attach(ctx context.Context, db *DB, h *Hypertable, want []ta
 	return name, db.Wrap(err, "mark what chunk %s inherits", name)
 }
 
-// rename gives the indexes the names that the server gives to those of a chunk. Those of
-// constraints have a serial number, up to some version between 2.22 and 2.28.
+// rename gives the indexes the names that the server gives to those of a chunk.
+// ≤ 2.22: those of constraints have a serial number.
 func (b *Blueprint) rename(id int32, chunk string, serial []int64) string {
 	var sql strings.Builder
 	taken := map[string]bool{}

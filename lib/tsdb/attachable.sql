@@ -1,5 +1,5 @@
--- Attach a table to a scratch hypertable, then one with a row outside of the
--- chunk, which must be refused; attachable_is.sql looks at what became of it.
+-- Attach a table to a scratch hypertable, then one with a row outside of the chunk,
+-- which must be refused; attachable_is.sql looks at the result.
 -- {...} are filled in (package tsdb).
 create table {scratch} (at bigint not null, v int check (v > 0), unique (at));
 select {public}.create_hypertable('{scratch}'::regclass, 'at'::name, chunk_time_interval => 10::bigint,

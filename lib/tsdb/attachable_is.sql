@@ -1,5 +1,5 @@
--- One chunk of the scratch hypertable $1, and nothing of it its own: columns
--- and checks are inherited, the index was adopted.
+-- Whether the scratch hypertable $1 has one chunk, whose columns and checks are marked as
+-- inherited only and whose index was taken for the hypertable's, not built again.
 select count(*) = 1
        and not bool_or(exists (select from pg_attribute a
            where a.attrelid = inhrelid and a.attnum > 0 and a.attislocal))

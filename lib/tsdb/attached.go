@@ -118,8 +118,8 @@ func (b *Built) ColumnsDiffer(ctx context.Context, db *DB, c *Chunk) (string, er
 	return "", nil
 }
 
-// AddKeys gives the compressed relation of a chunk the foreign keys of the hypertable
-// that 2.14 and 2.15 have there, and do not move when a relation is attached.
+// AddKeys gives the compressed relation of a chunk the foreign keys of the hypertable.
+// 2.14 and 2.15 have them there, and not on a relation that was attached.
 func (b *Built) AddKeys(ctx context.Context, db *DB, seen *Attached) error {
 	if len(seen.keys) == 0 {
 		return nil

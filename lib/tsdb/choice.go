@@ -64,10 +64,9 @@ func matching(ctx context.Context, db *DB, all []*Hypertable, filter string) (ma
 	return matched, db.Wrap(err, "--filter %q", filter)
 }
 
-// cascade tells what to pick: the matched hypertables; with up the aggregates
-// that depend on a match; with down what a match depends on. With both it is
-// the union of the two: an aggregate whose parent was only reached by going
-// down is left alone.
+// cascade tells what to pick: the matched hypertables; with up also the aggregates that
+// depend on a match; with down also what a match depends on. An aggregate that depends
+// only on what was picked by going down is not picked.
 func cascade(all []*Hypertable, matched map[int32]bool, up, down bool) func(*Hypertable) bool {
 	picked := map[int32]bool{}
 	for _, h := range all {

@@ -148,10 +148,9 @@ func (h *Hypertable) ChunksIn(ctx context.Context, db *DB, r task.Range) ([]*Chu
 	return cs, err
 }
 
-// Heirs lists the chunks of the task's hypertable that may hold rows of the
-// task. When the hypertable is not found under its name, it is one that gives
-// its chunks such names as the task's: a chunk's name begins with a prefix that
-// has the hypertable's number and survives a renaming.
+// Heirs lists the chunks of the task's hypertable that may hold rows of the task. Where
+// no hypertable has the name, it is one whose prefix the name of the task's chunk begins
+// with: the prefix has the hypertable's number, and survives a renaming.
 func Heirs(ctx context.Context, db *DB, t *task.Task) ([]*Chunk, error) {
 	var hs []*Hypertable
 	h, err := db.HypertableFor(ctx, t.Hypertable, t.View)

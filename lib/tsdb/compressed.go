@@ -99,12 +99,15 @@ func (c *RelationColumn) Trusts(db *DB, version string) bool {
 func (db *DB) InsertsDecompress() bool { return !AtLeast(db.TimescaleDB, "2.17") }
 
 // CopyCrashesBesideBatches reports whether the server crashes when COPY puts rows
-// beside batches in which unique keys are looked for, and row triggers fire
-// (2.11). INSERT does not.
+// beside batches in which unique keys are looked for, and row triggers fire. INSERT does
+// not.
+// ≤ 2.13: it may; 2.11 does.
 func (db *DB) CopyCrashesBesideBatches() bool { return !db.SettingsPerChunk() }
 
-// CrashingIndex returns an index on an expression where the server crashes over it
-// when it decompresses rows (2.11; decompress_chunk does so, too); nil elsewhere.
+// CrashingIndex returns an index on an expression of the hypertable where the server
+// crashes over it when it decompresses rows, by decompress_chunk or for a statement; nil
+// elsewhere.
+// ≤ 2.13: it may; 2.11 does.
 func CrashingIndex(ctx context.Context, db *DB, h *Hypertable) (index *string, err error) {
 	if db.SettingsPerChunk() {
 		return nil, nil
@@ -114,12 +117,12 @@ func CrashingIndex(ctx context.Context, db *DB, h *Hypertable) (index *string, e
 	return index, db.Wrap(err, "indexes of %s", h.Name)
 }
 
-// UnlimitDecompression lets statements of the transaction decompress as many
-// batches as they have to.
-func (db *DB) UnlimitDecompression(ctx context.Context) error {
-	_, err := db.Exec(ctx, `select set_config(name, '0', true) from pg_settings
-        where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'`)
-	return db.Wrap(err, "transaction settings")
+// UnlimitDecompression lets statements decompress as many batches as they have to: those
+// of the transaction, or of the whole session.
+func (db *DB) UnlimitDecompression(ctx context.Context, session bool) error {
+	_, err := db.Exec(ctx, `select set_config(name, '0', not $1) from pg_settings
+        where name = 'timescaledb.max_tuples_decompressed_per_dml_transaction'`, session)
+	return db.Wrap(err, "limit of decompression")
 }
 
 // Built is a compressed relation that is to become a chunk's.
@@ -129,11 +132,11 @@ type Built struct {
 	Sparse  []SparseIndex    // and the sparse indexes that they make up
 	Name    string           // quoted
 	Batches int64            // how many it holds
-	Like    string           // the relation of the server's to make it like, where columns cannot be named
+	Like    string           // a relation of the server's with the same columns, where those cannot be named
 	prefix  string           // of its name and those of its indexes, until NameLike
 	space   string           // TABLESPACE clause: that of the chunk
 	after   [3]int64         // its sizes: heap, toast, indexes
-	parent  string           // <= 2.13: the table that it has to be a child of
+	parent  string           // ≤ 2.13: the table that it has to be a child of
 	indexes []index
 }
 
@@ -146,9 +149,9 @@ func (b *Built) Arriving() string {
 	return pg.Idents(names)
 }
 
-// Build makes the compressed relation b, empty and standing alone: for the
-// chunk, nil for one that is still to be made. On servers before 2.29 it has to live in
-// _timescaledb_internal: their catalog looks for it there.
+// Build makes the compressed relation b, empty and not attached, for the chunk; nil for
+// one that is still to be made.
+// ≤ 2.28: the catalog looks for it in _timescaledb_internal only.
 func (b *Built) Build(ctx context.Context, db *DB, h *Hypertable, c *Chunk) error {
 	oid, name := h.OID, h.Name
 	if c != nil {
@@ -204,9 +207,9 @@ func (b *Built) definition() string {
 		b.Name, strings.Join(defs, ", "), b.space, strings.Join(alters, ", "))
 }
 
-// storageSQL gives the columns that TOAST cannot compress the storage that they have on the
-// source. To have it try again for every value takes the target longer than all else that
-// a COPY of such batches does, and comes to the same.
+// storageSQL gives the columns whose values TOAST cannot compress the storage that they
+// have on the source. During the COPY it is another one: to try and compress each value
+// again would take longer than all the rest of the COPY.
 func (b *Built) storageSQL() (sql string) {
 	for _, c := range b.Kept {
 		if slices.Contains(b.Incompressible, c.Name) {
@@ -243,8 +246,8 @@ func (b *Built) Index(ctx context.Context, db *DB) error {
 	return db.Wrap(err, "index of the compressed relation %s", b.Name)
 }
 
-// indexSQL is how the indexes are made. Up to 2.13 they come with the attachment, from
-// the table that all compressed relations are children of.
+// indexSQL is how the indexes are made.
+// ≤ 2.13: attaching makes them, from the table that all compressed relations are children of.
 func (b *Built) indexSQL(db *DB) string {
 	if b.indexes = nil; !db.SettingsPerChunk() || b.Like != "" {
 		return ""

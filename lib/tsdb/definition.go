@@ -37,7 +37,7 @@ type Definition struct {
 	OID         uint32    `json:"oid"`
 	Name        task.Name `json:"name"`
 	ChunkSchema string    `json:"chunk_schema"` // "" for TimescaleDB's own
-	// of the names of its chunks; "" for TimescaleDB's choice
+	// ChunkPrefix begins the names of its chunks; "" for TimescaleDB's choice.
 	ChunkPrefix    string                `json:"chunk_prefix"`
 	ChunkTarget    int64                 `json:"chunk_target"` // bytes, of adaptive chunking; 0 for none
 	Compressed     bool                  `json:"compressed"`   // compression (the columnstore) is enabled
@@ -71,15 +71,11 @@ func (d *DimensionDefinition) Integer() bool { return isInt(d.RangeType) }
 // continuous aggregates among them.
 func Definitions(ctx context.Context, db *DB) ([]*Definition, error) {
 	skips, granular := "null::jsonb", "null::jsonb"
-	tables, err := catalogs(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	if tables["chunk_column_stats"] {
+	if skipsChunks(db) {
 		skips = "(select jsonb_agg(distinct column_name) from _timescaledb_catalog.chunk_column_stats " +
 			"where hypertable_id = h.id)"
 	}
-	if tables["hypertable_cagg_settings"] {
+	if db.columns["hypertable_cagg_settings.hypertable_id"] {
 		granular = "(select to_jsonb(s) - 'hypertable_id' from _timescaledb_catalog.hypertable_cagg_settings s " +
 			"where s.hypertable_id = h.id)"
 	}
@@ -102,21 +98,6 @@ func Definitions(ctx context.Context, db *DB) ([]*Definition, error) {
 		}
 	}
 	return ds, nil
-}
-
-// catalogs are the tables that only some versions have.
-func catalogs(ctx context.Context, db *DB) (map[string]bool, error) {
-	rows, err := db.Query(ctx, `select relname from pg_class
-		where relnamespace = to_regnamespace('_timescaledb_catalog') and relkind = 'r'`)
-	if err != nil {
-		return nil, db.Wrap(err, "list catalogs")
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	m := map[string]bool{}
-	for _, n := range names {
-		m[n] = true
-	}
-	return m, db.Wrap(err, "list catalogs")
 }
 
 // AggregateDefinition is what a continuous aggregate was made with.
@@ -194,20 +175,18 @@ const (
 // Policy reports whether the job runs a procedure of TimescaleDB's own.
 func (j *JobDefinition) Policy() bool { return strings.HasPrefix(j.Proc.Schema, "_timescaledb_") }
 
-// JobsTable names the catalog of the jobs, which has moved.
-func JobsTable(ctx context.Context, db *DB) (table string, err error) {
-	err = db.QueryRow(ctx, `select coalesce(to_regclass('_timescaledb_catalog.bgw_job'),
-		to_regclass('_timescaledb_config.bgw_job'))::text`).Scan(&table)
-	return table, db.Wrap(err, "list jobs")
+// JobsTable names the catalog of the jobs.
+// ≤ 2.22: it is in another schema, where later versions have a view of it.
+func JobsTable(db *DB) string {
+	if db.columns["bgw_job.id"] {
+		return "_timescaledb_catalog.bgw_job"
+	}
+	return "_timescaledb_config.bgw_job"
 }
 
 // JobDefinitions lists what the users' jobs were made with.
 func JobDefinitions(ctx context.Context, db *DB) ([]*JobDefinition, error) {
-	table, err := JobsTable(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	return fromJSON[JobDefinition](ctx, db, strings.ReplaceAll(jobDefinitionsSQL, "{jobs}", table), "list jobs")
+	return fromJSON[JobDefinition](ctx, db, strings.ReplaceAll(jobDefinitionsSQL, "{jobs}", JobsTable(db)), "list jobs")
 }
 
 func fromJSON[T any](ctx context.Context, db *DB, sql, what string) ([]*T, error) {
@@ -261,9 +240,8 @@ func (l *Language) Takes(function, arg string) bool { return slices.Contains(l.a
 func (l *Language) Columnstore() bool { return l.Has("add_columnstore_policy") }
 
 // PausesNested reports whether alter_job takes the refresh policy of a continuous
-// aggregate on top of another one. 2.21 to 2.22 refuse it whatever is to be
-// altered. It tries, and has to be called in a transaction; what it makes is
-// rolled back.
+// aggregate on top of another one: 2.21 and 2.22 refuse it, whatever is to be altered.
+// It tries, and has to be called in a transaction; what it makes is rolled back.
 func PausesNested(ctx context.Context, db *DB) (bool, error) {
 	refused, err := try(ctx, db, pausableSQL)
 	return pg.Code(refused) != pg.NotSupported, err
@@ -295,8 +273,8 @@ type Internal struct {
 	Name task.Name
 }
 
-// Internals lists the chunks and compressed relations that do not show by schema
-// and name that they are.
+// Internals lists the chunks and compressed relations that cannot be told by schema and
+// name: the user may have chosen both.
 func Internals(ctx context.Context, db *DB) ([]Internal, error) {
 	compressed := ""
 	if db.columns["compression_settings.compress_relid"] {

@@ -37,16 +37,11 @@ func (h *Hypertable) Extents(of []task.Slice) [][]task.Slice {
 // without those of other partitions than the extent's.
 func Overlapping(ctx context.Context, db *DB, h *Hypertable, r task.Range, extent []task.Slice) ([]*Chunk, error) {
 	chunks, err := h.ChunksIn(ctx, db, r)
-	return slices.DeleteFunc(chunks, func(c *Chunk) bool {
-		return slices.ContainsFunc(extent[1:], func(want task.Slice) bool {
-			d := h.Dimension(want.Column)
-			from, until := want.Bounds()
-			return d != nil && d.Hash() == want.Hash && slices.ContainsFunc(c.Slices, func(s task.Slice) bool {
-				begins, ends := s.Bounds()
-				return s.Column == want.Column && (begins >= until || ends <= from)
-			})
-		})
-	}), err
+	here := slices.DeleteFunc(slices.Clone(extent[1:]), func(s task.Slice) bool {
+		d := h.Dimension(s.Column)
+		return d == nil || d.Hash() != s.Hash
+	})
+	return slices.DeleteFunc(chunks, func(c *Chunk) bool { return c.Apart(here) }), err
 }
 
 // Gap returns the first piece of the extent, along the primary dimension, for which

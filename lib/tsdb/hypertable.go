@@ -232,8 +232,8 @@ func describe(ctx context.Context, db *DB, hs []*Hypertable) error {
 	return err
 }
 
-// Stricter returns a constraint that the hypertable enforces and the other side's,
-// has, does not: only its own server would find a row that violates it. "" for none.
+// Stricter returns a constraint of the hypertable that is not among those of the other
+// side (has), "" for none: rows of the other side may violate it.
 func (h *Hypertable) Stricter(has []string) string {
 	for _, e := range h.Enforced {
 		if !slices.Contains(has, e) {

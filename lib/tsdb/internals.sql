@@ -1,6 +1,6 @@
--- Chunks and their compressed relations that do not show by schema and name that
--- they are: the user may have given both.
--- Up to 2.28 a chunk's catalog row has its name, from 2.29 on its OID.
+-- Chunks and their compressed relations that cannot be told by schema and name: the user
+-- may have chosen both.
+-- ≤ 2.28: a chunk's catalog row has its name; later its OID.
 select c.oid, n.nspname, c.relname
 from (select coalesce((to_jsonb(c)->>'relid')::regclass::oid,
                       to_regclass(format('%I.%I', to_jsonb(c)->>'schema_name',

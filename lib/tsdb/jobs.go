@@ -40,7 +40,7 @@ func (db *DB) Jobs(ctx context.Context, hs []*Hypertable) ([]*Job, error) {
 	for i, h := range hs {
 		of[h.ID], ids[i] = h, h.ID
 	}
-	rows, err := db.Query(ctx, jobsSQL, ids)
+	rows, err := db.Query(ctx, strings.ReplaceAll(jobsSQL, "{jobs}", JobsTable(db)), ids)
 	if err != nil {
 		return nil, db.Wrap(err, "list jobs")
 	}

@@ -2,12 +2,12 @@
 -- hypertable columns of the jobs view show the materialization hypertable up
 -- to 2.19 and the user view later. A job that has never run has no statistics. The
 -- time zone is what alter_job has to be given where it takes one: it sets it to
--- null otherwise.
+-- null otherwise. {jobs} is the catalog of jobs (package tsdb).
 select j.job_id, j.proc_name,
        coalesce(j.config->>'hypertable_id', j.config->>'mat_hypertable_id')::int,
        j.scheduled,
        coalesce(s.job_status = 'Running', false),
-       coalesce((select b.timezone from _timescaledb_config.bgw_job b
+       coalesce((select b.timezone from {jobs} b
                  where b.id = j.job_id
                      and exists (select from pg_proc where proname = 'alter_job' and 'timezone' = any(proargnames))),
                      '')

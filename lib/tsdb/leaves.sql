@@ -1,7 +1,7 @@
 -- What holds the rows of a relation: its partitions that have none themselves,
 -- or itself and all children that inherit from it. Sorted by bytes, not by a
--- collation. The file of a table is asked of the storage (pg_relation_filenode),
--- which tells of a rewrite by others.
+-- collation. pg_relation_filenode(), unlike pg_class, shows a rewrite by others that came
+-- after the snapshot.
 with recursive tree(oid) as (
     select $1::oid
   union

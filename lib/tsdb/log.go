@@ -32,8 +32,8 @@ func (l Log) Transactions(ctx context.Context) (transactions []string, err error
 }
 
 // TakeBack takes back what transactions, by their numbers, have logged, but for what is in
-// some spans. The lock keeps writers from their commit for that moment, and refreshes from
-// reading the log: those fail over an entry that goes at the same time.
+// some spans. The lock lasts for that moment: writers wait for it with their commit, and
+// refreshes with reading the log, as they fail over an entry that goes meanwhile.
 func (l Log) TakeBack(ctx context.Context, transactions []string, keep []Span) error {
 	from, until := make([]int64, len(keep)), make([]int64, len(keep))
 	for i, s := range keep {

@@ -13,11 +13,10 @@ import (
 )
 
 // The names of metadata columns are the server's. It cuts those of the second
-// generation after 39 bytes of the user's column, even within a character: in a
-// database of UTF8 such a name is none that the server takes from a client
-// (22021), though it hands it out. So relations that have one are not built from a
-// description and their columns are not named in any statement; see Broken,
-// Numbered.
+// generation (_ts_meta_v2_...) after 39 bytes of the user's column, even within a
+// character: a database of UTF8 hands out such a name, and refuses it in a statement
+// (22021). So relations that have one are not built from a description, and no statement
+// names their columns; see Broken, Numbered.
 
 // metaName is the name of a metadata column of the second generation. A long one,
 // or one of several columns, is told apart by a hash. encoded is a column's name in

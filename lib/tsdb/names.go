@@ -14,12 +14,12 @@ import (
 // index is one of a compressed relation.
 type index struct {
 	oid     uint32
-	name    *string // quoted; nil if it cannot be told
+	name    *string // quoted; nil if no client can name it
 	columns []string
 }
 
-// indexesOf lists the indexes of a compressed relation. Up to 2.13 they are called
-// after their parent's, and of no concern.
+// indexesOf lists the indexes of a compressed relation.
+// ≤ 2.13: none; the server names them after those of the table that all are children of.
 func indexesOf(ctx context.Context, db *DB, relation string) (all []index, err error) {
 	if !db.SettingsPerChunk() {
 		return nil, nil
@@ -104,8 +104,8 @@ func (i *index) called(relation string) string {
 //go:embed rename.sql
 var renameSQL string
 
-// rename renames a relation unless there is one of that name, or its own cannot be
-// told: in a database of SQL_ASCII the server cuts names within characters.
+// rename renames a relation unless there is one of that name, or no client can name it: in
+// a database of SQL_ASCII the server cuts names within characters.
 func rename(ctx context.Context, db *DB, oid uint32, kind, to string) error {
 	var from *string
 	err := db.QueryRow(ctx, renameSQL, oid, to).Scan(&from)

@@ -23,9 +23,8 @@ select current_setting('server_version_num')::int                            as 
              from pg_class c
              join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
              where c.relnamespace = to_regnamespace('_timescaledb_catalog')
-               and c.relname in ('chunk', 'compression_settings', 'hypertable', 'continuous_agg',
-                   'continuous_aggs_materialization_ranges',
-                               'chunk_column_stats')) as columns
+               and c.relname in ('chunk', 'compression_settings', 'continuous_aggs_materialization_ranges',
+                   'chunk_column_stats', 'hypertable_cagg_settings', 'bgw_job')) as columns
 from pg_roles r
 left join pg_extension e on e.extname = 'timescaledb'
 left join pg_namespace en on en.oid = e.extnamespace

@@ -302,7 +302,7 @@ func (h *Hypertable) Unaligned(slices []task.Slice) string {
 
 // Beginning is the SQL expression of the first value in a slice of an open
 // dimension; "" where a partitioning function hides it, or there is none.
-func Beginning(db *DB, h *Hypertable, s task.Slice) (string, error) {
+func Beginning(h *Hypertable, s task.Slice) (string, error) {
 	from, err := task.Bound(s.From)
 	if err != nil {
 		return "", err

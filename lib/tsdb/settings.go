@@ -97,9 +97,8 @@ func queueSettings(db *DB, ask *pgx.Batch, rel uint32, hypertable int32, to **Se
 	})
 }
 
-// SQL is the option list that gives a hypertable these settings; nil for the
-// server's defaults. On
-// servers that keep a list of sparse indexes it is given as well, unless it is
+// SQL is the option list that gives a hypertable these settings; of nil, the server's
+// defaults. Servers that keep a list of sparse indexes get that as well, unless it is
 // empty: an empty list corrupts the settings (seen on 2.28 to 2.30).
 func (s *Settings) SQL(db *DB, sparse []SparseIndex) string {
 	if s == nil {
@@ -120,7 +119,7 @@ func (s *Settings) SQL(db *DB, sparse []SparseIndex) string {
 	}
 	sql := "timescaledb.compress"
 	if s.SegmentBy != nil || !db.ListsSparseIndexes() {
-		// From 2.22 on "no segments" and "not said" are two things.
+		// ≥ 2.22: "no segments" and "not said" are two things.
 		sql += ", timescaledb.compress_segmentby = " + pg.Literal(pg.Idents(s.SegmentBy))
 	}
 	if len(order) > 0 {

@@ -1,5 +1,5 @@
--- The public functions and procedures of TimescaleDB with the names of all
--- arguments that one of the overloaded takes.
+-- The public functions and procedures of TimescaleDB with the names of their arguments,
+-- of overloaded ones together.
 select p.proname, array_agg(distinct a.name) filter (where a.name is not null)
 from pg_extension e
 join pg_depend d on d.refclassid = 'pg_extension'::regclass and d.refobjid = e.oid and d.classid = 'pg_proc'::regclass

@@ -43,7 +43,7 @@ select case
                then 'constraints that a table cannot copy'
            when exists (select from ix where not indisvalid or not starts_with(def, prefix) and not of_constraint)
                then 'an index that a table cannot copy'
-           -- The names of a chunk's are made of these, and cut within a character.
+           -- The server makes the names of the chunk's from these, and cuts them within a character.
            when exists (select from ix join pg_class c on c.oid = ix.indexrelid where c.relname ~ '[^ -~]'
                         and (getdatabaseencoding() = 'SQL_ASCII' or of_constraint
                             and octet_length(c.relname::text) > 50))
