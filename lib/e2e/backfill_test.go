@@ -153,6 +153,18 @@ func TestBackfillUsage(t *testing.T) {
 	}
 }
 
+// TestBackfillLater: with a later T the chunk that the earlier one cut is copied again, and
+// what is said counts it.
+func TestBackfillLater(t *testing.T) {
+	p := newPair(t, newest(t))
+	p.metrics(t)
+	wantOutput(t, p.script(t, "backfill", "--until", "2015-12-29T12:00:00Z"), 0, "chunks to copy: 5,",
+		"5 chunks copied, ", "5 chunks found equal, ", "all 5 chunks are copied and verified")
+	wantOutput(t, p.script(t, "backfill", "--until", "2016-01-02"), 0, "chunks to copy: 4,",
+		"4 chunks copied, ", "4 chunks found equal, ", "all 8 chunks are copied and verified")
+	p.same(t, "select * from metrics")
+}
+
 // TestBackfillFailure lets one chunk fail: the others are copied, and the rest
 // when the cause is gone. Jobs are paused until then.
 func TestBackfillFailure(t *testing.T) {

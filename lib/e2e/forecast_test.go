@@ -10,7 +10,7 @@ import (
 
 // TestDryRun: what bf-stage tells beforehand, without a trace on either side.
 func TestDryRun(t *testing.T) {
-	p := newPair(t, newest(t))
+	p := newPair(t, newestFull(t))
 	p.metrics(t)
 	p.src.Exec(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
 	p.src.Exec(t, "select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2015-12-30Z') c")
@@ -147,7 +147,7 @@ func TestExchangedClone(t *testing.T) {
 
 // TestReport: what bf-chunks tells of a backfill afterwards.
 func TestReport(t *testing.T) {
-	p := newPair(t, newest(t))
+	p := newPair(t, newestFull(t))
 	p.metrics(t)
 	p.both(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
 	p.src.Exec(t, "select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2015-12-30Z') c")

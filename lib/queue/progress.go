@@ -107,6 +107,20 @@ func BusyBefore(ctx context.Context, c *pg.Conn, filter string) (seconds float64
 	return seconds, filterError(c, err, filter)
 }
 
+// Since counts what was copied, and what was found equal, at or after a time of the
+// server's clock: Done, Verified and their bytes. Tasks that are staged again are pending
+// again, so that the difference between two looks tells less. filter is that of a Selection.
+func Since(ctx context.Context, c *pg.Conn, filter string, at time.Time) (n Counts, err error) {
+	which, args := Selection{State: All, Filter: filter}.where()
+	err = c.QueryRow(ctx, fmt.Sprintf(`select count(*) filter (where c), count(*) filter (where v),
+            coalesce(sum(est_bytes) filter (where c), 0)::bigint, coalesce(sum(est_bytes) filter (where v), 0)::bigint
+        from __backfill.task
+        cross join lateral (select upper(worked) >= $%[1]d, upper(verified) >= $%[1]d) since(c, v)
+        where %[2]s`, len(args)+1, which), append(args, at)...).
+		Scan(&n.Done, &n.Verified, &n.BytesDone, &n.BytesVerified)
+	return n, filterError(c, err, filter)
+}
+
 // Worker is a process of bf that is connected to the target.
 type Worker struct {
 	PID  int32

@@ -23,6 +23,7 @@ type looker struct {
 	waits  time.Duration // until the next one
 	copied map[int32]sum // by process
 	round  time.Duration // a round trip to the server and back
+	ahead  time.Duration // of our clock is the server's
 	took   time.Duration // what the server took for the last look, about
 }
 
@@ -32,10 +33,13 @@ type sum struct{ task, parts, last int64 }
 // newLooker starts on its own connection.
 func newLooker(ctx context.Context, c *pg.Conn, filter string) (*looker, error) {
 	began := time.Now()
-	if _, err := c.Exec(ctx, "select"); err != nil {
+	var clock time.Time
+	if err := c.QueryRow(ctx, "select clock_timestamp()").Scan(&clock); err != nil {
 		return nil, c.Wrap(err, "look how far it is")
 	}
-	return &looker{conn: c, filter: filter, copied: map[int32]sum{}, round: time.Since(began)}, nil
+	round := time.Since(began)
+	return &looker{conn: c, filter: filter, copied: map[int32]sum{}, round: round,
+		ahead: clock.Sub(began.Add(round / 2))}, nil
 }
 
 // look reads the state. It returns queue.ErrNone while nothing is staged.

@@ -44,8 +44,8 @@ type watcher struct {
 
 // span is a phase that was seen to begin.
 type span struct {
-	at     time.Time
-	counts queue.Counts
+	at    time.Time
+	since time.Time // what was done in it has not been told
 }
 
 // Run shows the backfill on a terminal until it is done, or until a stop is requested.
@@ -84,7 +84,9 @@ func (w *watcher) watch() error {
 	go func() { <-w.Stop.Requested(); time.Sleep(time.Second); cancel() }() // for the last look
 	if w.Messages != nil {
 		w.state.Phase = Stage
-		w.begin(Stage, queue.Counts{})
+		for _, p := range []Phase{Stage, Copy, Verify} { // nobody is at work yet
+			w.begin(p)
+		}
 	}
 	var l *looker
 	defer func() {
@@ -118,12 +120,12 @@ func (w *watcher) watch() error {
 		}
 		switch {
 		case asked && w.Messages != nil:
-			w.ended("")
+			w.ended(ctx, l, "")
 			return nil
 		case asked:
 			return cli.Exit(cli.Stopped)
 		case err == nil && w.over():
-			w.ended("")
+			w.ended(ctx, l, "")
 			return nil
 		}
 		select {
@@ -166,16 +168,15 @@ func (w *watcher) seen(ctx context.Context, l *looker) {
 	if before.Each == nil {
 		before.Each = w.state.Each // what is done already is no news
 	}
-	all := *w.state.all()
 	for _, p := range []Phase{Copy, Verify} { // even if it is over before it is seen
-		w.begin(p, all)
+		w.begin(p)
 	}
 	if w.Messages == nil {
 		w.tellFailures(ctx, l.conn)
 	}
 	w.tellDone(before.Each)
 	if before.Phase != w.state.Phase {
-		w.ended(w.state.Phase)
+		w.ended(ctx, l, w.state.Phase)
 	}
 	if w.live == nil {
 		w.line()
@@ -187,8 +188,6 @@ func (w *watcher) nothing() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state.Each = []*queue.Counts{}
-	w.begin(Copy, queue.Counts{})
-	w.begin(Verify, queue.Counts{})
 }
 
 // chunks is a number of chunks in words.
@@ -199,9 +198,9 @@ func chunks(n int64) string {
 	return fmt.Sprintf("%d chunks", n)
 }
 
-func (w *watcher) begin(p Phase, c queue.Counts) {
-	if w.began[p] == nil {
-		w.began[p] = &span{time.Now(), c}
+func (w *watcher) begin(p Phase) {
+	if now := time.Now(); w.began[p] == nil {
+		w.began[p] = &span{now, now}
 	}
 }
 
@@ -233,24 +232,27 @@ func (w *watcher) tellDone(before []*queue.Counts) {
 
 // ended tells what has been done in the phases that are over, now that another one
 // has begun ("" for none).
-func (w *watcher) ended(now Phase) {
-	all := w.state.all()
+func (w *watcher) ended(ctx context.Context, l *looker, now Phase) {
 	for _, p := range []Phase{Copy, Verify} {
 		s := w.began[p]
-		if s == nil || p == now {
+		if s == nil || p == now || l == nil {
 			continue
 		}
-		n, bytes, what := all.Done-s.counts.Done, all.BytesDone-s.counts.BytesDone, "copied"
-		if p == Verify {
-			n, bytes, what = all.Verified-s.counts.Verified, all.BytesVerified-s.counts.BytesVerified, "found equal"
+		all, err := queue.Since(ctx, l.conn, w.Filter, s.since.Add(l.ahead))
+		if err != nil {
+			continue
 		}
-		if n <= 0 {
+		n, bytes, what := all.Done, all.BytesDone, "copied"
+		if p == Verify {
+			n, bytes, what = all.Verified, all.BytesVerified, "found equal"
+		}
+		if n == 0 {
 			continue
 		}
 		took := time.Since(s.at).Seconds()
 		w.log.Info("%s %s, %s in %s, %s", chunks(n), what, cli.Bytes(bytes), cli.Duration(took),
 			rate(float64(bytes)/max(took, 0.1)))
-		s.at, s.counts = time.Now(), *all
+		s.at, s.since = time.Now(), time.Now()
 	}
 	if s := w.began[now]; s != nil {
 		s.at = time.Now()
