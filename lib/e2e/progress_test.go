@@ -94,12 +94,17 @@ func TestWaitingFor(t *testing.T) {
 				term.until(t, "%") // the live line of a chunk in hand
 			} else {
 				errs.until(t, "rows")
-				time.Sleep(300 * time.Millisecond)
+			}
+			if c.inHand {
+				eventually(t, p.dst, "select count(*) from pg_stat_progress_copy where datname = current_database()", 1)
 			}
 			cmd.Process.Signal(c.signal)
-			if c.terminal {
+			switch {
+			case c.terminal:
 				term.until(t, erase+"bf-load: waiting for public.h _hyper_")
-			} else {
+			case c.said > 0:
+				errs.until(t, "bf-load: waiting for public.h _hyper_")
+			default:
 				time.Sleep(300 * time.Millisecond)
 			}
 			io.WriteString(in, rest)

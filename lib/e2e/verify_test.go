@@ -227,8 +227,10 @@ func TestVerifyStop(t *testing.T) {
 	if _, err := lock.Exec(t.Context(), "begin; lock table _timescaledb_internal."+chunk); err != nil {
 		t.Fatal(err)
 	}
-	cmd := p.command(t, "bf-verify", "--source", p.source, "--target", p.target, "--parallelism", "1")
-	var out, stderr strings.Builder
+	cmd := p.command(t, "bf-verify", "--source", p.source, "--target", p.target, "--parallelism", "1",
+		"--verbose")
+	var out strings.Builder
+	var stderr syncBuffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -239,7 +241,8 @@ func TestVerifyStop(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(50 * time.Millisecond)
+	stderr.until(t, "once more")      // a busy machine hears it late
+	time.Sleep(50 * time.Millisecond) // and it says so first
 	if _, err := lock.Exec(t.Context(), "rollback"); err != nil {
 		t.Fatal(err)
 	}
