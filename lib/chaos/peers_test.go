@@ -114,10 +114,10 @@ func (w *peers) notThereAtFirst(name string) {
 	server.Stop(w.t, "fast")
 	began := time.Now()
 	s := start(w.t, w.env, oneLane)
-	time.Sleep(1500 * time.Millisecond)
+	within(w.t, deadline, "it tries again", func() bool { return strings.Contains(s.errors(), "trying again in") })
 	server.Start(w.t)
 	s.wait(w.t, deadline)
-	if !strings.Contains(s.errors(), "trying again in") || s.status() != 0 {
+	if s.status() != 0 {
 		w.t.Errorf("%s: down for a moment: status %d after %v\n%s", name, s.status(), time.Since(began), s.errors())
 	}
 }
