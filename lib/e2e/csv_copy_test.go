@@ -193,9 +193,10 @@ func compareTimes(t *testing.T, db *testdb.DB, typ, zone string, values []string
 	if _, err := conn.Exec(context.Background(), "set timezone = "+quoted(zone)); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := conn.Query(context.Background(),
-		"select _timescaledb_functions.time_to_internal(cast(v as "+typ+")) "+
-			"from unnest($1::text[]) with ordinality _(v, n) order by n",
+	var internal string // ≤ 2.11: in another schema
+	db.Query1(t, &internal, "select min(oid::regproc::text) from pg_proc where proname = 'time_to_internal'")
+	rows, err := conn.Query(context.Background(), "select "+internal+"(cast(v as "+typ+")) "+
+		"from unnest($1::text[]) with ordinality _(v, n) order by n",
 		pgx.QueryExecModeExec, values)
 	if err != nil {
 		t.Fatal(err)

@@ -149,10 +149,13 @@ func TestExchangedClone(t *testing.T) {
 func TestReport(t *testing.T) {
 	p := newPair(t, newestFull(t))
 	p.metrics(t)
+	// ≤ 2.11: with compression no constraint can be added or dropped any more
+	const fine = "create or replace function fine(timestamptz) returns bool language sql immutable as "
+	p.dst.Exec(t, fine+"$$select $1 < '2015-12-31Z' or $1 >= '2016-01-01Z'$$")
+	p.dst.Exec(t, "alter table metrics add constraint late check (fine(time))")
 	p.both(t, "alter table metrics set (timescaledb.compress, timescaledb.compress_segmentby = 'device')")
 	p.src.Exec(t, "select compress_chunk(c) from show_chunks('metrics', older_than => timestamptz '2015-12-30Z') c")
 	p.stage(t, "--until", "2016-01-02")
-	p.dst.Exec(t, "alter table metrics add constraint late check (time < '2015-12-31Z' or time >= '2016-01-01Z')")
 	p.sh(t, `bf-chunks --target "$TARGET" | bf-dump --source "$SOURCE" | bf-load --target "$TARGET"`)
 	wants := func(expressions ...string) {
 		t.Helper()
@@ -170,7 +173,7 @@ func TestReport(t *testing.T) {
 		`(?m)^failed\n  task \d+, public.metrics _hyper_1_\d+_chunk: \S+ \S+, attempt 1: .*late`,
 		`(?m)^left to do before the switch\n  \d chunks? (?:is|are) to be copied: bf-backfill\n`+
 			`  \d chunks? (?:is|are) to be compared: bf-verify\n`)
-	p.dst.Exec(t, "alter table metrics drop constraint late")
+	p.dst.Exec(t, fine+"'select true'")
 	p.copy(t)
 	p.verify(t, 0)
 	wants(`(?m)^  copied: 8 of 8 chunks, `, `(?m)^  compared: 8 equal by --method rows$`,
