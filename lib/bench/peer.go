@@ -10,7 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
+
+	"bf/lib/pg"
+	"bf/lib/task"
+	"bf/lib/tsdb"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -93,7 +96,7 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 	}
 	for _, n := range []int{2, 8} {
 		c.variants = append(c.variants, &variant{peer: true, name: fmt.Sprintf("their COPY alone, %d", n),
-			prepare: func() error { return h.relations(name) },
+			prepare: func() error { return h.likeBatches(name) },
 			run:     func(m *meter) error { return h.copyAlone(m, n) }})
 	}
 	c.judge = func(c *contest) {
@@ -105,45 +108,68 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 	return c
 }
 
-// relations makes plain tables on the target that are like the compressed relations of a
-// hypertable's chunks. They take values as they are: no copy of batches can cost less.
-func (h hypertables) relations(name string) error {
+// batches are the compressed relations of a hypertable's chunks.
+func (h hypertables) batches(name string) (relations []string, err error) {
+	ctx := context.Background()
+	db, err := tsdb.Open(ctx, pg.Source, h.src.uri, pg.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	ht, err := db.HypertableFor(ctx, task.Name{Schema: "public", Name: name}, nil)
+	if err != nil || ht == nil {
+		return nil, fmt.Errorf("no hypertable %s: %w", name, err)
+	}
+	chunks, err := db.Chunks(ctx, ht.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range chunks {
+		relation, err := db.RelationName(ctx, c.RelationOID)
+		if err != nil {
+			return nil, err
+		}
+		relations = append(relations, relation)
+	}
+	return relations, nil
+}
+
+// likeBatches makes plain tables on the target that are like them, copies.n. They store
+// values as they come: no copy of batches can cost less.
+func (h hypertables) likeBatches(name string) (err error) {
 	if err := h.remake(name, wideTable, "", fmt.Sprintf(ordered, name)); err != nil {
 		return err
 	}
-	made, err := h.src.strings(`select format('create table copies.%I (%s); ', r.relname, string_agg(
-            format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ' order by a.attnum))
-            || string_agg(format('alter table copies.%I alter %I set storage external; ', r.relname, a.attname), '')
-                filter (where a.attstorage <> 'p')
-        from _timescaledb_catalog.chunk c
-        join _timescaledb_catalog.hypertable h on h.id = c.hypertable_id
-        join _timescaledb_catalog.chunk z on z.id = c.compressed_chunk_id
-        join pg_class r on r.oid = format('%I.%I', z.schema_name, z.table_name)::regclass
-        join pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
-        where h.table_name = '` + name + `' group by c.id, r.relname order by c.id`)
-	if err != nil {
+	if h.relations, err = h.batches(name); err != nil {
 		return err
 	}
-	return h.dst.exec("drop schema if exists copies cascade; create schema copies; " + strings.Join(made, "") +
-		"; checkpoint")
+	ddl := "drop schema if exists copies cascade; create schema copies;"
+	for i, relation := range h.relations {
+		made, err := h.src.strings(fmt.Sprintf(`select format('create table copies.%%1$I (%%2$s); %%3$s', %[1]d,
+                string_agg(format('%%I %%s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum),
+                string_agg(format('alter table copies.%%I alter %%I set storage external; ', %[1]d, attname), '')
+                    filter (where attstorage <> 'p'))
+            from pg_attribute where attrelid = %[2]s::regclass and attnum > 0 and not attisdropped`,
+			i, pg.Literal(relation)))
+		if err != nil {
+			return err
+		}
+		ddl += made[0]
+	}
+	return h.dst.exec(ddl + "checkpoint")
 }
 
-// copyAlone copies them by n pairs of connections and does nothing else: what is left of a
+// copyAlone copies them by n pairs of connections and does nothing else: the rest of a
 // copy's time is all that can be saved.
-func (h hypertables) copyAlone(m *meter, n int) error {
-	names, err := h.dst.strings("select relname::text from pg_class where relnamespace = 'copies'::regnamespace " +
-		"and relkind = 'r' order by 1")
-	if err != nil {
-		return err
-	}
-	next, failed := make(chan string, len(names)), make(chan error, n)
-	for _, name := range names {
-		next <- name
+func (h hypertables) copyAlone(m *meter, n int) (err error) {
+	next, failed := make(chan int, len(h.relations)), make(chan error, n)
+	for i := range h.relations {
+		next <- i
 	}
 	close(next)
 	before := ownCPU()
 	for range n {
-		go func() { failed <- h.copyRelations(next) }()
+		go func() { failed <- h.copyBatches(next) }()
 	}
 	for range n {
 		err = errors.Join(err, <-failed)
@@ -152,7 +178,7 @@ func (h hypertables) copyAlone(m *meter, n int) error {
 	return err
 }
 
-func (h hypertables) copyRelations(names <-chan string) error {
+func (h hypertables) copyBatches(next <-chan int) error {
 	ctx := context.Background()
 	from, err := pgconn.Connect(ctx, h.src.uri)
 	if err != nil {
@@ -164,22 +190,23 @@ func (h hypertables) copyRelations(names <-chan string) error {
 		return err
 	}
 	defer to.Close(ctx)
-	for name := range names {
+	for i := range next {
 		r, w := io.Pipe()
 		go func() {
-			_, err := from.CopyTo(ctx, w, "copy _timescaledb_internal."+name+" to stdout (format binary)")
+			_, err := from.CopyTo(ctx, w, "copy "+h.relations[i]+" to stdout (format binary)")
 			w.CloseWithError(err)
 		}()
-		if _, err := to.CopyFrom(ctx, r, "copy copies."+name+" from stdin (format binary)"); err != nil {
+		_, err := to.CopyFrom(ctx, r, fmt.Sprintf(`copy copies."%d" from stdin (format binary)`, i))
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// beside checks one variant against one of the peer's, where that was measured.
+// beside checks one variant against one of the peer's, where there is a peer.
 func (b *bench) beside(c *contest, what string, of, to int, limit float64) {
-	if to >= len(c.variants) || !c.variants[to].peer {
+	if b.peer == "" {
 		return
 	}
 	v, peer := c.variants[of], c.variants[to]
