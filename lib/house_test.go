@@ -3,6 +3,7 @@
 package lib
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -209,6 +211,28 @@ func receiver(e ast.Expr) string {
 		return e.Name
 	}
 	return ""
+}
+
+// TestASCII: SQL is ASCII, its comments as well. The server converts all that it is sent to
+// the encoding of its database, which may not have the character.
+func TestASCII(t *testing.T) {
+	n := 0
+	if err := filepath.WalkDir(".", func(f string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(f, ".sql") || strings.Contains(f, "testdata") {
+			return err
+		}
+		b, err := os.ReadFile(f)
+		if i := bytes.IndexFunc(b, func(r rune) bool { return r > unicode.MaxASCII }); i >= 0 {
+			t.Errorf("%s: not ASCII: %.20q", f, b[i:])
+		}
+		n++
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if n < 50 {
+		t.Errorf("%d files found", n)
+	}
 }
 
 // TestColumns: a line of Go, SQL or shell has at most 120 columns, a tab being 4. The

@@ -101,8 +101,7 @@ func TestManyBatches(t *testing.T) {
 					"select create_hypertable('m', 'time', chunk_time_interval => %d)", interval))
 			}
 			source.Exec(t, "insert into m select n, 1 from generate_series(0, $1::int - 1) n", until)
-			target.Exec(t, "alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'time', "+
-				"timescaledb.compress_segmentby = 'dev')") // ≤ 2.11: as dev references another table
+			target.Exec(t, "alter table m set (timescaledb.compress, timescaledb.compress_orderby = 'time')")
 			for from := 0; from < until; from += 150 {
 				target.Exec(t, "insert into m select n, -1 from generate_series($1::int, $1 + 149) n", from)
 				target.Rows(t, fmt.Sprintf("select compress_chunk(c) from show_chunks('m', newer_than => %d::bigint) c",

@@ -1,4 +1,4 @@
--- ≤ 2.13: the hypertable whose chunks are the compressed relations of the
+-- <= 2.13: the hypertable whose chunks are the compressed relations of the
 -- hypertable $1; they inherit from it.
 select format('%I.%I', p.schema_name, p.table_name)
 from _timescaledb_catalog.hypertable h

@@ -1,6 +1,6 @@
 -- Chunks and their compressed relations that cannot be told by schema and name: the user
 -- may have chosen both.
--- ≤ 2.28: a chunk's catalog row has its name; later its OID.
+-- <= 2.28: a chunk's catalog row has its name; later its OID.
 select c.oid, n.nspname, c.relname
 from (select coalesce((to_jsonb(c)->>'relid')::regclass::oid,
                       to_regclass(format('%I.%I', to_jsonb(c)->>'schema_name',
