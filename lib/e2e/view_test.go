@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -208,8 +209,32 @@ func goneWhileStopped(t *testing.T, term *terminal, cmd *exec.Cmd) {
 			t.Fatalf("the block is not gone:\n%s\n%q", term.screen(), term.seen.String())
 		}
 	}
+	stopped(t, cmd.Process.Pid)
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGCONT)
 	term.shows(t, `(?m)^copy  \[`)
+}
+
+// stopped waits until bf-backfill and its view are, which stop themselves. A shell has
+// seen that before anybody can type fg; a CONT that comes earlier is lost.
+func stopped(t *testing.T, group int) {
+	t.Helper()
+	members := regexp.MustCompile(fmt.Sprintf(`(?m)^(?:%[1]d \(.*|\d+ \(bf-chunks)\) (\w) \d+ %[1]d `, group))
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		states := ""
+		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+		for _, f := range stats {
+			b, _ := os.ReadFile(f)
+			if m := members.FindSubmatch(b); m != nil {
+				states += string(m[1])
+			}
+		}
+		if states == "TT" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("bf-backfill and its view do not stop: %s", states)
+		}
+	}
 }
 
 // TestViewPlain: where nothing can be redrawn there are lines; -v has one for each
