@@ -22,7 +22,7 @@ const (
 // byLines copies the CSV that a command prints into a hypertable, in batches of lines over
 // several connections, and says what does: timescaledb-parallel-copy where
 // BENCH_PARALLEL_COPY names it, else connections of ours that run the same COPY
-// statements, whose CPU time is not among the clients'.
+// statements.
 func (s *sides) byLines(table string, csv func() []string) (name string, run func(m *meter) error) {
 	if tool := os.Getenv("BENCH_PARALLEL_COPY"); tool != "" {
 		return fmt.Sprintf("timescaledb-parallel-copy, %d workers", lineWorkers), func(m *meter) error {
@@ -35,13 +35,14 @@ func (s *sides) byLines(table string, csv func() []string) (name string, run fun
 		if err != nil {
 			return err
 		}
-		done := make(chan error, 1)
+		done, before := make(chan error, 1), ownCPU()
 		go func() { done <- s.batches(r, table); r.Close() }()
 		err = m.pipeTo(w, csv())
 		w.Close()
 		if e := <-done; err == nil {
 			err = e
 		}
+		m.client += ownCPU() - before
 		return err
 	}
 }

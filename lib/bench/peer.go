@@ -94,10 +94,18 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 			&variant{name: fmt.Sprintf("bf-verify, %d", n), run: h.verifies(n)})
 		h.against(c, n, emptied, name)
 	}
+	var relations []string // compressed ones of the source
 	for _, n := range []int{2, 8} {
 		c.variants = append(c.variants, &variant{peer: true, name: fmt.Sprintf("their COPY alone, %d", n),
-			prepare: func() error { return h.likeBatches(name) },
-			run:     func(m *meter) error { return h.copyAlone(m, n) }})
+			prepare: func() (err error) {
+				if err = emptied(); err == nil {
+					relations, err = h.compressedRelations(name)
+				}
+				if err == nil {
+					err = h.makeLike(relations)
+				}
+				return err
+			}, run: func(m *meter) error { return h.copyAlone(m, relations, n) }})
 	}
 	c.judge = func(c *contest) {
 		for i := 0; i+3 < len(c.variants); i += 4 {
@@ -108,8 +116,8 @@ func (h hypertables) compressedChunks(title, name string) *contest {
 	return c
 }
 
-// batches are the compressed relations of a hypertable's chunks.
-func (h hypertables) batches(name string) (relations []string, err error) {
+// compressedRelations are those of a hypertable's chunks on the source.
+func (h hypertables) compressedRelations(name string) (relations []string, err error) {
 	ctx := context.Background()
 	db, err := tsdb.Open(ctx, pg.Source, h.src.uri, pg.Options{})
 	if err != nil {
@@ -134,17 +142,11 @@ func (h hypertables) batches(name string) (relations []string, err error) {
 	return relations, nil
 }
 
-// likeBatches makes plain tables on the target that are like them, copies.n. They store
+// makeLike makes plain tables on the target that are like them, copies.n. They store
 // values as they come: no copy of batches can cost less.
-func (h hypertables) likeBatches(name string) (err error) {
-	if err := h.remake(name, wideTable, "", fmt.Sprintf(ordered, name)); err != nil {
-		return err
-	}
-	if h.relations, err = h.batches(name); err != nil {
-		return err
-	}
+func (h hypertables) makeLike(relations []string) error {
 	ddl := "drop schema if exists copies cascade; create schema copies;"
-	for i, relation := range h.relations {
+	for i, relation := range relations {
 		made, err := h.src.strings(fmt.Sprintf(`select format('create table copies.%%1$I (%%2$s); %%3$s', %[1]d,
                 string_agg(format('%%I %%s', attname, format_type(atttypid, atttypmod)), ', ' order by attnum),
                 string_agg(format('alter table copies.%%I alter %%I set storage external; ', %[1]d, attname), '')
@@ -161,15 +163,15 @@ func (h hypertables) likeBatches(name string) (err error) {
 
 // copyAlone copies them by n pairs of connections and does nothing else: the rest of a
 // copy's time is all that can be saved.
-func (h hypertables) copyAlone(m *meter, n int) (err error) {
-	next, failed := make(chan int, len(h.relations)), make(chan error, n)
-	for i := range h.relations {
+func (h hypertables) copyAlone(m *meter, relations []string, n int) (err error) {
+	next, failed := make(chan int, len(relations)), make(chan error, n)
+	for i := range relations {
 		next <- i
 	}
 	close(next)
 	before := ownCPU()
 	for range n {
-		go func() { failed <- h.copyBatches(next) }()
+		go func() { failed <- h.copyRelations(relations, next) }()
 	}
 	for range n {
 		err = errors.Join(err, <-failed)
@@ -178,7 +180,7 @@ func (h hypertables) copyAlone(m *meter, n int) (err error) {
 	return err
 }
 
-func (h hypertables) copyBatches(next <-chan int) error {
+func (h hypertables) copyRelations(relations []string, next <-chan int) error {
 	ctx := context.Background()
 	from, err := pgconn.Connect(ctx, h.src.uri)
 	if err != nil {
@@ -193,7 +195,7 @@ func (h hypertables) copyBatches(next <-chan int) error {
 	for i := range next {
 		r, w := io.Pipe()
 		go func() {
-			_, err := from.CopyTo(ctx, w, "copy "+h.relations[i]+" to stdout (format binary)")
+			_, err := from.CopyTo(ctx, w, "copy "+relations[i]+" to stdout (format binary)")
 			w.CloseWithError(err)
 		}()
 		_, err := to.CopyFrom(ctx, r, fmt.Sprintf(`copy copies."%d" from stdin (format binary)`, i))

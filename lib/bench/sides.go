@@ -15,8 +15,6 @@ type sides struct {
 	env      []string          // of the commands
 	records  map[string]string // task records by hypertable
 	peer     string            // the program timescaledb-backfill; "" for none
-
-	relations []string // compressed ones on the source, that have a table like them on the target
 }
 
 // fresh makes an empty hypertable on the target and stages it.

@@ -96,16 +96,17 @@ type source struct {
 
 // target is what is known of the target before anything is made.
 type target struct {
-	major                                             int
-	identity                                          string
-	user                                              string
-	there                                             bool   // the extension is
-	version                                           string // of it, or of what will be created; "" for none
-	extension                                         string // its schema
-	catalogs                                          bool   // the role may write TimescaleDB's catalogs
-	locks                                             int
+	major     int
+	identity  string
+	user      string
+	there     bool   // the extension is
+	version   string // of it, or of what will be created; "" for none
+	extension string // its schema
+	catalogs  bool   // the role may write TimescaleDB's catalogs
+	locks     int
+	relations int // of users
+
 	roles, tablespaces, extensions, amethods, schemas []string
-	relations                                         int // of users
 }
 
 // Run clones the schema, or prints how.

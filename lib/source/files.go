@@ -171,7 +171,7 @@ func (s *Files) Rows(ctx context.Context, t *task.Task, begin func([]stream.Colu
 		return 0, badCSV(t, err)
 	}
 	columns := columnsOf(t)
-	r := csv.NewReader(nothing{}, format)
+	r := csv.NewReader(strings.NewReader(""), format)
 	if err := r.Columns(columns, t.Range.Column); err != nil {
 		return 0, badCSV(t, err)
 	}
@@ -195,11 +195,6 @@ func (s *Files) Rows(ctx context.Context, t *task.Task, begin func([]stream.Colu
 	}
 	return rows, nil
 }
-
-// nothing is an empty file.
-type nothing struct{}
-
-func (nothing) Read([]byte) (int, error) { return 0, io.EOF }
 
 // read reads the blocks of one file.
 func (s *Files) read(ctx context.Context, r *csv.Reader, t *task.Task, f task.File,
